@@ -1,0 +1,76 @@
+// Room `kernels`: the few device kernels that operators compose. Each is a registered torch operator
+// (torch.ops.hemostat.*) with CPU, CUDA and Meta implementations; these functions call the dispatcher.
+//
+// Common rules. Floating arguments are float32, bfloat16 or float16; arithmetic is in float32. The last
+// dimension may have any stride. Results do not depend on the number of threads. Shapes, dtypes and scalars are
+// checked before any work (ValueError, TypeError). Values are not: a kernel counts in its own pass the
+// entries that its formula cannot take (NaN, and Inf where stated) and returns that count as `invalid`, an
+// int64 scalar tensor on the argument's device, for the caller to look at; `out` is unspecified where it is not 0.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <tuple>
+
+#include <ATen/core/Tensor.h>
+
+namespace hemostat::kernels {
+
+// Which entries a selection ranks together.
+enum class Scope { tensor, row };
+
+// Removes the `removed` smallest of every scope (the whole tensor, or each row), by selection, not by sorting.
+//   score         [rows, columns]
+//   column_scale  [columns] float32 or none: score · column_scale is ranked (float32 product)
+//   removed       0 … entries of a scope
+//   absolute      rank |score| instead of score
+//   out           bool [rows, columns], contiguous: true = kept
+// Ties fall in index order: of equal scores, those with the lower index are removed first.
+// invalid counts NaN scores. Inf is a score like any other.
+at::Tensor mask_smallest(const at::Tensor& score, const std::optional<at::Tensor>& column_scale, int64_t removed,
+                         Scope scope, bool absolute, at::Tensor& out);
+
+// Keeps the n largest of every m consecutive entries of a row; columns must be a multiple of m.
+// Arguments, ties and `invalid` as in mask_smallest; 0 ≤ n ≤ m, 1 ≤ m ≤ 1024.
+at::Tensor mask_pattern(const at::Tensor& score, const std::optional<at::Tensor>& column_scale, int64_t n, int64_t m,
+                        bool absolute, at::Tensor& out);
+
+// out[i] = (rank of score i within its scope + 1) / entries of the scope: the sparsity at which it falls.
+//   out  float32, or float64, [rows, columns], contiguous; float64 is required where a scope holds more than 2^24.
+at::Tensor kept_until(const at::Tensor& score, const std::optional<at::Tensor>& column_scale, Scope scope,
+                      bool absolute, at::Tensor& out);
+
+// Rounds every group of `group_size` consecutive entries of a row to `levels` equally spaced values and back.
+//   weight      [rows, columns], group_size divides columns; or group_size 0: one group for the whole tensor
+//   levels      2 … 65536
+//   symmetric   false: the range is [min(0, min), max(0, max)], scale = (max − min)/(levels − 1),
+//               zero = round(−min/scale), code = clamp(round(w/scale) + zero, 0, levels − 1)
+//               true (as GPTQ): amax = max |w|, scale = 2·amax/(levels − 1), zero = floor(levels/2), same code
+//   out         weight's dtype and shape, contiguous: (code − zero) · scale. `out` may be `weight` itself.
+// round is to nearest, halves to even. A group of zeros stays zero. invalid counts NaN and Inf.
+at::Tensor fake_quantize(const at::Tensor& weight, int64_t levels, int64_t group_size, bool symmetric,
+                         at::Tensor& out);
+
+// The codes themselves, levels ≤ 256: codes uint8 [rows, columns]; scale, zero float32 [rows, groups]
+// ([1, 1] for group_size 0); invalid. (codes − zero) · scale equals fake_quantize's out before its cast.
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> quantize(const at::Tensor& weight, int64_t levels,
+                                                                    int64_t group_size, bool symmetric);
+
+// Per token comparison of two sets of logits; each logit is read from memory once. All outputs are [tokens].
+struct Divergence {
+  at::Tensor nll_baseline, nll_damaged;                // float32, nats: −log p(target)
+  at::Tensor kl;                                       // float32, nats: KL(baseline ‖ damaged)
+  at::Tensor kl_reverse;                               // float32, nats: KL(damaged ‖ baseline)
+  at::Tensor entropy_baseline, entropy_damaged;        // float32, nats
+  at::Tensor confidence_baseline, confidence_damaged;  // float32: the largest probability
+  at::Tensor top1_baseline, top1_damaged;              // int64: its token; of equal logits the lowest index
+  at::Tensor top5_overlap;                             // float32: |top-5 ∩ top-5| / 5 (of vocab where it is < 5)
+};
+
+// baseline_logits, damaged_logits [tokens, vocab] of one dtype; targets int64 [tokens] in 0 … vocab − 1
+// (a target outside raises ValueError on the CPU; on CUDA its row's NLL is NaN).
+// damaged_scale multiplies the damaged logits (1/temperature). NaN or +Inf logits give NaN in their row.
+Divergence divergence(const at::Tensor& baseline_logits, const at::Tensor& damaged_logits, const at::Tensor& targets,
+                      double damaged_scale = 1.0);
+
+}  // namespace hemostat::kernels

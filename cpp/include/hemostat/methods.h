@@ -1,0 +1,118 @@
+// Room `methods`: the registry. A method turns a model, its statistics and options into a Prepared, whose
+// at(severity) is cheap and gives another Model.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include <hemostat/model.h>
+#include <hemostat/statistics.h>
+
+namespace hemostat {
+
+enum class AxisKind { continuous, integer, listed };
+enum class Measure { teacher_forcing, generation };
+
+// The one severity axis of a method.
+struct Axis {
+  std::string name, unit;                  // "sparsity", "fraction"
+  double neutral = 0;                      // severity at which the model comes back unchanged
+  double minimum = 0, maximum = 1;         // what at() takes, beside neutral
+  double farthest = 1;                     // the severity at distance 1
+  AxisKind kind = AxisKind::continuous;
+  std::vector<double> default_grid;        // from mild to severe, without neutral
+  bool continuous_at_neutral = true;       // false: damage jumps there, and fits leave the neutral point out
+  Measure measured_by = Measure::teacher_forcing;
+
+  // −1: damage grows as the severity falls (bits); +1: as it rises.
+  int direction() const { return farthest < neutral ? -1 : 1; }
+
+  // |severity − neutral| / |farthest − neutral|, in 0 … 1.
+  double distance(double severity) const;
+  double severity_at(double distance) const;
+
+  // The severity itself, snapped where the axis is integer (4.0 is 4) or listed; ValueError naming `method` where it
+  // is out of range or between two steps.
+  double checked(double severity, const std::string& method) const;
+};
+
+using OptionValue = std::variant<bool, int64_t, double, std::string, std::vector<std::string>>;
+using Options = std::map<std::string, OptionValue>;
+
+std::string to_string(const OptionValue& value);
+
+// An option a method takes. The default's type is the option's type; int64 is accepted for double.
+struct OptionSpec {
+  std::string name;
+  OptionValue default_value;
+  std::string description;                 // with unit and range
+  std::vector<std::string> choices;        // of a string option; empty: any
+};
+
+// What prepare() gives: the method's axis for this model and these options, and at().
+class Prepared {
+ public:
+  Prepared(std::string method, Axis axis, std::function<Model(double)> apply, Model neutral);
+
+  const Axis axis;
+  Model at(double severity) const;         // the model itself at neutral; ValueError out of range
+
+ private:
+  std::string method_;
+  std::function<Model(double)> apply_;
+  Model neutral_;
+};
+
+struct Method {
+  std::string name;
+  std::string kind;                        // weights, activations, architecture, normalization, input, decoding …
+  std::string description;                 // one line
+  Axis axis;                               // for default options, before a model is known
+  std::set<Need> needs;
+  std::vector<OptionSpec> options;
+  // statistics is null where none were given; options are complete (defaults filled in) and checked.
+  std::function<Prepared(const Model&, const Statistics*, const Options&)> prepare;
+};
+
+// "rtn:group_size=64,symmetric=true" → name and the options given. "wanda:m=4".
+struct MethodSpec {
+  std::string method;
+  Options options;
+
+  static MethodSpec parse(const std::string& text);  // ValueError for an unknown method or option, or a bad value
+  std::string text() const;                          // canonical: options sorted, defaults left out
+};
+
+// All registered methods, ours first, in catalogue order. The registry outlives the program's end on purpose.
+std::vector<Method> methods();
+const Method& find_method(const std::string& name);  // ValueError listing near names
+void register_method(Method method);                 // replaces one of that name only if it too was a user's
+
+// Options with defaults filled in; ValueError or TypeError naming method and option.
+Options complete_options(const Method& method, const Options& given);
+
+// Does what does not depend on severity. ValueError where the method needs statistics that were not given.
+Prepared prepare(const Model& model, const std::string& method, const Statistics* statistics = nullptr,
+                 const Options& options = {});
+
+struct CollectOptions {
+  std::optional<std::set<Need>> needs;     // none: every one that takes no gradient
+  double memory_budget = 1024.0 * 1024 * 1024;  // bytes
+  int64_t batch = 8;                       // windows at a time
+  LinearFilter filter;
+  std::function<void(int64_t done, int64_t total)> progress;  // windows; may throw Interrupted
+};
+
+// One forward pass over tokens int64 [windows, length] on the model.
+Statistics collect(const Model& model, const at::Tensor& tokens, const CollectOptions& options = {});
+
+// What the named methods need, together.
+std::set<Need> needs_of(const std::vector<std::string>& methods);
+
+}  // namespace hemostat

@@ -1,0 +1,295 @@
+// Room `model`: a language model as data, the one function that interprets it, and its files.
+//
+// A Model is a plain value. Tensors are shared, so a copy costs nothing; a damaged model is another value that
+// shares every untouched tensor. forward() reads the fields below and never asks which method set them: a room
+// that needs something new adds a field whose default changes nothing.
+//
+// Letters in shapes: B batch, T tokens of this call, S tokens visible to it (cache included), H hidden_size,
+// V vocab_size.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+#include <c10/core/Device.h>
+#include <c10/core/ScalarType.h>
+
+#include <hemostat/quantize.h>
+
+namespace hemostat {
+
+// What happens to a linear layer's input first, in the order of the fields. All neutral by default.
+struct LinearInput {
+  at::Tensor scale;             // [in_features]: x · scale. Undefined: none
+  at::Tensor rotation;          // [in_features, in_features]: x @ rotation. Undefined: none
+  double bits = 16;             // < 16: dynamic fake quantization of each token to round(2^bits) levels
+  bool symmetric = false;       // of that quantization
+  double noise = 0;             // σ: x + σ · std(x of the token) · z, z standard normal from (noise_seed, position, feature)
+  int64_t noise_seed = 0;
+
+  bool neutral() const;
+};
+
+// y = weight · x + bias. Exactly one of: weight; a and b (weight = a·b, kept as two products); packed.
+struct Linear {
+  at::Tensor weight;                                      // [out_features, in_features]
+  at::Tensor a, b;                                        // [out_features, r], [r, in_features]
+  std::shared_ptr<const quantize::PackedWeight> packed;  // dequantized on use
+  at::Tensor bias;                                        // [out_features], undefined: none
+  LinearInput input;
+
+  bool defined() const;        // false: this model has no such layer (e.g. the gate of a plain MLP)
+  bool factored() const;
+  int64_t out_features() const;
+  int64_t in_features() const;
+  at::Tensor dense() const;    // the weight, factors multiplied out and codes dequantized
+  Linear with_weight(at::Tensor weight) const;  // the same layer with a dense weight
+};
+
+enum class NormKind { none, rms, layer, dynamic_tanh };
+
+// rms:  weight · x / sqrt(mean(x²) + epsilon)             layer: weight · (x − mean)/sqrt(var + epsilon) + bias
+// dynamic_tanh: weight · tanh(alpha · x) + bias           none:  x
+struct Norm {
+  NormKind kind = NormKind::none;
+  at::Tensor weight, bias;
+  double epsilon = 1e-5;
+  double alpha = 1;
+};
+
+// Rotary position embedding of the first 2·frequencies features of each head, halves rotated (not interleaved).
+struct Rope {
+  at::Tensor inverse_frequencies;  // [rotary_dim / 2] float32, radians per position. Undefined: no rotation
+  double attention_scale = 1;      // multiplies cos and sin (YaRN)
+};
+
+// Keys are quantized per channel in fixed ranges, values per token in their own: each token's cache entry depends
+// on that token alone.
+struct CacheQuantization {
+  double bits = 16;              // < 16: round(2^bits) levels
+  at::Tensor key_min, key_max;   // [kv_heads, head_dim] float32; undefined: keys per token too
+};
+
+struct Attention {
+  Linear q, k, v, o;
+  int64_t heads = 0, kv_heads = 0, head_dim = 0;
+  Norm q_norm, k_norm;           // over head_dim, before the rotation
+  Rope rope;
+  double scale = 0;              // of q·k; 0: 1/sqrt(head_dim)
+  int64_t window = 0;            // a token sees itself and the window − 1 before it; 0: all before it
+  int64_t sinks = 0;             // with a window: the first `sinks` positions stay visible
+  CacheQuantization cache;
+};
+
+enum class Activation { silu, gelu, gelu_tanh, relu };
+
+// down(activation(gate(x)) · up(x)), or down(activation(up(x))) where there is no gate.
+struct Mlp {
+  Linear gate, up, down;
+  Activation activation = Activation::silu;
+};
+
+// A mixture: softmax(router(x)/temperature) chooses top_k of mlps per token; empty: the block has a dense mlp.
+struct Experts {
+  Linear router;                 // [experts, H]
+  int64_t top_k = 0;
+  bool normalize = true;         // the chosen weights sum to 1
+  double temperature = 1;
+  std::vector<Mlp> mlps;
+};
+
+enum class NormPlacement { pre, post };  // x + f(norm(x)), or norm(x + f(x))
+
+struct Block {
+  NormPlacement placement = NormPlacement::pre;
+  Norm attention_norm, mlp_norm;
+  Norm attention_output_norm, mlp_output_norm;  // on a sublayer's output before it is added (sandwich); none by default
+  Attention attention;
+  Mlp mlp;
+  Experts experts;
+  bool skip_attention = false, skip_mlp = false;          // the sublayer is not computed and adds nothing
+  bool attention_residual = true, mlp_residual = true;    // false: the sublayer's input is not added to its output
+  int64_t origin = 0;            // index of the checkpoint's block; names and statistics follow it
+};
+
+enum class TokenNoise { none, replace, drop, swap };
+
+// A hash of (seed, position, token, previous token) decides what happens to a token, so that batching and caching
+// don't alter it; the targets stay clean.
+//   replace  a token drawn uniformly from the vocabulary stands in its place
+//   drop     its embedding is zero
+//   swap     its predecessor stands in its place: the causal half of exchanging two neighbours (the other half
+//            would show a token before its time and hand the model its own target)
+struct InputPerturbation {
+  TokenNoise kind = TokenNoise::none;
+  double rate = 0;               // fraction of tokens, 0 … 1
+  int64_t seed = 0;
+};
+
+// logits ← scale · logits + bias + a·(b·logits)
+struct LogitMap {
+  double scale = 1;
+  at::Tensor bias;               // [V], undefined: none
+  at::Tensor a, b;               // [V, r], [r, V], undefined: none
+};
+
+struct Head {
+  Linear linear;                 // [V, H]; shares the embedding's storage where they are tied
+  LogitMap map;
+};
+
+// What decoding does to the logits; forward() returns them raw.
+struct Decoder {
+  double temperature = 1;        // > 0: logits / temperature
+};
+
+// The names of a family's tensors, as its checkpoints spell them.
+struct Naming {
+  std::string embedding, block, final_norm, head;       // "model.embed_tokens", "model.layers.", …
+  std::string q, k, v, o, q_norm, k_norm;               // within a block: "self_attn.q_proj", …
+  std::string gate, up, down, router, expert;           // "mlp.gate_proj", …; expert: "mlp.experts."
+  std::string attention_norm, mlp_norm;                 // "input_layernorm", …
+};
+
+struct ModelConfig {
+  std::string family;            // model_type in config.json: llama, mistral, qwen2
+  int64_t vocab_size = 0, hidden_size = 0, context = 0;  // context: max_position_embeddings
+  std::vector<int64_t> eos_token_ids;
+  std::optional<int64_t> bos_token_id;
+  std::string json;              // config.json as loaded
+  Naming names;
+};
+
+class KvCache;
+class Observer;
+
+struct ForwardOptions {
+  KvCache* cache = nullptr;      // continues after the tokens it holds, and appends these
+  Observer* observer = nullptr;
+};
+
+struct LoadOptions {
+  std::optional<at::ScalarType> dtype;  // none: as stored
+  c10::Device device = c10::kCPU;
+};
+
+struct Model {
+  ModelConfig config;
+  InputPerturbation input;
+  at::Tensor embedding;          // [V, H]
+  std::vector<Block> blocks;
+  Norm final_norm;
+  Head head;
+  Decoder decoder;
+  std::string source;            // the directory it was loaded from; empty: none
+
+  // A Hugging Face directory: config.json and one or many *.safetensors (and hemostat.json where save() wrote one).
+  // Tensors are private, writable views on the mapped files. Every config field that changes a number is honoured or
+  // refused by name. Throws ValueError naming the file and the field or tensor.
+  static Model load(const std::string& checkpoint, const LoadOptions& options = {});
+
+  // The same from config.json's text and named tensors, which are shared, gradients included.
+  static Model from_tensors(const std::string& config_json, const std::map<std::string, at::Tensor>& tensors);
+
+  // Writes what load() reads: config.json, model.safetensors, and the tokenizer's files of `source`. What the family's
+  // config cannot express (per-layer sizes, factors, input treatments) goes to hemostat.json; then the result is a
+  // sentence that says so, else empty. The directory appears whole or not at all.
+  std::string save(const std::string& directory) const;
+
+  // Named tensors as save() writes them; a tied head is left out.
+  std::map<std::string, at::Tensor> tensors() const;
+
+  Model to(std::optional<at::ScalarType> dtype, std::optional<c10::Device> device = std::nullopt) const;
+
+  at::ScalarType dtype() const;
+  c10::Device device() const;
+  bool tied() const;             // the head's weight is the embedding
+  int64_t parameters() const;    // entries of all distinct weights; packed and factored ones as stored
+  double bytes() const;          // of those, as stored
+
+  // tokens int64 [B, T] → logits [B, T, V]
+  at::Tensor forward(const at::Tensor& tokens, const ForwardOptions& options = {}) const;
+
+  // A linear of each name becomes dense with the given weight (its bias stays). Throws ValueError for an unknown name or
+  // a wrong shape, TypeError for a dtype that is not floating.
+  Model replace(const std::map<std::string, at::Tensor>& weights) const;
+};
+
+// The interpreter in its parts. hidden_states: the final norm's output [B, T, H]; logits: the head on it.
+at::Tensor hidden_states(const Model& model, const at::Tensor& tokens, const ForwardOptions& options = {});
+at::Tensor logits(const Model& model, const at::Tensor& hidden);
+at::Tensor embed(const Model& model, const at::Tensor& tokens, KvCache* cache = nullptr);
+at::Tensor apply_norm(const Norm& norm, const at::Tensor& x);
+at::Tensor apply_linear(const Linear& linear, const at::Tensor& x, int64_t position = 0);
+
+// tokens are int64 [B, T] (or [T]) on the model's device with ids in 0 … V − 1; else ValueError or TypeError.
+at::Tensor checked_tokens(const Model& model, const at::Tensor& tokens, const char* operation);
+
+// Keys and values of the tokens seen so far, one entry a block.
+class KvCache {
+ public:
+  explicit KvCache(const Model& model, int64_t batch = 1, int64_t capacity = 0);
+
+  int64_t length() const { return length_; }
+
+  // Appends [B, kv_heads, T, head_dim] of a block and returns all it holds, [B, kv_heads, S, head_dim].
+  std::pair<at::Tensor, at::Tensor> append(size_t block, const at::Tensor& keys, const at::Tensor& values);
+
+  // Ends a call: `tokens` [B, T] have been appended to every block.
+  void advance(const at::Tensor& tokens);
+
+  const at::Tensor& last_token() const { return last_token_; }  // [B, 1], undefined at first
+
+ private:
+  struct Entry {
+    at::Tensor keys, values;  // [B, kv_heads, capacity, head_dim]
+  };
+  std::vector<Entry> entries_;
+  int64_t batch_, capacity_, length_ = 0;
+  at::Tensor last_token_;
+};
+
+// Sees a forward pass from inside. Tensors are live: copy what you keep.
+class Observer {
+ public:
+  virtual ~Observer() = default;
+
+  // Before the linears `names`, which share the input x […, in_features], as it is before their own LinearInput.
+  virtual void linear_input(size_t block, const std::vector<std::string>& names, const at::Tensor& x) {}
+
+  // The residual stream [B, T, H] before block 0 … L − 1, and after the last (index L, before the final norm).
+  virtual void hidden_state(size_t index, const at::Tensor& x) {}
+
+  // Attention probabilities [B, heads, T, S]; computed only where wants_attention().
+  virtual bool wants_attention() const { return false; }
+  virtual void attention(size_t block, const at::Tensor& probabilities) {}
+
+  // Chosen experts int64 [tokens, top_k] and their weights.
+  virtual void routing(size_t block, const at::Tensor& experts, const at::Tensor& weights) {}
+};
+
+// A linear of a model, under the checkpoint's own name without ".weight". Repeated blocks repeat their names.
+struct NamedLinear {
+  std::string name;
+  const Linear* linear;
+};
+
+// fnmatch patterns on names. Without include: the linears inside blocks (routers left out); with it: all that match,
+// head ("lm_head") and routers too.
+struct LinearFilter {
+  std::vector<std::string> include, exclude;
+};
+
+std::vector<NamedLinear> linears(const Model& model, const LinearFilter& filter = {});
+
+// A model whose chosen linears are function(name, linear).
+Model map_linears(const Model& model, const LinearFilter& filter,
+                  const std::function<Linear(const std::string&, const Linear&)>& function);
+
+}  // namespace hemostat

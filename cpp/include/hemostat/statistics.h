@@ -1,0 +1,72 @@
+// Room `statistics`: what a calibration pass collects about the inputs of linear layers, once, for every method that
+// needs it. Streaming, mergeable, in a bounded memory. Accumulation is in float32 per batch and float64 across
+// batches for the vectors; Gram matrices are summed in float32.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+namespace hemostat {
+
+enum class Need { column_norm, absmax, absmean, gram };
+
+std::string name(Need need);                  // "column_norm", …
+Need need_from_name(const std::string& name); // ValueError for another name
+std::set<Need> every_need();
+
+// Tensors of at most `bytes` in memory; beyond that, tensors mapped from unlinked temporary files (in TMPDIR, else
+// /tmp), which the system pages out.
+class MemoryBudget {
+ public:
+  explicit MemoryBudget(double bytes = 1024.0 * 1024 * 1024) : remaining_(bytes) {}
+  at::Tensor zeros(at::IntArrayRef sizes, at::ScalarType dtype, c10::Device device);
+  bool take(double bytes);                    // whether they fit, and then they are taken
+  double remaining() const { return remaining_; }
+
+ private:
+  double remaining_;
+};
+
+// Sums over the tokens that reached one input; linears that share an input (q, k, v) share one of these.
+class InputStatistics {
+ public:
+  InputStatistics(int64_t in_features, c10::Device device, const std::set<Need>& needs, MemoryBudget& budget);
+
+  // x [..., in_features], any floating dtype. NaN and Inf are summed as they are.
+  void add(const at::Tensor& x);
+  void merge(const InputStatistics& other);   // sums and maxima of both; ValueError where sizes or needs differ
+
+  int64_t count() const { return count_; }    // tokens
+  int64_t in_features() const { return in_features_; }
+  const std::set<Need>& needs() const { return needs_; }
+  bool has(Need need) const { return needs_.count(need) > 0; }
+  at::Tensor norm() const;      // float32 [in_features]: root mean square of each feature
+  at::Tensor absmax() const;    // float32 [in_features]
+  at::Tensor absmean() const;   // float32 [in_features]
+  at::Tensor gram() const;      // float32 [in_features, in_features]: XᵀX / count
+
+ private:
+  void require(Need need) const;
+  int64_t in_features_, count_ = 0;
+  std::set<Need> needs_;
+  at::Tensor sum_squares_, abs_sum_, absmax_, gram_;
+};
+
+// By the linears' names.
+class Statistics {
+ public:
+  std::map<std::string, std::shared_ptr<InputStatistics>> inputs;
+
+  bool contains(const std::string& linear) const { return inputs.count(linear) > 0; }
+  const InputStatistics& at(const std::string& linear) const;  // ValueError naming it where there is none
+  void merge(const Statistics& other);                         // ValueError where the names differ
+  std::set<Need> needs() const;                                // what every input has
+};
+
+}  // namespace hemostat

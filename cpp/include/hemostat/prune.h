@@ -1,0 +1,97 @@
+// Room `prune`: which weights of a matrix are removed. Scores and masks, tensors in, tensors out.
+//
+// A weight is [out_features, in_features] in float32, bfloat16 or float16, on any device, of any strides; a mask is
+// bool of the same shape, true = kept. Scores are ranked in float32. Of equal scores those with the lower index are
+// removed first, so every count is exact and every mask is the same for any number of threads.
+//
+// `sparsity` is the fraction removed, 0 … 1: floor(sparsity · n) of every scope's n weights fall. `pattern` "n:m" keeps
+// n of every m consecutive weights of a row instead; m must divide in_features. Give exactly one of the two.
+//
+// Errors: ValueError for a shape, device or severity that cannot be (before any work) and for NaN scores (counted in
+// the selection's own pass, so `out` is then unspecified; check_finite = false skips the look); TypeError for a dtype.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include <ATen/core/Tensor.h>
+
+#include <hemostat/kernels.h>
+
+namespace hemostat::prune {
+
+using kernels::Scope;
+
+// floor(sparsity · entries), where a product within double rounding of an integer is that integer: .29 · 100 is 29,
+// although the product of the doubles is 28.999…96. The one place that turns a sparsity into a count.
+int64_t removed_count(double sparsity, int64_t entries);
+
+// "n:m": keep n of every m, 0 ≤ n ≤ m, 1 ≤ m ≤ 1024.
+struct Pattern {
+  int64_t n;
+  int64_t m;
+};
+Pattern parse_pattern(std::string_view text);
+
+struct MaskOptions {
+  std::optional<double> sparsity;
+  std::optional<std::string> pattern;
+  Scope scope = Scope::row;  // what `sparsity` counts over; a pattern always counts within a row
+  std::optional<at::Tensor> out;  // bool, contiguous, the score's shape and device
+  bool check_finite = true;
+};
+
+// The mask that removes the smallest scores.   score [out_features, in_features], float32, bfloat16 or float16
+at::Tensor mask(const at::Tensor& score, const MaskOptions& options);
+
+struct KeptUntilOptions {
+  Scope scope = Scope::row;
+  std::optional<at::Tensor> out;
+  bool check_finite = true;
+};
+
+// The sparsity at which each weight falls: (rank of its score within the scope + 1) / n, so that
+// `kept_until(score) > sparsity` is the mask of any sparsity.   → float32; float64 where a scope holds more than 2^24
+at::Tensor kept_until(const at::Tensor& score, const KeptUntilOptions& options = {});
+
+// The mask of one sparsity from `kept_until`, exact also where the sparsity is no multiple of 1/n in float32: equal to
+// mask(score, {.sparsity = sparsity, .scope = scope}) for every sparsity.
+at::Tensor mask_at(const at::Tensor& kept_until, double sparsity, Scope scope = Scope::row,
+                   const std::optional<at::Tensor>& out = std::nullopt);
+
+// |weight|, in float32.
+at::Tensor score_magnitude(const at::Tensor& weight);
+
+struct MagnitudeOptions {
+  std::optional<double> sparsity;
+  std::optional<std::string> pattern;
+  Scope scope = Scope::tensor;
+  std::optional<at::Tensor> out;
+  bool check_finite = true;
+};
+
+// Removes the smallest |weight| of the whole matrix, or of each row (Han et al. 2015, arXiv 1506.02626).
+at::Tensor magnitude(const at::Tensor& weight, const MagnitudeOptions& options);
+
+// |weight| · activation_norm, in float32.
+//   activation_norm  [in_features]: the root mean square of each input feature; finite, not negative
+at::Tensor score_wanda(const at::Tensor& weight, const at::Tensor& activation_norm);
+
+struct WandaOptions {
+  std::optional<double> sparsity;
+  std::optional<std::string> pattern;
+  std::optional<at::Tensor> out;
+  bool check_finite = true;
+};
+
+// Removes the smallest |weight| · activation_norm of each row (Sun et al. 2024, "A Simple and Effective Pruning
+// Approach for Large Language Models", arXiv 2306.11695, equation 1). The score is never stored.
+at::Tensor wanda(const at::Tensor& weight, const at::Tensor& activation_norm, const WandaOptions& options);
+
+// The weight with exact zeros where the mask is false, also where it held NaN or Inf. Differentiable: gradients of
+// removed weights are 0. `out` may be `weight` itself.
+at::Tensor apply(const at::Tensor& weight, const at::Tensor& mask, const std::optional<at::Tensor>& out = std::nullopt);
+
+}  // namespace hemostat::prune

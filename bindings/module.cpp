@@ -1,0 +1,56 @@
+// The extension module hemostat._C: one register_<room>(module) per room, and how C++ exceptions reach Python.
+#include <exception>
+
+#include <pybind11/pybind11.h>
+
+#include <c10/util/Exception.h>
+#include <torch/csrc/Exceptions.h>
+
+#include <hemostat/error.h>
+
+namespace py = pybind11;
+
+namespace hemostat::bindings {
+namespace {
+
+void set_error(PyObject* type, const c10::Error& error) {
+  PyErr_SetString(type, error.what_without_backtrace());
+}
+
+// hemostat::ValueError derives from std::invalid_argument, which pybind11 already turns into ValueError.
+// Of c10's errors the derived ones come first; messages end before the C++ backtrace.
+void translate(std::exception_ptr exception) {
+  try {
+    if (exception) {
+      std::rethrow_exception(exception);
+    }
+  } catch (const TypeError& error) {
+    PyErr_SetString(PyExc_TypeError, error.what());
+  } catch (const Interrupted&) {
+    PyErr_SetNone(PyExc_KeyboardInterrupt);
+  } catch (const c10::IndexError& error) {
+    set_error(PyExc_IndexError, error);
+  } catch (const c10::ValueError& error) {
+    set_error(PyExc_ValueError, error);
+  } catch (const c10::TypeError& error) {
+    set_error(PyExc_TypeError, error);
+  } catch (const c10::NotImplementedError& error) {
+    set_error(PyExc_NotImplementedError, error);
+  } catch (const c10::OutOfMemoryError& error) {
+    set_error(THPException_OutOfMemoryError, error);
+  } catch (const c10::LinAlgError& error) {
+    set_error(THPException_LinAlgError, error);
+  } catch (const c10::Error& error) {
+    set_error(PyExc_RuntimeError, error);
+  }
+}
+
+}  // namespace
+}  // namespace hemostat::bindings
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "The C++ library behind the hemostat package.";
+  py::register_exception_translator(hemostat::bindings::translate);
+  py::register_exception<hemostat::NumericalError>(m, "NumericalError", PyExc_ArithmeticError).attr("__module__") =
+      "hemostat";
+}

@@ -11,36 +11,11 @@
 #include <variant>
 #include <vector>
 
+#include <hemostat/axis.h>
 #include <hemostat/model.h>
 #include <hemostat/statistics.h>
 
 namespace hemostat {
-
-enum class AxisKind { continuous, integer, listed };
-enum class Measure { teacher_forcing, generation };
-
-// The one severity axis of a method.
-struct Axis {
-  std::string name, unit;                  // "sparsity", "fraction"
-  double neutral = 0;                      // severity at which the model comes back unchanged
-  double minimum = 0, maximum = 1;         // what at() takes, beside neutral
-  double farthest = 1;                     // the severity at distance 1
-  AxisKind kind = AxisKind::continuous;
-  std::vector<double> default_grid;        // from mild to severe, without neutral
-  bool continuous_at_neutral = true;       // false: damage jumps there, and fits leave the neutral point out
-  Measure measured_by = Measure::teacher_forcing;
-
-  // −1: damage grows as the severity falls (bits); +1: as it rises.
-  int direction() const { return farthest < neutral ? -1 : 1; }
-
-  // |severity − neutral| / |farthest − neutral|, in 0 … 1.
-  double distance(double severity) const;
-  double severity_at(double distance) const;
-
-  // The severity itself, snapped where the axis is integer (4.0 is 4) or listed; ValueError naming `method` where it
-  // is out of range or between two steps.
-  double checked(double severity, const std::string& method) const;
-};
 
 using OptionValue = std::variant<bool, int64_t, double, std::string, std::vector<std::string>>;
 using Options = std::map<std::string, OptionValue>;
@@ -78,6 +53,9 @@ struct Method {
   std::vector<OptionSpec> options;
   // statistics is null where none were given; options are complete (defaults filled in) and checked.
   std::function<Prepared(const Model&, const Statistics*, const Options&)> prepare;
+  // The axis for this model and these (complete) options without preparing, so that severities can be planned and
+  // checked before any work. Empty: `axis` itself.
+  std::function<Axis(const Model&, const Options&)> axis_for;
 };
 
 // "rtn:group_size=64,symmetric=true" → name and the options given. "wanda:m=4".

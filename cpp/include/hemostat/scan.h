@@ -53,6 +53,9 @@ SweepCurve sweep(const BaselineEvaluation& baseline, const MethodSpec& method, c
 SweepCurve sweep(const Model& model, const MethodSpec& method, const at::Tensor& tokens,
                  const Statistics* statistics = nullptr, const SweepOptions& options = {});
 
+// The threshold of a curve, with intervals from its windows. Neutral among its severities is left out.
+Threshold find_threshold(const SweepCurve& curve);
+
 struct ScanOptions {
   std::map<std::string, std::vector<double>> severities;  // by method spec as given; others take the default grid
   std::optional<int64_t> points;           // at most so many severities a method, spread over its grid

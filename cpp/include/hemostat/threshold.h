@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include <hemostat/methods.h>
+#include <hemostat/axis.h>
 #include <hemostat/metrics.h>
 
 namespace hemostat {
@@ -39,10 +39,7 @@ class Threshold {
   int64_t bootstrap_samples_, seed_;
 };
 
-struct SweepCurve;                          // scan.h
-Threshold find_threshold(const SweepCurve& curve);
-
-// The same on plain arrays. severities on one side of neutral; perplexities > 0, NaN or Inf: collapsed (beyond every
+// On plain arrays (of a sweep's curve: scan.h). severities on one side of neutral; perplexities > 0, NaN or Inf: collapsed (beyond every
 // tolerance). baseline: the unchanged model's perplexity; without it, the one at `neutral` among the severities, else
 // the smallest listed stands in.
 Threshold find_threshold(const std::vector<double>& severities, const std::vector<double>& perplexities,

@@ -1,0 +1,35 @@
+// The severity axis of a method (room `threshold`): what its points are measured along.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace hemostat {
+
+enum class AxisKind { continuous, integer, listed };
+enum class Measure { teacher_forcing, generation };
+
+// The one severity axis of a method.
+struct Axis {
+  std::string name, unit;                  // "sparsity", "fraction"
+  double neutral = 0;                      // severity at which the model comes back unchanged
+  double minimum = 0, maximum = 1;         // what at() takes, beside neutral
+  double farthest = 1;                     // the severity at distance 1
+  AxisKind kind = AxisKind::continuous;
+  std::vector<double> default_grid;        // from mild to severe, without neutral
+  bool continuous_at_neutral = true;       // false: damage jumps there, and fits leave the neutral point out
+  Measure measured_by = Measure::teacher_forcing;
+
+  // −1: damage grows as the severity falls (bits); +1: as it rises.
+  int direction() const { return farthest < neutral ? -1 : 1; }
+
+  // |severity − neutral| / |farthest − neutral|, in 0 … 1.
+  double distance(double severity) const;
+  double severity_at(double distance) const;
+
+  // The severity itself, snapped where the axis is integer (4.0 is 4) or listed; ValueError naming `method` where it
+  // is out of range or between two steps.
+  double checked(double severity, const std::string& method) const;
+};
+
+}  // namespace hemostat

@@ -15,7 +15,7 @@ at::Tensor direction(at::IntArrayRef sizes, uint64_t seed, c10::Device device = 
 
 struct ApplyOptions {
   double sigma = 0;  // ≥ 0, in standard deviations of the weight
-  std::optional<at::Tensor> out;  // weight's dtype and shape, contiguous; may be `weight` itself
+  std::optional<at::Tensor> out = std::nullopt;  // weight's dtype and shape, contiguous; may be `weight` itself
   bool check_finite = true;
 };
 
@@ -30,7 +30,7 @@ at::Tensor apply(const at::Tensor& weight, const at::Tensor& direction, const Ap
 struct GaussianOptions {
   double sigma = 0;
   uint64_t seed = 0;
-  std::optional<at::Tensor> out;
+  std::optional<at::Tensor> out = std::nullopt;
   bool check_finite = true;
 };
 

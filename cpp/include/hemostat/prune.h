@@ -36,10 +36,10 @@ struct Pattern {
 Pattern parse_pattern(std::string_view text);
 
 struct MaskOptions {
-  std::optional<double> sparsity;
-  std::optional<std::string> pattern;
+  std::optional<double> sparsity = std::nullopt;
+  std::optional<std::string> pattern = std::nullopt;
   Scope scope = Scope::row;  // what `sparsity` counts over; a pattern always counts within a row
-  std::optional<at::Tensor> out;  // bool, contiguous, the score's shape and device
+  std::optional<at::Tensor> out = std::nullopt;  // bool, contiguous, the score's shape and device
   bool check_finite = true;
 };
 
@@ -48,7 +48,7 @@ at::Tensor mask(const at::Tensor& score, const MaskOptions& options);
 
 struct KeptUntilOptions {
   Scope scope = Scope::row;
-  std::optional<at::Tensor> out;
+  std::optional<at::Tensor> out = std::nullopt;
   bool check_finite = true;
 };
 
@@ -65,10 +65,10 @@ at::Tensor mask_at(const at::Tensor& kept_until, double sparsity, Scope scope = 
 at::Tensor score_magnitude(const at::Tensor& weight);
 
 struct MagnitudeOptions {
-  std::optional<double> sparsity;
-  std::optional<std::string> pattern;
+  std::optional<double> sparsity = std::nullopt;
+  std::optional<std::string> pattern = std::nullopt;
   Scope scope = Scope::tensor;
-  std::optional<at::Tensor> out;
+  std::optional<at::Tensor> out = std::nullopt;
   bool check_finite = true;
 };
 
@@ -80,9 +80,9 @@ at::Tensor magnitude(const at::Tensor& weight, const MagnitudeOptions& options);
 at::Tensor score_wanda(const at::Tensor& weight, const at::Tensor& activation_norm);
 
 struct WandaOptions {
-  std::optional<double> sparsity;
-  std::optional<std::string> pattern;
-  std::optional<at::Tensor> out;
+  std::optional<double> sparsity = std::nullopt;
+  std::optional<std::string> pattern = std::nullopt;
+  std::optional<at::Tensor> out = std::nullopt;
   bool check_finite = true;
 };
 

@@ -96,7 +96,7 @@ struct RtnOptions {
   // Shrinks each group's range by the factor of 1, .99, … .21 that has the least squared error (the grid of GPTQ's
   // quantizer, with the plain mean squared error for its |error|^2.4).
   bool search_clip = false;
-  std::optional<at::Tensor> out;  // weight's dtype and shape, contiguous; may be `weight` itself
+  std::optional<at::Tensor> out = std::nullopt;  // weight's dtype and shape, contiguous; may be `weight` itself
   bool check_finite = true;
 };
 
@@ -110,7 +110,7 @@ std::shared_ptr<GroupPacked> rtn_packed(const at::Tensor& weight, const RtnOptio
 struct ActivationOptions {
   double bits = 8;  // 2 … 8
   bool symmetric = false;
-  std::optional<at::Tensor> out;
+  std::optional<at::Tensor> out = std::nullopt;
   bool check_finite = true;
 };
 

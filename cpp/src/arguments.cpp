@@ -1,0 +1,131 @@
+#include "arguments.h"
+
+#include <ATen/MemoryOverlap.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/logical_not.h>
+#include <c10/core/GradMode.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <hemostat/error.h>
+
+namespace hemostat::arguments {
+
+namespace {
+
+std::string dtype_name(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kFloat:
+      return "float32";
+    case at::kDouble:
+      return "float64";
+    case at::kHalf:
+      return "float16";
+    case at::kBFloat16:
+      return "bfloat16";
+    case at::kBool:
+      return "bool";
+    case at::kByte:
+      return "uint8";
+    case at::kChar:
+      return "int8";
+    case at::kShort:
+      return "int16";
+    case at::kInt:
+      return "int32";
+    case at::kLong:
+      return "int64";
+    default:
+      return c10::toString(dtype);
+  }
+}
+
+}  // namespace
+
+std::string shape(at::IntArrayRef sizes) { return fmt::format("[{}]", fmt::join(sizes, ", ")); }
+
+void check_floating(std::string_view operation, std::string_view name, const at::Tensor& tensor) {
+  if (!tensor.defined() || tensor.layout() != at::kStrided) {
+    throw TypeError(fmt::format("{}: {} is not a dense tensor", operation, name));
+  }
+  const auto dtype = tensor.scalar_type();
+  if (dtype != at::kFloat && dtype != at::kBFloat16 && dtype != at::kHalf) {
+    throw TypeError(fmt::format("{}: {} is {}, but must be float32, bfloat16 or float16", operation, name,
+                                dtype_name(dtype)));
+  }
+}
+
+void check_matrix(std::string_view operation, std::string_view name, const at::Tensor& tensor) {
+  check_floating(operation, name, tensor);
+  if (tensor.dim() != 2) {
+    throw ValueError(fmt::format("{}: {} has shape {}, but must be [out_features, in_features]", operation, name,
+                                 shape(tensor.sizes())));
+  }
+}
+
+void check_device(std::string_view operation, std::string_view name, const at::Tensor& tensor,
+                  std::string_view other_name, const at::Tensor& other) {
+  if (tensor.device() != other.device()) {
+    throw ValueError(fmt::format("{}: {} is on {}, but {} is on {}", operation, name, tensor.device().str(), other_name,
+                                 other.device().str()));
+  }
+}
+
+void check_out(std::string_view operation, const at::Tensor& out, at::IntArrayRef sizes, at::ScalarType dtype,
+               c10::Device device) {
+  if (!out.defined() || out.layout() != at::kStrided || out.scalar_type() != dtype) {
+    throw TypeError(fmt::format("{}: out is {}, but must be {}", operation,
+                                out.defined() ? dtype_name(out.scalar_type()) : "no tensor", dtype_name(dtype)));
+  }
+  if (out.sizes() != sizes) {
+    throw ValueError(
+        fmt::format("{}: out has shape {}, but must be {}", operation, shape(out.sizes()), shape(sizes)));
+  }
+  if (out.device() != device) {
+    throw ValueError(fmt::format("{}: out is on {}, but must be on {}", operation, out.device().str(), device.str()));
+  }
+  if (!out.is_contiguous()) {
+    throw ValueError(fmt::format("{}: out must be contiguous, but has strides {}", operation, shape(out.strides())));
+  }
+}
+
+bool is_in_place(std::string_view operation, const at::Tensor& out, std::string_view name, const at::Tensor& input) {
+  if (out.numel() == 0 || !out.is_alias_of(input)) {
+    return false;
+  }
+  if (out.data_ptr() == input.data_ptr() && out.sizes() == input.sizes() && out.strides() == input.strides() &&
+      out.scalar_type() == input.scalar_type()) {
+    return true;
+  }
+  // Views of one storage may still be apart; what cannot be told (strided views) is refused.
+  if (at::get_overlap_status(out, input) != at::MemOverlapStatus::No) {
+    throw ValueError(fmt::format("{}: out overlaps {} in part; it must be {} itself or memory of its own", operation,
+                                 name, name));
+  }
+  return false;
+}
+
+void check_out_without_gradient(std::string_view operation, std::string_view name, const at::Tensor& input) {
+  if (wants_gradient(input)) {
+    throw ValueError(
+        fmt::format("{}: out cannot be given while {} requires a gradient; detach it, or leave out", operation, name));
+  }
+}
+
+void check_invalid(std::string_view operation, std::string_view name, const at::Tensor& invalid,
+                   std::string_view kind) {
+  const auto count = invalid.item<int64_t>();
+  if (count != 0) {
+    throw ValueError(fmt::format("{}: {} has {} {} {}; check_finite=False skips this look", operation, name, count,
+                                 kind, count == 1 ? "entry" : "entries"));
+  }
+}
+
+void check_finite(std::string_view operation, std::string_view name, const at::Tensor& tensor) {
+  check_invalid(operation, name, at::isfinite(tensor).logical_not_().sum(), "NaN or infinite");
+}
+
+bool wants_gradient(const at::Tensor& tensor) { return c10::GradMode::is_enabled() && tensor.requires_grad(); }
+
+}  // namespace hemostat::arguments

@@ -1,0 +1,44 @@
+// The checks of tensor arguments that operators share. Each throws with the operator's and the argument's name.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include <ATen/core/Tensor.h>
+
+namespace hemostat::arguments {
+
+// "[3, 4]"
+std::string shape(at::IntArrayRef sizes);
+
+// TypeError unless dense float32, bfloat16 or float16.
+void check_floating(std::string_view operation, std::string_view name, const at::Tensor& tensor);
+
+// The same, and ValueError unless it has two dimensions.
+void check_matrix(std::string_view operation, std::string_view name, const at::Tensor& tensor);
+
+// ValueError unless `tensor` is on the device of `other`.
+void check_device(std::string_view operation, std::string_view name, const at::Tensor& tensor,
+                  std::string_view other_name, const at::Tensor& other);
+
+// TypeError, ValueError unless `out` is contiguous and has this shape, dtype and device.
+void check_out(std::string_view operation, const at::Tensor& out, at::IntArrayRef sizes, at::ScalarType dtype,
+               c10::Device device);
+
+// Whether `out` is the very memory of `input`, entry for entry; ValueError where they overlap in another way.
+bool is_in_place(std::string_view operation, const at::Tensor& out, std::string_view name, const at::Tensor& input);
+
+// ValueError where autograd would have to see through `out`.
+void check_out_without_gradient(std::string_view operation, std::string_view name, const at::Tensor& input);
+
+// ValueError where `invalid`, a kernel's count of entries that its formula cannot take, is not 0.
+//   kind  what was counted: "NaN", "NaN or infinite"
+void check_invalid(std::string_view operation, std::string_view name, const at::Tensor& invalid, std::string_view kind);
+
+// ValueError, with the count, where `tensor` has NaN or infinite entries.
+void check_finite(std::string_view operation, std::string_view name, const at::Tensor& tensor);
+
+// Whether autograd wants a gradient of `tensor` now.
+bool wants_gradient(const at::Tensor& tensor);
+
+}  // namespace hemostat::arguments

@@ -1,0 +1,92 @@
+#include <cmath>
+#include <optional>
+#include <string_view>
+
+#include <ATen/CPUGeneratorImpl.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/addcmul.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/std.h>
+#include <fmt/format.h>
+
+#include <hemostat/error.h>
+#include <hemostat/noise.h>
+
+#include "arguments.h"
+
+namespace hemostat::noise {
+
+namespace {
+
+void check_arguments(std::string_view operation, const at::Tensor& weight, double sigma,
+                     const std::optional<at::Tensor>& out) {
+  arguments::check_matrix(operation, "weight", weight);
+  if (!(sigma >= 0.0) || !std::isfinite(sigma)) {
+    throw ValueError(fmt::format("{}: sigma is {}, but must be 0 or more, and finite", operation, sigma));
+  }
+  if (out) {
+    arguments::check_out(operation, *out, weight.sizes(), weight.scalar_type(), weight.device());
+    arguments::check_out_without_gradient(operation, "weight", weight);
+    arguments::is_in_place(operation, *out, "weight", weight);
+  }
+}
+
+at::Tensor add(std::string_view operation, const at::Tensor& weight, const at::Tensor& direction, double sigma,
+               const std::optional<at::Tensor>& out, bool check_finite) {
+  at::Tensor noisy;
+  if (weight.numel() == 0 || sigma == 0.0) {
+    if (check_finite) {
+      arguments::check_finite(operation, "weight", weight.detach());
+    }
+    noisy = weight.clone(at::MemoryFormat::Contiguous);
+  } else {
+    const at::Tensor values = weight.detach().to(at::kFloat);
+    if (check_finite) {
+      arguments::check_finite(operation, "weight", values);
+    }
+    const at::Tensor deviation = at::std(values, at::OptionalIntArrayRef(), /*correction=*/0).mul_(sigma);
+    noisy = at::addcmul(weight.to(at::kFloat), direction, deviation).to(weight.scalar_type()).contiguous();
+  }
+  if (!out) {
+    return noisy;
+  }
+  at::Tensor result = *out;
+  return result.copy_(noisy.detach());
+}
+
+}  // namespace
+
+at::Tensor direction(at::IntArrayRef sizes, uint64_t seed, c10::Device device) {
+  for (const int64_t size : sizes) {
+    if (size < 0) {
+      throw ValueError(fmt::format("hemostat.noise.direction: sizes are {}, but must be 0 or more",
+                                   arguments::shape(sizes)));
+    }
+  }
+  at::Tensor numbers = at::empty(sizes, at::TensorOptions().dtype(at::kFloat));
+  numbers.normal_(0.0, 1.0, at::detail::createCPUGenerator(seed));
+  return numbers.to(device);
+}
+
+at::Tensor apply(const at::Tensor& weight, const at::Tensor& direction, const ApplyOptions& options) {
+  constexpr std::string_view kOperation = "hemostat.noise.apply";
+  check_arguments(kOperation, weight, options.sigma, options.out);
+  if (!direction.defined() || direction.scalar_type() != at::kFloat) {
+    throw TypeError(fmt::format("{}: direction must be float32", kOperation));
+  }
+  if (direction.sizes() != weight.sizes()) {
+    throw ValueError(fmt::format("{}: direction has shape {}, but weight has {}", kOperation,
+                                 arguments::shape(direction.sizes()), arguments::shape(weight.sizes())));
+  }
+  arguments::check_device(kOperation, "direction", direction, "weight", weight);
+  return add(kOperation, weight, direction, options.sigma, options.out, options.check_finite);
+}
+
+at::Tensor gaussian(const at::Tensor& weight, const GaussianOptions& options) {
+  constexpr std::string_view kOperation = "hemostat.noise.gaussian";
+  check_arguments(kOperation, weight, options.sigma, options.out);
+  return add(kOperation, weight, direction(weight.sizes(), options.seed, weight.device()), options.sigma, options.out,
+             options.check_finite);
+}
+
+}  // namespace hemostat::noise

@@ -1,0 +1,178 @@
+#include <charconv>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/gt.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
+#include <fmt/format.h>
+
+#include <hemostat/error.h>
+#include <hemostat/prune.h>
+
+#include "arguments.h"
+#include "integer_part.h"
+#include "selection.h"
+
+namespace hemostat::prune {
+
+namespace {
+
+// Largest scope whose ranks float32 tells apart.
+constexpr int64_t kFloatRanks = int64_t{1} << 24;
+
+int64_t checked_removed_count(std::string_view operation, double sparsity, int64_t entries) {
+  if (!(sparsity >= 0.0 && sparsity <= 1.0)) {  // also NaN
+    throw ValueError(fmt::format("{}: sparsity is {}, but must be from 0 to 1", operation, sparsity));
+  }
+  return integer_part(sparsity * static_cast<double>(entries));
+}
+
+Pattern checked_pattern(std::string_view operation, std::string_view text) {
+  const auto number = [](std::string_view digits, int64_t& value) {
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
+    return error == std::errc() && end == digits.data() + digits.size();
+  };
+  const auto colon = text.find(':');
+  Pattern pattern{};
+  if (colon == std::string_view::npos || !number(text.substr(0, colon), pattern.n) ||
+      !number(text.substr(colon + 1), pattern.m) || pattern.n < 0 || pattern.m < 1 || pattern.n > pattern.m ||
+      pattern.m > 1024) {
+    throw ValueError(fmt::format(
+        "{}: pattern is \"{}\", but must be \"n:m\" (keep n of every m), with 0 <= n <= m and 1 <= m <= 1024",
+        operation, text));
+  }
+  return pattern;
+}
+
+int64_t scope_entries(const at::Tensor& score, Scope scope) {
+  return scope == Scope::row ? score.size(1) : score.numel();
+}
+
+}  // namespace
+
+int64_t removed_count(double sparsity, int64_t entries) {
+  if (entries < 0) {
+    throw ValueError(fmt::format("hemostat.prune.removed_count: entries is {}, but must be 0 or more", entries));
+  }
+  return checked_removed_count("hemostat.prune.removed_count", sparsity, entries);
+}
+
+Pattern parse_pattern(std::string_view text) { return checked_pattern("hemostat.prune.parse_pattern", text); }
+
+at::Tensor select(std::string_view operation, const Ranked& ranked, const std::optional<double>& sparsity,
+                  const std::optional<std::string>& pattern, Scope scope, const std::optional<at::Tensor>& out,
+                  bool check_finite) {
+  const auto& score = ranked.score;
+  if (sparsity.has_value() == pattern.has_value()) {
+    throw ValueError(fmt::format("{}: give sparsity or pattern, {}", operation,
+                                 sparsity ? "not both" : "neither was given"));
+  }
+  int64_t removed = 0;
+  Pattern groups{};
+  if (sparsity) {
+    removed = checked_removed_count(operation, *sparsity, scope_entries(score, scope));
+  } else {
+    groups = checked_pattern(operation, *pattern);
+    if (score.size(1) % groups.m != 0) {
+      throw ValueError(fmt::format("{}: pattern \"{}\" needs rows of a multiple of {}, but {} has {} input features",
+                                   operation, *pattern, groups.m, ranked.name, score.size(1)));
+    }
+  }
+  if (out) {
+    arguments::check_out(operation, *out, score.sizes(), at::kBool, score.device());
+  }
+
+  at::Tensor mask = out ? *out : at::empty(score.sizes(), score.options().dtype(at::kBool));
+  if (score.numel() == 0) {
+    return mask;
+  }
+  const at::Tensor invalid =
+      sparsity ? kernels::mask_smallest(score.detach(), ranked.column_scale, removed, scope, ranked.absolute, mask)
+               : kernels::mask_pattern(score.detach(), ranked.column_scale, groups.n, groups.m, ranked.absolute, mask);
+  if (check_finite) {
+    arguments::check_invalid(operation, ranked.name, invalid, "NaN");
+  }
+  return mask;
+}
+
+at::Tensor mask(const at::Tensor& score, const MaskOptions& options) {
+  constexpr std::string_view kOperation = "hemostat.prune.mask";
+  arguments::check_matrix(kOperation, "score", score);
+  return select(kOperation, {.score = score, .name = "score"}, options.sparsity, options.pattern, options.scope,
+                options.out, options.check_finite);
+}
+
+at::Tensor kept_until(const at::Tensor& score, const KeptUntilOptions& options) {
+  constexpr std::string_view kOperation = "hemostat.prune.kept_until";
+  arguments::check_matrix(kOperation, "score", score);
+  const auto dtype = scope_entries(score, options.scope) > kFloatRanks ? at::kDouble : at::kFloat;
+  if (options.out) {
+    const bool wider = options.out->defined() && options.out->scalar_type() == at::kDouble;
+    arguments::check_out(kOperation, *options.out, score.sizes(), wider ? at::kDouble : dtype, score.device());
+  }
+  at::Tensor out = options.out ? *options.out : at::empty(score.sizes(), score.options().dtype(dtype));
+  if (score.numel() == 0) {
+    return out;
+  }
+  const at::Tensor invalid = kernels::kept_until(score.detach(), std::nullopt, options.scope, false, out);
+  if (options.check_finite) {
+    arguments::check_invalid(kOperation, "score", invalid, "NaN");
+  }
+  return out;
+}
+
+at::Tensor mask_at(const at::Tensor& kept_until, double sparsity, Scope scope, const std::optional<at::Tensor>& out) {
+  constexpr std::string_view kOperation = "hemostat.prune.mask_at";
+  const auto dtype = kept_until.scalar_type();
+  if (dtype != at::kFloat && dtype != at::kDouble) {
+    throw TypeError(fmt::format("{}: kept_until must be float32 or float64, as hemostat.prune.kept_until returns it",
+                                kOperation));
+  }
+  if (kept_until.dim() != 2) {
+    throw ValueError(fmt::format("{}: kept_until has shape {}, but must be [out_features, in_features]", kOperation,
+                                 arguments::shape(kept_until.sizes())));
+  }
+  const int64_t entries = scope_entries(kept_until, scope);
+  const int64_t removed = checked_removed_count(kOperation, sparsity, entries);
+  if (out) {
+    arguments::check_out(kOperation, *out, kept_until.sizes(), at::kBool, kept_until.device());
+  }
+  // Ranks are whole: the last removed one is a number that kept_until holds, rounded as it is there.
+  double last = entries == 0 ? 0.0 : static_cast<double>(removed) / static_cast<double>(entries);
+  if (dtype == at::kFloat) {
+    last = static_cast<double>(static_cast<float>(last));
+  }
+  if (!out) {
+    return at::gt(kept_until.detach(), last).contiguous();
+  }
+  at::Tensor result = *out;
+  return at::gt_out(result, kept_until.detach(), last);
+}
+
+at::Tensor apply(const at::Tensor& weight, const at::Tensor& mask, const std::optional<at::Tensor>& out) {
+  constexpr std::string_view kOperation = "hemostat.prune.apply";
+  arguments::check_matrix(kOperation, "weight", weight);
+  if (!mask.defined() || mask.scalar_type() != at::kBool) {
+    throw TypeError(fmt::format("{}: mask must be bool, true = kept", kOperation));
+  }
+  if (mask.sizes() != weight.sizes()) {
+    throw ValueError(fmt::format("{}: mask has shape {}, but weight has {}", kOperation, arguments::shape(mask.sizes()),
+                                 arguments::shape(weight.sizes())));
+  }
+  arguments::check_device(kOperation, "mask", mask, "weight", weight);
+  const at::Tensor zero = at::zeros({}, weight.options());
+  if (!out) {
+    return at::where(mask, weight, zero);
+  }
+  arguments::check_out(kOperation, *out, weight.sizes(), weight.scalar_type(), weight.device());
+  arguments::check_out_without_gradient(kOperation, "weight", weight);
+  arguments::is_in_place(kOperation, *out, "weight", weight);
+  at::Tensor result = *out;
+  return at::where_out(result, mask, weight.detach(), zero);
+}
+
+}  // namespace hemostat::prune

@@ -1,0 +1,27 @@
+// From a ranked matrix to a mask: what every scoring operator ends with.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include <ATen/core/Tensor.h>
+
+#include <hemostat/prune.h>
+
+namespace hemostat::prune {
+
+// A score that need not be stored: |score| · column_scale.
+struct Ranked {
+  at::Tensor score;                        // a checked matrix
+  std::optional<at::Tensor> column_scale = std::nullopt;  // float32 [in_features]
+  bool absolute = false;
+  std::string_view name;  // the argument that messages name
+};
+
+// Checks severity and `out`, selects, and looks at the count of NaN.
+at::Tensor select(std::string_view operation, const Ranked& ranked, const std::optional<double>& sparsity,
+                  const std::optional<std::string>& pattern, Scope scope, const std::optional<at::Tensor>& out,
+                  bool check_finite);
+
+}  // namespace hemostat::prune

@@ -1,0 +1,151 @@
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <string_view>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/div.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <fmt/format.h>
+
+#include <hemostat/error.h>
+#include <hemostat/kernels.h>
+#include <hemostat/quantize.h>
+
+#include "arguments.h"
+#include "groups.h"
+#include "straight_through.h"
+
+namespace hemostat::quantize {
+
+namespace {
+
+struct Codes {
+  at::Tensor codes;
+  at::Tensor scale;
+  at::Tensor zero;
+};
+
+// (codes − zero) · scale, float32, with the codes' shape.
+at::Tensor decode(const at::Tensor& codes, const at::Tensor& scale, const at::Tensor& zero) {
+  if (codes.numel() == 0) {
+    return at::empty(codes.sizes(), codes.options().dtype(at::kFloat));
+  }
+  const at::Tensor groups = codes.view({scale.numel(), -1}).to(at::kFloat);
+  return groups.sub(zero.view({-1, 1})).mul_(scale.view({-1, 1})).view(codes.sizes());
+}
+
+Codes encode(std::string_view operation, const at::Tensor& weight, int64_t levels, int64_t group_size,
+             const RtnOptions& options) {
+  if (weight.numel() == 0) {
+    const int64_t groups = group_size == 0 ? 1 : weight.size(1) / std::max<int64_t>(1, group_size);
+    const at::Tensor range =
+        at::zeros({group_size == 0 ? 1 : weight.size(0), groups}, weight.options().dtype(at::kFloat));
+    return {.codes = at::empty(weight.sizes(), weight.options().dtype(at::kByte)), .scale = range, .zero = range};
+  }
+  if (!options.search_clip) {
+    auto [codes, scale, zero, invalid] = kernels::quantize(weight, levels, group_size, options.symmetric);
+    if (options.check_finite) {
+      arguments::check_invalid(operation, "weight", invalid, "NaN or infinite");
+    }
+    return {.codes = std::move(codes), .scale = std::move(scale), .zero = std::move(zero)};
+  }
+  if (options.check_finite) {
+    arguments::check_finite(operation, "weight", weight);
+  }
+  const at::Tensor groups = weight.reshape({-1, group_size == 0 ? weight.numel() : group_size});
+  const auto range = search_clip(groups, levels, options.symmetric);
+  const at::Tensor codes = at::div(groups.to(at::kFloat), range.scale)
+                               .round_()
+                               .add_(range.zero)
+                               .clamp_(0, static_cast<double>(levels - 1))
+                               .to(at::kByte);
+  const int64_t rows = group_size == 0 ? 1 : weight.size(0);
+  return {.codes = codes.view(weight.sizes()),
+          .scale = range.scale.view({rows, -1}),
+          .zero = range.zero.view({rows, -1})};
+}
+
+}  // namespace
+
+at::Tensor rtn(const at::Tensor& weight, const RtnOptions& options) {
+  constexpr std::string_view kOperation = "hemostat.quantize.rtn";
+  arguments::check_matrix(kOperation, "weight", weight);
+  const int64_t levels = checked_levels(kOperation, options.bits);
+  const int64_t group_size = checked_group_size(kOperation, options.group_size, weight.size(1));
+  bool in_place = false;
+  if (options.out) {
+    arguments::check_out(kOperation, *options.out, weight.sizes(), weight.scalar_type(), weight.device());
+    arguments::check_out_without_gradient(kOperation, "weight", weight);
+    in_place = arguments::is_in_place(kOperation, *options.out, "weight", weight);
+  }
+
+  const at::Tensor values = weight.detach();
+  at::Tensor out = options.out ? *options.out : at::empty(values.sizes(), values.options());
+  if (values.numel() == 0) {
+    return out;
+  }
+  if (options.search_clip) {
+    const auto [codes, scale, zero] = encode(kOperation, values, levels, group_size, options);
+    out.copy_(decode(codes, scale, zero));
+  } else {
+    // A weight with NaN must come back as it was: it is overwritten only once it was seen to have none.
+    const bool aside = in_place && options.check_finite;
+    at::Tensor rounded = aside ? at::empty(values.sizes(), values.options()) : out;
+    const at::Tensor invalid = kernels::fake_quantize(values, levels, group_size, options.symmetric, rounded);
+    if (options.check_finite) {
+      arguments::check_invalid(kOperation, "weight", invalid, "NaN or infinite");
+    }
+    if (aside) {
+      out.copy_(rounded);
+    }
+  }
+  return arguments::wants_gradient(weight) ? straight_through(weight, out) : out;
+}
+
+std::shared_ptr<GroupPacked> rtn_packed(const at::Tensor& weight, const RtnOptions& options) {
+  constexpr std::string_view kOperation = "hemostat.quantize.rtn";
+  arguments::check_matrix(kOperation, "weight", weight);
+  if (options.out) {
+    throw ValueError(fmt::format("{}: out cannot be given with packed=True", kOperation));
+  }
+  const int64_t levels = checked_levels(kOperation, options.bits);
+  const int64_t group_size = checked_group_size(kOperation, options.group_size, weight.size(1));
+  auto [codes, scale, zero] = encode(kOperation, weight.detach(), levels, group_size, options);
+  return std::make_shared<GroupPacked>(std::move(codes), std::move(scale), std::move(zero), group_size, options.bits,
+                                       options.symmetric, weight.scalar_type());
+}
+
+GroupPacked::GroupPacked(at::Tensor codes, at::Tensor scale, at::Tensor zero, int64_t group_size, double bits,
+                         bool symmetric, at::ScalarType dtype)
+    : codes_(std::move(codes)),
+      scale_(std::move(scale)),
+      zero_(std::move(zero)),
+      group_size_(group_size),
+      bits_(bits),
+      symmetric_(symmetric),
+      dtype_(dtype) {}
+
+at::Tensor GroupPacked::dequantize() const { return decode(codes_, scale_, zero_).to(dtype_); }
+
+double GroupPacked::bits_per_weight() const {
+  const double code_bits = std::ceil(std::log2(static_cast<double>(levels(bits_))));
+  if (codes_.numel() == 0) {
+    return code_bits;
+  }
+  const double range_bits = symmetric_ ? 16.0 : 32.0;
+  return code_bits + range_bits * static_cast<double>(scale_.numel()) / static_cast<double>(codes_.numel());
+}
+
+std::vector<int64_t> GroupPacked::sizes() const { return codes_.sizes().vec(); }
+
+std::shared_ptr<const PackedWeight> GroupPacked::to(c10::Device device) const {
+  return std::make_shared<GroupPacked>(codes_.to(device), scale_.to(device), zero_.to(device), group_size_, bits_,
+                                       symmetric_, dtype_);
+}
+
+}  // namespace hemostat::quantize

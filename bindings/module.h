@@ -1,0 +1,25 @@
+// What bindings/module.cpp calls: one function a room, each in the file of that name. A room's submodule (prune,
+// quantize, …) is made by its function; what users call by the package's own name goes into the module itself.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace hemostat::bindings {
+
+void register_prune(pybind11::module_& module);
+void register_quantize(pybind11::module_& module);
+void register_lowrank(pybind11::module_& module);
+void register_noise(pybind11::module_& module);
+void register_decode(pybind11::module_& module);
+void register_model(pybind11::module_& module);
+void register_ablate(pybind11::module_& module);
+void register_normalize(pybind11::module_& module);
+void register_extend(pybind11::module_& module);
+void register_context(pybind11::module_& module);
+void register_statistics(pybind11::module_& module);
+void register_methods(pybind11::module_& module);
+void register_metrics(pybind11::module_& module);
+void register_threshold(pybind11::module_& module);
+void register_scan(pybind11::module_& module);
+
+}  // namespace hemostat::bindings

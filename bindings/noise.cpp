@@ -1,0 +1,129 @@
+// hemostat._C.noise
+#include <cstdint>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include <torch/csrc/utils/pybind.h>
+
+#include <fmt/format.h>
+
+#include <hemostat/error.h>
+#include <hemostat/noise.h>
+
+#include "arguments.h"
+#include "module.h"
+
+namespace hemostat::bindings {
+
+namespace {
+
+uint64_t seed_of(const char* operation, int64_t seed) {
+  if (seed < 0) {
+    throw ValueError(fmt::format("hemostat.noise.{}: seed is {}, but must be 0 or more", operation, seed));
+  }
+  return static_cast<uint64_t>(seed);
+}
+
+}  // namespace
+
+void register_noise(py::module_& m) {
+  auto room = m.def_submodule("noise", "Random damage to weights.");
+  using release_gil = py::call_guard<py::gil_scoped_release>;
+
+  room.def(
+      "gaussian",
+      [](const at::Tensor& weight, double sigma, int64_t seed, std::optional<at::Tensor> out, bool check_finite) {
+        return noise::gaussian(weight, {.sigma = sigma,
+                                        .seed = seed_of("gaussian", seed),
+                                        .out = std::move(out),
+                                        .check_finite = check_finite});
+      },
+      py::arg("weight"), py::kw_only(), py::arg("sigma"), py::arg("seed") = 0, py::arg("out") = py::none(),
+      py::arg("check_finite") = true, release_gil(),
+      R"doc(Add Gaussian noise relative to the weight's own spread: weight + sigma * std(weight) * z.
+
+z is standard normal and depends on nothing but shape and seed (any number of threads, any device). std is that of the
+whole tensor as a population (divided by n), so a constant tensor stays unchanged. Arithmetic is in float32. To autograd
+the noise is a constant.
+
+Args:
+    weight: ``[out_features, in_features]``, float32, bfloat16 or float16.
+    sigma: Standard deviation of the noise, in standard deviations of the weight; 0 or more.
+    seed: 0 or more.
+    out: Contiguous tensor like weight that receives the result; may be weight itself.
+    check_finite: False skips the look for NaN and infinities.
+
+Returns:
+    The noisy weight, in weight's dtype; ``out`` where it was given.
+
+Raises:
+    ValueError: A shape, device, sigma or seed that cannot be, or NaN or infinities in weight.
+    TypeError: weight is not float32, bfloat16 or float16, or out has another dtype.
+
+Example:
+    >>> import torch, hemostat
+    >>> weight = torch.ones(2, 3)
+    >>> torch.equal(hemostat.noise.gaussian(weight, sigma=0.5), weight)
+    True
+)doc");
+
+  room.def(
+      "direction",
+      [](const std::vector<int64_t>& sizes, int64_t seed, const DeviceArgument& device) {
+        return noise::direction(sizes, seed_of("direction", seed), device_from(device));
+      },
+      py::arg("sizes"), py::kw_only(), py::arg("seed") = 0, py::arg("device") = "cpu", release_gil(),
+      R"doc(The z of ``gaussian``: standard normal numbers that depend on sizes and seed alone.
+
+Args:
+    sizes: The shape.
+    seed: 0 or more.
+    device: Where the result lies; the numbers are the same on all.
+
+Returns:
+    float32 tensor.
+
+Raises:
+    ValueError: A size or the seed is negative.
+
+Example:
+    >>> import torch, hemostat
+    >>> first = hemostat.noise.direction([2, 3], seed=1)
+    >>> torch.equal(first, hemostat.noise.direction([2, 3], seed=1))
+    True
+)doc");
+
+  room.def(
+      "apply",
+      [](const at::Tensor& weight, const at::Tensor& direction, double sigma, std::optional<at::Tensor> out,
+         bool check_finite) {
+        return noise::apply(weight, direction,
+                            {.sigma = sigma, .out = std::move(out), .check_finite = check_finite});
+      },
+      py::arg("weight"), py::arg("direction"), py::kw_only(), py::arg("sigma"), py::arg("out") = py::none(),
+      py::arg("check_finite") = true, release_gil(),
+      R"doc(weight + sigma * std(weight) * direction: ``gaussian`` along a direction of your own.
+
+Args:
+    weight: ``[out_features, in_features]``, float32, bfloat16 or float16.
+    direction: float32, weight's shape and device.
+    sigma: 0 or more.
+    out: Contiguous tensor like weight that receives the result; may be weight itself.
+    check_finite: False skips the look for NaN and infinities.
+
+Returns:
+    The moved weight, in weight's dtype; ``out`` where it was given.
+
+Raises:
+    ValueError: A shape, device or sigma that cannot be, or NaN or infinities in weight.
+    TypeError: weight is not float32, bfloat16 or float16, or direction is not float32.
+
+Example:
+    >>> import torch, hemostat
+    >>> hemostat.noise.apply(torch.tensor([[-1.0, 1.0]]), torch.tensor([[1.0, 0.0]]), sigma=0.5)
+    tensor([[-0.5000,  1.0000]])
+)doc");
+}
+
+}  // namespace hemostat::bindings

@@ -1,0 +1,30 @@
+"""Which weights of a matrix are removed: scores and masks.
+
+A weight is ``[out_features, in_features]`` in float32, bfloat16 or float16; a mask is bool of the same shape, True =
+kept. Scores are ranked in float32; of equal scores those with the lower index are removed first. ``sparsity`` is the
+fraction removed, ``pattern`` "n:m" keeps n of every m consecutive weights of a row.
+"""
+
+from hemostat._C.prune import (
+    apply,
+    kept_until,
+    magnitude,
+    mask,
+    mask_at,
+    removed_count,
+    score_magnitude,
+    score_wanda,
+    wanda,
+)
+
+__all__ = [
+    "apply",
+    "kept_until",
+    "magnitude",
+    "mask",
+    "mask_at",
+    "removed_count",
+    "score_magnitude",
+    "score_wanda",
+    "wanda",
+]

@@ -14,7 +14,6 @@ import importlib.util
 import io
 import json
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -171,7 +170,7 @@ def smollm2_directory() -> Path:
 
 
 def cache_directory() -> Path:
-    """Where converted models are kept: ``HEMOSTAT_CACHE``, else ``$XDG_CACHE_HOME/hemostat``, else ``~/.cache/hemostat``."""
+    """Where converted models are kept: HEMOSTAT_CACHE, else $XDG_CACHE_HOME/hemostat, else ~/.cache/hemostat."""
     if chosen := os.environ.get("HEMOSTAT_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hemostat"
@@ -206,9 +205,7 @@ def _convert_gguf(gguf: Path, directory: Path) -> None:
     else:
         dense = {}
     with contextlib.redirect_stderr(io.StringIO()):  # progress bars of a reading that takes seconds
-        source = transformers.AutoModelForCausalLM.from_pretrained(
-            gguf.parent, dtype=torch.float32, **options, **dense
-        )
+        source = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **options, **dense)
         tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, **options)
 
     weights = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in source.state_dict().items()}
@@ -238,9 +235,7 @@ def _read(path: str | os.PathLike[str]) -> str:
     except IsADirectoryError:
         raise ValueError(f"hemostat.data.tokens: {os.fspath(path)} is a directory, but must be a text file") from None
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"hemostat.data.tokens: {os.fspath(path)} is not UTF-8 text (byte {error.start})"
-        ) from None
+        raise ValueError(f"hemostat.data.tokens: {os.fspath(path)} is not UTF-8 text (byte {error.start})") from None
 
 
 def _tokenizer(model: Model) -> Tokenizer:

@@ -1,0 +1,378 @@
+"""The command line: ``hemostat scan | compare | apply | methods``."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import sys
+import tempfile
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+import hemostat
+from hemostat import _C
+from hemostat._scan import split_methods
+from hemostat.report import Report, aligned, interval, number, percent, severity_text, signed
+
+__all__ = ["app", "main"]
+
+DEFAULT_METHODS = ("magnitude", "wanda", "rtn:group_size=64", "activation", "drop_layers")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+RUN_FILES = ("report.json", "report.html", "scan.db")
+
+app = typer.Typer(
+    name="hemostat",
+    help="How much a language model bleeds when it is pruned, quantized or re-shaped, and how far you can go.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Checkpoint = Annotated[str, typer.Argument(help="A Hugging Face directory, a Hub id, or smollm2.")]
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", metavar="FILE", help="Python file that registers methods; repeatable."),
+]
+Windows = Annotated[int | None, typer.Option(min=1, help="Evaluate at most so many windows.")]
+CalibrationWindows = Annotated[int, typer.Option(min=1, help="Calibrate on at most so many windows.")]
+Length = Annotated[int | None, typer.Option(min=2, help="Tokens in a window [default: min(context, 512)].")]
+Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16 [default: as stored].")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command. 0: done; 2: bad input; 1: the arithmetic failed; 130: interrupted. Errors take one line."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        return app(arguments or ["--help"], prog_name="hemostat", standalone_mode=False) or 0
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted", 130)
+    except ArithmeticError as error:
+        return _fail(str(error), 1)
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        return _fail(str(error), 2)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # what the command line's own parser raises has it
+            raise
+        return _fail(error.format_message(), 2)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"hemostat: {' '.join(message.split()).removeprefix('hemostat: ')}", file=sys.stderr)
+    return code
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        print(f"hemostat {importlib.metadata.version('hemostat')}, torch {torch.__version__}")
+        raise typer.Exit()
+
+
+@app.command("scan")
+def scan_command(
+    checkpoint: Checkpoint,
+    text: Annotated[Path | None, typer.Option(help="Text to evaluate on; smollm2 brings its own.")] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Text to collect statistics on [default: the first fifth of --text].")
+    ] = None,
+    methods: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"Methods with their options, separated by commas; repeatable [default: {','.join(DEFAULT_METHODS)}]."
+        ),
+    ] = None,
+    plugin: Plugins = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Print what would be done, and do nothing.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Where report.html and report.json go [default: CHECKPOINT-scan].")
+    ] = None,
+    windows: Windows = None,
+    calibration_windows: CalibrationWindows = 128,
+    points: Annotated[int | None, typer.Option(min=1, help="At most so many severities a method.")] = None,
+    length: Length = None,
+    dtype: Dtype = None,
+    device: Device = "cpu",
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+) -> None:
+    """Measure methods × severities on a checkpoint, print a table, and write a report."""
+    _load_plugins(plugin)
+    specs = split_methods(methods or list(DEFAULT_METHODS))
+    for spec in specs:
+        _C.MethodSpec.parse(spec)
+    directory = _free_directory(checkpoint) if out is None else out
+    if not plan:
+        _check_run_directory(directory)
+    subject = _subject(checkpoint, text, calibration, windows, calibration_windows, length, dtype, device)
+    if plan:
+        print(_plan_text(subject, specs, points))
+        return
+
+    report = hemostat.scan(
+        subject.model, subject.evaluation, subject.calibration, methods=specs, points=points, seed=seed
+    )
+    report.provenance["evaluation"]["text"] = subject.evaluation_text
+    report.provenance["calibration"]["source"] = subject.calibration_text
+    _write_run(report, directory)
+    print(report.table())
+    print(f"\n{directory / 'report.html'}\n{directory / 'report.json'}")
+
+
+@app.command("compare")
+def compare_command(
+    baseline: Annotated[str, typer.Argument(help="The unchanged checkpoint.")],
+    damaged: Annotated[str, typer.Argument(help="The changed checkpoint.")],
+    text: Annotated[Path, typer.Option(help="Text to evaluate on, tokenized by the baseline's tokenizer.")],
+    windows: Windows = None,
+    length: Length = None,
+    dtype: Dtype = None,
+    device: Device = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print every number as JSON.")] = False,
+) -> None:
+    """Measure what separates two checkpoints on the same text."""
+    _check_text("--text", text)
+    kind = _dtype(dtype)
+    first = hemostat.Model.load(baseline, dtype=kind, device=device)
+    second = hemostat.Model.load(damaged, dtype=kind, device=device)
+    tokens = hemostat.data.tokens(first, text, length=length, windows=windows)
+    damage = hemostat.compare(first, second, tokens)
+    if as_json:
+        print(json.dumps(damage.to_dict(), indent=1, ensure_ascii=False, allow_nan=False))
+        return
+    rows = [
+        ["perplexity", f"{number(damage.perplexity_baseline)} → {number(damage.perplexity)}"],
+        ["ΔNLL, nats per token", f"{signed(damage.delta_nll)} ({interval(damage.delta_nll_interval, signed)})"],
+        ["KL(baseline ‖ damaged), mean", number(damage.kl.mean)],
+        ["KL, 99th percentile", number(damage.kl.p99)],
+        ["top-1 agreement", percent(damage.top1_agreement)],
+        ["flips right → wrong", percent(damage.flips_right_to_wrong)],
+        ["flips wrong → right", percent(damage.flips_wrong_to_right)],
+        ["hemorrhage index", number(damage.index)],
+    ]
+    print("\n".join(aligned([f"{len(tokens)} windows of {tokens.shape[1]} tokens", ""], rows)))
+
+
+@app.command("apply")
+def apply_command(
+    checkpoint: Checkpoint,
+    method: Annotated[str, typer.Option(help="A method with its options, such as rtn:group_size=64.")],
+    severity: Annotated[float, typer.Option(help="How far, on the method's axis.")],
+    out: Annotated[Path, typer.Option(help="The new checkpoint's directory.")],
+    text: Annotated[Path | None, typer.Option(help="Calibration text, where the method needs statistics.")] = None,
+    plugin: Plugins = None,
+    calibration_windows: CalibrationWindows = 128,
+    length: Length = None,
+    dtype: Dtype = None,
+    device: Device = "cpu",
+) -> None:
+    """Apply one method at one severity and save the checkpoint."""
+    _load_plugins(plugin)
+    spec = _C.MethodSpec.parse(method)
+    needs = _C.needs_of([spec.method])
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise ValueError(f"--out {out} exists already")
+    _check_writable(out)
+    if text is not None:
+        _check_text("--text", text)
+    elif needs and checkpoint != "smollm2":
+        raise ValueError(f"--text is missing: {spec.method} needs statistics ({', '.join(sorted(needs))})")
+
+    statistics = None
+    if text is None and needs:
+        subject = hemostat.data.smollm2(dtype=_dtype(dtype) or torch.bfloat16, device=device)
+        model, tokens = subject.model, subject.calibration[:calibration_windows]
+    else:
+        model = _load(checkpoint, dtype, device)
+        tokens = hemostat.data.tokens(model, text, length=length, windows=calibration_windows) if needs else None
+    if needs:
+        statistics = hemostat.collect(model, tokens, needs=sorted(needs))
+    changed = hemostat.prepare(model, spec.method, statistics, **spec.options).at(severity)
+    with warnings.catch_warnings(record=True) as notes:
+        warnings.simplefilter("always")
+        changed.save(out)
+    for note in notes:
+        print(note.message, file=sys.stderr)
+    print(f"{out}: {spec.text()} at {number(severity)}")
+
+
+@app.command("methods")
+def methods_command(plugin: Plugins = None) -> None:
+    """List every method: its axis, what statistics it needs, and its options."""
+    _load_plugins(plugin)
+    rows = []
+    for method in hemostat.methods():
+        axis = method.axis
+        ends = axis.to_dict()
+        reach = f"{severity_text(ends, axis.neutral)} → {severity_text(ends, axis.farthest)}"
+        options = ", ".join(f"{option.name}={_option_text(option.default)}" for option in method.options)
+        rows.append([method.name, method.kind, f"{axis.name}, {reach}", ", ".join(sorted(method.needs)), options])
+    print("\n".join(aligned(["method", "kind", "severity, unchanged → farthest", "needs", "options"], rows, left=5)))
+
+
+@dataclass(frozen=True)
+class _Subject:
+    model: hemostat.Model
+    calibration: torch.Tensor
+    evaluation: torch.Tensor
+    calibration_text: str
+    evaluation_text: str
+
+
+def _subject(
+    checkpoint: str,
+    text: Path | None,
+    calibration: Path | None,
+    windows: int | None,
+    calibration_windows: int,
+    length: int | None,
+    dtype: str | None,
+    device: str,
+) -> _Subject:
+    for option, path in (("--text", text), ("--calibration", calibration)):
+        if path is not None:
+            _check_text(option, path)
+    kind = _dtype(dtype)
+    if text is None and _is_smollm2(checkpoint):
+        if length is not None:
+            raise ValueError("--length needs --text: smollm2's own text comes in windows of 512 tokens")
+        subject = hemostat.data.smollm2(dtype=kind or torch.bfloat16, device=device)
+        model, fitted, rest = subject.model, subject.calibration, subject.evaluation
+        name = "pydoc_data.topics"
+    elif text is None:
+        raise ValueError("--text is missing: the file to evaluate on")
+    else:
+        model, name = _load(checkpoint, dtype, device), str(text)
+        everything = hemostat.data.tokens(model, text, length=length)
+        split = 0 if calibration is not None else max(1, len(everything) // 5)
+        fitted, rest = everything[:split], everything[split:]
+        if not len(rest):
+            raise ValueError(f"--text {text} has one window, but without --calibration takes at least 2")
+    source = f"the first fifth of {name}"
+    if calibration is not None:
+        fitted, source = hemostat.data.tokens(model, calibration, length=rest.shape[1]), str(calibration)
+    return _Subject(model, fitted[:calibration_windows], rest[:windows], source, name)
+
+
+def _is_smollm2(checkpoint: str) -> bool:
+    return checkpoint == "smollm2" and not Path(checkpoint).exists()
+
+
+def _load(checkpoint: str, dtype: str | None, device: str) -> hemostat.Model:
+    source = hemostat.data.smollm2_directory() if _is_smollm2(checkpoint) else checkpoint
+    return hemostat.Model.load(source, dtype=_dtype(dtype), device=device)
+
+
+def _dtype(name: str | None) -> torch.dtype | None:
+    if name is not None and name not in DTYPES:
+        raise ValueError(f"--dtype is {name!r}, but takes {', '.join(DTYPES)}")
+    return DTYPES.get(name)
+
+
+def _check_text(option: str, path: Path) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"{option}: there is no file {path}")
+
+
+def _load_plugins(paths: list[Path] | None) -> None:
+    for path in paths or []:
+        _check_text("--plugin", path)
+        name = f"hemostat_plugin_{path.stem}"
+        spec = importlib.util.spec_from_file_location(name, path)
+        if spec is None:
+            raise ValueError(f"--plugin {path}: must be a Python file")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            raise ValueError(f"--plugin {path}: {type(error).__name__}: {error}") from error
+
+
+def _option_text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else ";".join(value) if isinstance(value, list) else str(value)
+
+
+def _plan_text(subject: _Subject, specs: list[str], points: int | None) -> str:
+    model, tokens = subject.model, subject.evaluation
+    planned = _C.plan(model, specs, points=points)
+    rows = [
+        [entry.method, str(len(entry.severities)), "  ".join(number(s, 3) for s in entry.severities)]
+        for entry in planned
+    ]
+    trials = sum(len(entry.severities) for entry in planned)
+    model(tokens[:1])
+    started = time.monotonic()
+    model(tokens[:1])
+    seconds = time.monotonic() - started
+    lines = aligned(["method", "trials", "severities"], rows, left=3)
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{trials} trials, each on {len(tokens)} windows of {tokens.shape[1]} tokens ({subject.evaluation_text})",
+            f"calibration: {len(subject.calibration)} windows ({subject.calibration_text})",
+            f"memory: {_bytes(model.bytes)} of weights, and up to {_bytes(2**30)} for statistics and baseline logits",
+            f"time: about {_duration(seconds * len(tokens) * (trials + 2))} (one window takes {seconds:.2g} s forward)",
+        ]
+    )
+
+
+def _bytes(count: float) -> str:
+    return f"{count / 2**30:.2g} GiB" if count >= 2**30 else f"{count / 2**20:.3g} MiB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _free_directory(checkpoint: str) -> Path:
+    """CHECKPOINT-scan in the working directory, or the first CHECKPOINT-scan-N that is free."""
+    name = f"{Path(checkpoint).resolve().name if Path(checkpoint).exists() else checkpoint.split('/')[-1]}-scan"
+    tried, count = Path(name), 1
+    while tried.exists():
+        count += 1
+        tried = Path(f"{name}-{count}")
+    return tried
+
+
+def _check_run_directory(directory: Path) -> None:
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(f"--out {directory} is a file, but must be a directory")
+    held = [name for name in RUN_FILES if (directory / name).exists()]
+    if held:
+        raise ValueError(f"--out {directory} already holds a run ({', '.join(held)}); choose another directory")
+    _check_writable(directory)
+
+
+def _check_writable(directory: Path) -> None:
+    """Before any work rather than after it."""
+    existing = next(parent for parent in [directory, *directory.absolute().parents] if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise ValueError(f"--out {directory}: {existing} cannot be written to")
+
+
+def _write_run(report: Report, directory: Path) -> None:
+    """Both files or neither: a new directory appears whole."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as scratch:
+        unfinished = Path(scratch) / directory.name
+        unfinished.mkdir()
+        report.to_html(unfinished / "report.html")
+        report.to_json(unfinished / "report.json")
+        if directory.exists():
+            for file in unfinished.iterdir():
+                file.rename(directory / file.name)
+        else:
+            unfinished.rename(directory)

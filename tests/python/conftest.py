@@ -1,0 +1,120 @@
+"""What tests share: the device, a random model small enough for plumbing, and a trained one."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+import hemostat
+
+SHARED = Path(__file__).parents[2].parent / "shared"
+
+
+class ModelAndTokens(NamedTuple):
+    model: hemostat.Model
+    tokens: torch.Tensor  # int64 [windows, length]
+
+
+@pytest.fixture(scope="session")
+def device() -> torch.device:
+    """HEMOSTAT_TEST_DEVICE, else the CPU."""
+    chosen = torch.device(os.environ.get("HEMOSTAT_TEST_DEVICE", "cpu"))
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    return chosen
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory) -> Path:
+    """A LLaMA of 4 blocks with random weights and a tokenizer whose tokens are bytes, 256 of them and three special."""
+    directory = tmp_path_factory.mktemp("checkpoints") / "tiny"
+    directory.mkdir()
+    vocab, hidden, intermediate, blocks, heads, kv_heads = 259, 32, 48, 4, 4, 2
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": vocab,
+        "hidden_size": hidden,
+        "intermediate_size": intermediate,
+        "num_hidden_layers": blocks,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "max_position_embeddings": 64,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "hidden_act": "silu",
+        "tie_word_embeddings": True,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "bos_token_id": 257,
+        "eos_token_id": 258,
+        "dtype": "float32",
+    }
+    (directory / "config.json").write_text(json.dumps(config))
+
+    generator = torch.Generator().manual_seed(0)
+
+    def weight(rows: int, columns: int) -> torch.Tensor:
+        return torch.randn(rows, columns, generator=generator) * columns**-0.5
+
+    tensors = {"model.embed_tokens.weight": weight(vocab, hidden) * 4, "model.norm.weight": torch.ones(hidden)}
+    kv = hidden // heads * kv_heads
+    for index in range(blocks):
+        block = f"model.layers.{index}"
+        tensors |= {
+            f"{block}.input_layernorm.weight": torch.ones(hidden),
+            f"{block}.post_attention_layernorm.weight": torch.ones(hidden),
+            f"{block}.self_attn.q_proj.weight": weight(hidden, hidden),
+            f"{block}.self_attn.k_proj.weight": weight(kv, hidden),
+            f"{block}.self_attn.v_proj.weight": weight(kv, hidden),
+            f"{block}.self_attn.o_proj.weight": weight(hidden, hidden),
+            f"{block}.mlp.gate_proj.weight": weight(intermediate, hidden),
+            f"{block}.mlp.up_proj.weight": weight(intermediate, hidden),
+            f"{block}.mlp.down_proj.weight": weight(hidden, intermediate),
+        }
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(name, special=True) for name in ("<unk>", "<s>", "</s>")])
+    tokenizer.save(str(directory / "tokenizer.json"))
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_checkpoint, device) -> hemostat.Model:
+    return hemostat.Model.load(tiny_checkpoint, device=str(device))
+
+
+@pytest.fixture(scope="session")
+def tiny_tokens(device) -> torch.Tensor:
+    """int64 [10, 32], random bytes."""
+    return torch.randint(0, 256, (10, 32), generator=torch.Generator().manual_seed(1)).to(device)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Text and checkpoints that lie beside the clone."""
+    if not SHARED.is_dir():
+        pytest.skip("no ../shared beside the clone")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def stories(shared, device) -> ModelAndTokens:
+    """A LLaMA of 5 blocks trained on short stories, with 24 windows of 256 tokens of such text."""
+    checkpoint, text = shared / "weights" / "stories260K", shared / "corpora" / "tinystories.txt"
+    for needed in (checkpoint, text):
+        if not needed.exists():
+            pytest.skip(f"no ../shared/{needed.relative_to(shared)}")
+    model = hemostat.Model.load(checkpoint, device=str(device))
+    return ModelAndTokens(model, hemostat.data.tokens(model, text, length=256, windows=24))

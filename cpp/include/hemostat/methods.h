@@ -17,12 +17,13 @@
 
 namespace hemostat {
 
-using OptionValue = std::variant<bool, int64_t, double, std::string, std::vector<std::string>>;
+using OptionValue = std::variant<bool, int64_t, double, std::string, std::vector<int64_t>, std::vector<std::string>>;
 using Options = std::map<std::string, OptionValue>;
 
 std::string to_string(const OptionValue& value);
 
-// An option a method takes. The default's type is the option's type; int64 is accepted for double.
+// An option a method takes. The default's type is the option's type; an integer is accepted for a number or a string, one
+// value for a list.
 struct OptionSpec {
   std::string name;
   OptionValue default_value;
@@ -58,7 +59,7 @@ struct Method {
   std::function<Axis(const Model&, const Options&)> axis_for;
 };
 
-// "rtn:group_size=64,symmetric=true" → name and the options given. "wanda:m=4".
+// "rtn:group_size=64,symmetric=true" → name and the options given; lists are joined by '+': "wanda:include=*.q_proj+*.k_proj".
 struct MethodSpec {
   std::string method;
   Options options;

@@ -210,8 +210,8 @@ struct Model {
   at::ScalarType dtype() const;
   c10::Device device() const;
   bool tied() const;             // the head's weight is the embedding
-  int64_t parameters() const;    // entries of all distinct weights; packed and factored ones as stored
-  double bytes() const;          // of those, as stored
+  int64_t parameters() const;    // entries of what a checkpoint of it holds: factors as factors, a tied head once
+  double bytes() const;          // of those, packed weights as packed
 
   // tokens int64 [B, T] → logits [B, T, V]
   at::Tensor forward(const at::Tensor& tokens, const ForwardOptions& options = {}) const;
@@ -226,7 +226,9 @@ at::Tensor hidden_states(const Model& model, const at::Tensor& tokens, const For
 at::Tensor logits(const Model& model, const at::Tensor& hidden);
 at::Tensor embed(const Model& model, const at::Tensor& tokens, KvCache* cache = nullptr);
 at::Tensor apply_norm(const Norm& norm, const at::Tensor& x);
-at::Tensor apply_linear(const Linear& linear, const at::Tensor& x, int64_t position = 0);
+
+// x [..., in_features]; positions int64, broadcastable to x without its last dimension, is read by input noise alone.
+at::Tensor apply_linear(const Linear& linear, const at::Tensor& x, const at::Tensor& positions);
 
 // tokens are int64 [B, T] (or [T]) on the model's device with ids in 0 … V − 1; else ValueError or TypeError.
 at::Tensor checked_tokens(const Model& model, const at::Tensor& tokens, const char* operation);
@@ -261,17 +263,17 @@ class Observer {
   virtual ~Observer() = default;
 
   // Before the linears `names`, which share the input x […, in_features], as it is before their own LinearInput.
-  virtual void linear_input(size_t block, const std::vector<std::string>& names, const at::Tensor& x) {}
+  virtual void linear_input(size_t /*block*/, const std::vector<std::string>& /*names*/, const at::Tensor& /*x*/) {}
 
   // The residual stream [B, T, H] before block 0 … L − 1, and after the last (index L, before the final norm).
-  virtual void hidden_state(size_t index, const at::Tensor& x) {}
+  virtual void hidden_state(size_t /*index*/, const at::Tensor& /*x*/) {}
 
   // Attention probabilities [B, heads, T, S]; computed only where wants_attention().
   virtual bool wants_attention() const { return false; }
-  virtual void attention(size_t block, const at::Tensor& probabilities) {}
+  virtual void attention(size_t /*block*/, const at::Tensor& /*probabilities*/) {}
 
   // Chosen experts int64 [tokens, top_k] and their weights.
-  virtual void routing(size_t block, const at::Tensor& experts, const at::Tensor& weights) {}
+  virtual void routing(size_t /*block*/, const at::Tensor& /*experts*/, const at::Tensor& /*weights*/) {}
 };
 
 // A linear of a model, under the checkpoint's own name without ".weight". Repeated blocks repeat their names.

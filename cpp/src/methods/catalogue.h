@@ -1,0 +1,22 @@
+// Every method of ours, one row each, in the order in which users see them. A room's rows stand in methods/<room>.cpp.
+#pragma once
+
+#include <vector>
+
+#include <hemostat/methods.h>
+
+namespace hemostat {
+
+std::vector<Method> catalogue();
+
+std::vector<Method> prune_methods();
+std::vector<Method> quantize_methods();
+std::vector<Method> lowrank_methods();
+std::vector<Method> noise_methods();
+std::vector<Method> ablate_methods();
+std::vector<Method> normalize_methods();
+std::vector<Method> extend_methods();
+std::vector<Method> context_methods();
+std::vector<Method> decode_methods();
+
+}  // namespace hemostat

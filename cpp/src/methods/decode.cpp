@@ -1,0 +1,46 @@
+#include <hemostat/methods.h>
+
+#include "axes.h"
+#include "catalogue.h"
+#include "per_linear.h"
+
+namespace hemostat {
+namespace {
+
+// Two sides of a neutral parameter are two axes.
+Axis temperature_axis(bool down) {
+  Axis axis{.name = "temperature", .unit = "", .neutral = 1};
+  if (down) {
+    axis.minimum = 0.05;
+    axis.maximum = 1;
+    axis.farthest = 0;
+    axis.default_grid = {.9, .8, .7, .6, .5, .4, .3, .2};
+  } else {
+    axis.minimum = 1;
+    axis.maximum = axis.farthest = 5;
+    axis.default_grid = {1.1, 1.25, 1.5, 1.75, 2, 2.5, 3, 4};
+  }
+  return axis;
+}
+
+Prepared prepare_temperature(const Model& model, const Statistics*, const Options& options) {
+  const auto apply = [model](double severity) {
+    Model result = model;
+    result.decoder.temperature = model.decoder.temperature * severity;
+    return result;
+  };
+  return Prepared("temperature", temperature_axis(option<std::string>(options, "side") == "down"), apply, model);
+}
+
+}  // namespace
+
+std::vector<Method> decode_methods() {
+  return {
+      {.name = "temperature", .kind = "decoding", .description = "divides the logits by a temperature",
+       .axis = temperature_axis(false), .needs = {},
+       .options = {{"side", std::string("up"), "of the neutral temperature 1", {"up", "down"}}},
+       .prepare = prepare_temperature},
+  };
+}
+
+}  // namespace hemostat

@@ -1,0 +1,36 @@
+#include <cmath>
+
+#include <hemostat/extend.h>
+
+#include "axes.h"
+#include "catalogue.h"
+
+namespace hemostat {
+namespace {
+
+using Extension = Model (*)(const Model&, const extend::ExtendOptions&);
+
+// A method whose severity is the number of blocks added, as a fraction of those there were.
+Method extension(const std::string& name, const std::string& description, Extension extend) {
+  const auto prepare = [name, extend](const Model& model, const Statistics*, const Options&) {
+    const auto layers = static_cast<int64_t>(model.blocks.size());
+    extend(model, {.count = 0});  // a model that can't be extended so is refused before any work
+    const auto apply = [model, extend, layers](double severity) {
+      return extend(model, {.count = std::llround(severity * static_cast<double>(layers))});
+    };
+    return Prepared(name, axes::fraction_of("layers added", layers, layers), apply, model);
+  };
+  return {.name = name, .kind = "architecture", .description = description,
+          .axis = axes::fraction_of("layers added", 0, 0), .needs = {}, .options = {}, .prepare = prepare};
+}
+
+}  // namespace
+
+std::vector<Method> extend_methods() {
+  return {
+      extension("duplicate_layers", "repeats the middle blocks in place", extend::duplicate_layers),
+      extension("insert_identity", "inserts blocks that add nothing, evenly spaced", extend::insert_identity),
+  };
+}
+
+}  // namespace hemostat

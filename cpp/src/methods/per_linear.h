@@ -1,0 +1,29 @@
+// Methods that change each linear layer on its own.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include <hemostat/methods.h>
+
+namespace hemostat {
+
+// The options `include` and `exclude`, which all of them take, after the method's own.
+std::vector<OptionSpec> with_filter(std::vector<OptionSpec> own = {});
+LinearFilter filter_of(const Options& options);
+
+template <typename T>
+const T& option(const Options& options, const char* name) {
+  return std::get<T>(options.at(name));
+}
+
+// at(severity) gives the model whose chosen linears are change(name, linear, severity).
+using LinearChange = std::function<Linear(const std::string&, const Linear&, double)>;
+Prepared per_linear(const std::string& method, Axis axis, const Model& model, const Options& options, LinearChange change);
+
+// The statistics of every chosen linear: ValueError naming the first that has none, or others than its size asks for.
+void check_statistics(const std::string& method, const Model& model, const LinearFilter& filter,
+                      const Statistics& statistics, Need need);
+
+}  // namespace hemostat

@@ -1,0 +1,113 @@
+#include <algorithm>
+#include <memory>
+#include <mutex>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <hemostat/error.h>
+#include <hemostat/methods.h>
+
+#include "catalogue.h"
+
+namespace hemostat {
+namespace {
+
+struct Registry {
+  std::mutex mutex;
+  std::vector<std::unique_ptr<const Method>> methods;  // replaced ones stay, since find_method hands out references
+  std::map<std::string, size_t> index;
+  size_t ours = 0;
+
+  Registry() {
+    for (Method& method : catalogue()) {
+      add(std::move(method));
+    }
+    ours = methods.size();
+  }
+
+  void add(Method method) {
+    index[method.name] = methods.size();
+    methods.push_back(std::make_unique<const Method>(std::move(method)));
+  }
+};
+
+// Leaked: users' methods may hold Python callables, which must not be destroyed after the interpreter.
+Registry& registry() {
+  static auto* instance = new Registry();
+  return *instance;
+}
+
+}  // namespace
+
+std::vector<Method> methods() {
+  Registry& all = registry();
+  std::lock_guard lock(all.mutex);
+  std::vector<Method> result;
+  for (size_t i = 0; i < all.methods.size(); ++i) {
+    if (all.index.at(all.methods[i]->name) == i) {
+      result.push_back(*all.methods[i]);
+    }
+  }
+  return result;
+}
+
+const Method& find_method(const std::string& name) {
+  Registry& all = registry();
+  std::lock_guard lock(all.mutex);
+  const auto found = all.index.find(name);
+  if (found == all.index.end()) {
+    std::vector<std::string> known;
+    for (const auto& [other, position] : all.index) {
+      known.push_back(other);
+    }
+    throw ValueError(fmt::format("hemostat: there is no method '{}'; methods are {}", name, fmt::join(known, ", ")));
+  }
+  return *all.methods[found->second];
+}
+
+void register_method(Method method) {
+  Registry& all = registry();
+  std::lock_guard lock(all.mutex);
+  if (method.name.empty() || method.name.find_first_of(":,=+ ") != std::string::npos) {
+    throw ValueError(fmt::format("hemostat.method: a name takes no ':', ',', '=', '+' or space, got '{}'", method.name));
+  }
+  const auto found = all.index.find(method.name);
+  if (found != all.index.end() && found->second < all.ours) {
+    throw ValueError(fmt::format("hemostat.method: '{}' is one of hemostat's own methods", method.name));
+  }
+  all.add(std::move(method));
+}
+
+Prepared::Prepared(std::string method, Axis given, std::function<Model(double)> apply, Model neutral)
+    : axis(std::move(given)), method_(std::move(method)), apply_(std::move(apply)), neutral_(std::move(neutral)) {}
+
+Model Prepared::at(double severity) const {
+  const double checked = axis.checked(severity, method_);
+  return checked == axis.neutral ? neutral_ : apply_(checked);
+}
+
+Prepared prepare(const Model& model, const std::string& method, const Statistics* statistics, const Options& options) {
+  const Method& found = find_method(method);
+  const Options complete = complete_options(found, options);
+  if (!found.needs.empty() && statistics == nullptr) {
+    std::vector<std::string> needs;
+    for (const Need need : found.needs) {
+      needs.push_back(name(need));
+    }
+    throw ValueError(fmt::format("hemostat.prepare({}): the method needs statistics ({}); collect them first", method,
+                                 fmt::join(needs, ", ")));
+  }
+  return found.prepare(model, statistics, complete);
+}
+
+std::set<Need> needs_of(const std::vector<std::string>& names) {
+  std::set<Need> result;
+  for (const std::string& name : names) {
+    const Method& method = find_method(name);
+    result.insert(method.needs.begin(), method.needs.end());
+  }
+  return result;
+}
+
+}  // namespace hemostat

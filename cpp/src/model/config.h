@@ -1,0 +1,34 @@
+// What config.json says, field by field: honoured, known to change no number, or refused by name.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <hemostat/model.h>
+
+namespace hemostat {
+
+struct CheckpointConfig {
+  ModelConfig model;
+  at::ScalarType dtype;
+  int64_t layers, heads, kv_heads, head_dim, intermediate_size;
+  double norm_epsilon;
+  bool qkv_bias, o_bias, mlp_bias, tied;
+  Activation activation;
+  Rope rope;
+  std::vector<int64_t> windows;  // one a layer; 0: none
+};
+
+// `file` names the source in messages. Throws ValueError.
+CheckpointConfig parse_config(const std::string& json, const std::string& file);
+
+// config.json for a model of the same family with one block for each of `windows`.
+std::string updated_config(const ModelConfig& config, const std::vector<int64_t>& windows, bool tied,
+                           at::ScalarType dtype);
+
+// The same with a model_type that other loaders don't know, so that none of them computes something else without a word.
+std::string with_structure_mark(const std::string& config_json);
+std::string without_structure_mark(const std::string& config_json);
+
+}  // namespace hemostat

@@ -1,0 +1,115 @@
+#include <set>
+#include <unordered_map>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <hemostat/error.h>
+#include <hemostat/model.h>
+
+#include "tensor_slots.h"
+
+namespace hemostat {
+
+at::ScalarType Model::dtype() const { return embedding.scalar_type(); }
+
+c10::Device Model::device() const { return embedding.device(); }
+
+bool Model::tied() const {
+  return head.linear.weight.defined() && head.linear.weight.is_alias_of(embedding) &&
+         head.linear.weight.sizes() == embedding.sizes();
+}
+
+namespace {
+
+// Σ count(entries, bits an entry) over what a checkpoint of the model would hold.
+template <typename Count>
+double total(const Model& model, const Count& count) {
+  double sum = 0;
+  Model copy = model;
+  if (copy.tied()) {
+    copy.head.linear.weight = at::Tensor();
+  }
+  for_each_tensor(copy, [&](const std::string&, at::Tensor& tensor) {
+    sum += count(static_cast<double>(tensor.numel()), 8.0 * static_cast<double>(tensor.element_size()));
+  });
+  for (Block& block : copy.blocks) {
+    for_each_linear(block, copy.config.names, "", [&](const std::string&, Linear& linear, bool) {
+      if (linear.packed) {
+        sum += count(static_cast<double>(linear.out_features() * linear.in_features()), linear.packed->bits_per_weight());
+      }
+    });
+  }
+  return sum;
+}
+
+}  // namespace
+
+int64_t Model::parameters() const {
+  return static_cast<int64_t>(total(*this, [](double entries, double) { return entries; }));
+}
+
+double Model::bytes() const {
+  return total(*this, [](double entries, double bits) { return entries * bits / 8; });
+}
+
+Model Model::to(std::optional<at::ScalarType> dtype, std::optional<c10::Device> device) const {
+  if (dtype && !c10::isFloatingType(*dtype)) {
+    throw TypeError(fmt::format("hemostat.Model.to: dtype must be a floating type, got {}", c10::toString(*dtype)));
+  }
+  Model result = *this;
+  std::unordered_map<const void*, at::Tensor> moved;  // what was shared stays shared
+  const auto move = [&](at::Tensor& tensor, std::optional<at::ScalarType> type) {
+    at::Tensor& target = moved[tensor.unsafeGetTensorImpl()];
+    if (!target.defined()) {
+      target = tensor.to(tensor.options().dtype(type.value_or(tensor.scalar_type())).device(device.value_or(tensor.device())));
+    }
+    tensor = target;
+  };
+  for_each_tensor(result, [&](const std::string&, at::Tensor& tensor) { move(tensor, dtype); });
+  for (Block& block : result.blocks) {
+    if (block.attention.rope.inverse_frequencies.defined()) {
+      move(block.attention.rope.inverse_frequencies, std::nullopt);
+    }
+    for_each_linear(block, result.config.names, "", [&](const std::string&, Linear& linear, bool) {
+      if (linear.packed && device) {
+        linear.packed = linear.packed->to(*device);
+      }
+    });
+  }
+  return result;
+}
+
+Model Model::replace(const std::map<std::string, at::Tensor>& weights) const {
+  std::set<std::string> used;
+  std::vector<std::string> everything{"*"};
+  Model result = map_linears(*this, {.include = everything, .exclude = {}}, [&](const std::string& name, const Linear& linear) {
+    const auto found = weights.find(name);
+    if (found == weights.end()) {
+      return linear;
+    }
+    const at::Tensor& weight = found->second;
+    if (!weight.defined() || !c10::isFloatingType(weight.scalar_type())) {
+      throw TypeError(fmt::format("hemostat.Model.replace: {} must be a floating tensor, got {}", name,
+                                  weight.defined() ? c10::toString(weight.scalar_type()) : "none"));
+    }
+    if (weight.dim() != 2 || weight.size(0) != linear.out_features() || weight.size(1) != linear.in_features()) {
+      throw ValueError(fmt::format("hemostat.Model.replace: {} has shape [{}], but the layer takes [{}, {}]", name,
+                                   fmt::join(weight.sizes(), ", "), linear.out_features(), linear.in_features()));
+    }
+    if (weight.device() != device()) {
+      throw ValueError(fmt::format("hemostat.Model.replace: {} is on {}, but the model is on {}", name,
+                                   weight.device().str(), device().str()));
+    }
+    used.insert(name);
+    return linear.with_weight(weight.scalar_type() == dtype() ? weight : weight.to(dtype()));
+  });
+  for (const auto& [name, weight] : weights) {
+    if (!used.count(name)) {
+      throw ValueError(fmt::format("hemostat.Model.replace: the model has no linear named '{}'", name));
+    }
+  }
+  return result;
+}
+
+}  // namespace hemostat

@@ -1,0 +1,35 @@
+#include <ATen/ops/layer_norm.h>
+#include <ATen/ops/rms_norm.h>
+#include <ATen/ops/tanh.h>
+
+#include <hemostat/model.h>
+
+namespace hemostat {
+namespace {
+
+std::optional<at::Tensor> optional(const at::Tensor& tensor) {
+  return tensor.defined() ? std::optional(tensor) : std::nullopt;
+}
+
+}  // namespace
+
+at::Tensor apply_norm(const Norm& norm, const at::Tensor& x) {
+  switch (norm.kind) {
+    case NormKind::none:
+      return x;
+    case NormKind::rms:
+      return at::rms_norm(x, {x.size(-1)}, optional(norm.weight), norm.epsilon);
+    case NormKind::layer:
+      return at::layer_norm(x, {x.size(-1)}, optional(norm.weight), optional(norm.bias), norm.epsilon);
+    case NormKind::dynamic_tanh: {
+      at::Tensor y = at::tanh(x * norm.alpha);
+      if (norm.weight.defined()) {
+        y = y * norm.weight;
+      }
+      return norm.bias.defined() ? y + norm.bias : y;
+    }
+  }
+  return x;
+}
+
+}  // namespace hemostat

@@ -1,0 +1,309 @@
+#include "safetensors.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <set>
+#include <vector>
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <c10/core/ScalarType.h>
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include <hemostat/error.h>
+
+namespace hemostat::safetensors {
+namespace {
+
+using nlohmann::json;
+
+constexpr uint64_t kMaximumHeader = 100'000'000;  // bytes, as the format's own reader allows
+
+struct Dtype {
+  const char* name;
+  at::ScalarType type;
+};
+
+constexpr Dtype kDtypes[] = {
+    {"F64", at::kDouble},         {"F32", at::kFloat},  {"F16", at::kHalf}, {"BF16", at::kBFloat16},
+    {"F8_E4M3", at::kFloat8_e4m3fn}, {"F8_E5M2", at::kFloat8_e5m2}, {"I64", at::kLong}, {"I32", at::kInt},
+    {"I16", at::kShort},          {"I8", at::kChar},    {"U8", at::kByte},  {"BOOL", at::kBool},
+};
+
+class Mapping {
+ public:
+  explicit Mapping(const std::string& path) {
+    const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (file < 0) {
+      throw ValueError(fmt::format("hemostat.Model.load: cannot open {}: {}", path, std::strerror(errno)));
+    }
+    struct stat status {};
+    if (::fstat(file, &status) != 0 || !S_ISREG(status.st_mode)) {
+      ::close(file);
+      throw ValueError(fmt::format("hemostat.Model.load: {} is not a regular file", path));
+    }
+    size_ = static_cast<uint64_t>(status.st_size);
+    if (size_ > 0) {
+      data_ = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
+    }
+    const int error = errno;
+    ::close(file);
+    if (data_ == MAP_FAILED) {
+      throw ValueError(fmt::format("hemostat.Model.load: cannot map {}: {}", path, std::strerror(error)));
+    }
+  }
+  Mapping(const Mapping&) = delete;
+  Mapping& operator=(const Mapping&) = delete;
+  ~Mapping() {
+    if (size_ > 0) {
+      ::munmap(data_, size_);
+    }
+  }
+
+  char* data() const { return static_cast<char*>(data_); }
+  uint64_t size() const { return size_; }
+
+ private:
+  void* data_ = nullptr;
+  uint64_t size_ = 0;
+};
+
+struct Entry {
+  std::string name;
+  at::ScalarType type;
+  std::vector<int64_t> shape;
+  uint64_t begin, end;
+};
+
+class HeaderReader {
+ public:
+  HeaderReader(const std::string& path, const Mapping& file) : path_(path), file_(file) {}
+
+  std::vector<Entry> read() {
+    if (file_.size() < 8) {
+      fail(fmt::format("is {} bytes long; a header length alone takes 8", file_.size()));
+    }
+    uint64_t length = 0;
+    std::memcpy(&length, file_.data(), 8);
+    if (length > kMaximumHeader) {
+      fail(fmt::format("states a header of {} bytes; at most {} are accepted", length, kMaximumHeader));
+    }
+    if (length > file_.size() - 8) {
+      fail(fmt::format("states a header of {} bytes, but only {} follow: it is truncated", length, file_.size() - 8));
+    }
+    data_begin_ = 8 + length;
+    const json header = parse(file_.data() + 8, length);
+    std::vector<Entry> entries;
+    for (const auto& [name, value] : header.items()) {
+      if (name != "__metadata__") {
+        entries.push_back(entry(name, value));
+      }
+    }
+    check_layout(entries);
+    return entries;
+  }
+
+  uint64_t data_begin() const { return data_begin_; }
+
+ private:
+  [[noreturn]] void fail(const std::string& what) const {
+    throw ValueError(fmt::format("hemostat.Model.load: {} {}", path_, what));
+  }
+
+  json parse(const char* text, uint64_t length) const {
+    std::vector<std::set<std::string>> keys;
+    const auto reject_repeated_keys = [&](int, json::parse_event_t event, json& value) {
+      if (event == json::parse_event_t::object_start) {
+        keys.emplace_back();
+      } else if (event == json::parse_event_t::object_end) {
+        keys.pop_back();
+      } else if (event == json::parse_event_t::key && !keys.back().insert(value.get<std::string>()).second) {
+        fail(fmt::format("names '{}' twice in its header", value.get<std::string>()));
+      }
+      return true;
+    };
+    try {
+      json header = json::parse(text, text + length, reject_repeated_keys);
+      if (!header.is_object()) {
+        fail("has a header that is not a JSON object");
+      }
+      return header;
+    } catch (const json::exception& error) {
+      fail(fmt::format("has a header that is not valid JSON: {}", error.what()));
+    }
+  }
+
+  Entry entry(const std::string& name, const json& value) const {
+    if (!value.is_object() || !value.contains("dtype") || !value["dtype"].is_string() || !value.contains("shape") ||
+        !value["shape"].is_array() || !value.contains("data_offsets") || !value["data_offsets"].is_array() ||
+        value["data_offsets"].size() != 2) {
+      fail(fmt::format("describes tensor '{}' without a dtype, a shape and two data_offsets", name));
+    }
+    const std::string dtype = value["dtype"];
+    const auto* known = std::find_if(std::begin(kDtypes), std::end(kDtypes), [&](const Dtype& d) { return dtype == d.name; });
+    if (known == std::end(kDtypes)) {
+      fail(fmt::format("gives tensor '{}' the unknown dtype '{}'", name, dtype));
+    }
+    Entry entry{name, known->type, {}, 0, 0};
+    uint64_t bytes = c10::elementSize(known->type);
+    for (const json& size : value["shape"]) {
+      if (!size.is_number_unsigned() || size.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX)) {
+        fail(fmt::format("gives tensor '{}' the shape {}, which is not a list of sizes", name, value["shape"].dump()));
+      }
+      if (__builtin_mul_overflow(bytes, size.get<uint64_t>(), &bytes)) {
+        fail(fmt::format("gives tensor '{}' the shape {}, whose size overflows", name, value["shape"].dump()));
+      }
+      entry.shape.push_back(size.get<int64_t>());
+    }
+    for (const json& offset : value["data_offsets"]) {
+      if (!offset.is_number_unsigned()) {
+        fail(fmt::format("gives tensor '{}' the data_offsets {}", name, value["data_offsets"].dump()));
+      }
+    }
+    entry.begin = value["data_offsets"][0].get<uint64_t>();
+    entry.end = value["data_offsets"][1].get<uint64_t>();
+    const uint64_t available = file_.size() - data_begin_;
+    if (entry.begin > entry.end || entry.end > available) {
+      fail(fmt::format("places tensor '{}' at bytes {} … {} of {}: it is truncated or its header lies", name, entry.begin,
+                       entry.end, available));
+    }
+    if (entry.end - entry.begin != bytes) {
+      fail(fmt::format("gives tensor '{}' {} bytes, but {} of shape {} takes {}", name, entry.end - entry.begin, dtype,
+                       value["shape"].dump(), bytes));
+    }
+    return entry;
+  }
+
+  // The format leaves no byte unused and none used twice.
+  void check_layout(std::vector<Entry> entries) const {
+    std::sort(entries.begin(), entries.end(),
+              [](const Entry& x, const Entry& y) { return std::pair(x.begin, x.end) < std::pair(y.begin, y.end); });
+    uint64_t expected = 0;
+    for (const Entry& entry : entries) {
+      if (entry.begin != expected) {
+        fail(fmt::format("has {} before tensor '{}'", entry.begin < expected ? "overlapping data" : "unused bytes",
+                         entry.name));
+      }
+      expected = entry.end;
+    }
+    if (data_begin_ + expected != file_.size()) {
+      fail(fmt::format("has {} bytes after its last tensor", file_.size() - data_begin_ - expected));
+    }
+  }
+
+  const std::string& path_;
+  const Mapping& file_;
+  uint64_t data_begin_ = 0;
+};
+
+const char* dtype_name(at::ScalarType type) {
+  for (const Dtype& dtype : kDtypes) {
+    if (dtype.type == type) {
+      return dtype.name;
+    }
+  }
+  throw TypeError(fmt::format("hemostat.Model.save: safetensors has no dtype for {}", c10::toString(type)));
+}
+
+class Output {
+ public:
+  explicit Output(const std::string& path) : path_(path), temporary_(path + ".part") {
+    file_ = std::fopen(temporary_.c_str(), "wb");
+    if (file_ == nullptr) {
+      throw ValueError(fmt::format("hemostat.Model.save: cannot write {}: {}", temporary_, std::strerror(errno)));
+    }
+  }
+  Output(const Output&) = delete;
+  Output& operator=(const Output&) = delete;
+  ~Output() {
+    if (file_ != nullptr) {
+      std::fclose(file_);
+      ::unlink(temporary_.c_str());
+    }
+  }
+
+  void write(const void* data, size_t bytes) {
+    if (bytes > 0 && std::fwrite(data, 1, bytes, file_) != bytes) {
+      fail();
+    }
+  }
+
+  void finish() {
+    if (std::fflush(file_) != 0 || ::fsync(::fileno(file_)) != 0) {
+      fail();
+    }
+    std::fclose(file_);
+    file_ = nullptr;
+    if (std::rename(temporary_.c_str(), path_.c_str()) != 0) {
+      const int error = errno;
+      ::unlink(temporary_.c_str());
+      throw ValueError(fmt::format("hemostat.Model.save: cannot rename {} to {}: {}", temporary_, path_, std::strerror(error)));
+    }
+  }
+
+ private:
+  [[noreturn]] void fail() const {
+    throw ValueError(fmt::format("hemostat.Model.save: cannot write {}: {}", temporary_, std::strerror(errno)));
+  }
+  std::string path_, temporary_;
+  std::FILE* file_ = nullptr;
+};
+
+}  // namespace
+
+std::map<std::string, at::Tensor> load(const std::string& path) {
+  auto file = std::make_shared<Mapping>(path);
+  HeaderReader reader(path, *file);
+  std::map<std::string, at::Tensor> tensors;
+  for (const Entry& entry : reader.read()) {
+    const auto options = at::TensorOptions().dtype(entry.type);
+    if (entry.begin == entry.end) {
+      tensors.emplace(entry.name, at::empty(entry.shape, options));
+      continue;
+    }
+    char* data = file->data() + reader.data_begin() + entry.begin;
+    if (reinterpret_cast<uintptr_t>(data) % c10::elementSize(entry.type) == 0) {
+      tensors.emplace(entry.name, at::from_blob(data, entry.shape, [file](void*) {}, options));
+    } else {
+      at::Tensor copy = at::empty(entry.shape, options);
+      std::memcpy(copy.mutable_data_ptr(), data, entry.end - entry.begin);
+      tensors.emplace(entry.name, std::move(copy));
+    }
+  }
+  return tensors;
+}
+
+void save(const std::string& path, const std::map<std::string, at::Tensor>& tensors) {
+  nlohmann::ordered_json header;
+  header["__metadata__"] = {{"format", "pt"}};
+  uint64_t offset = 0;
+  for (const auto& [name, tensor] : tensors) {
+    const uint64_t end = offset + static_cast<uint64_t>(tensor.numel()) * tensor.element_size();
+    header[name] = {{"dtype", dtype_name(tensor.scalar_type())},
+                    {"shape", std::vector<int64_t>(tensor.sizes().begin(), tensor.sizes().end())},
+                    {"data_offsets", {offset, end}}};
+    offset = end;
+  }
+  std::string text = header.dump();
+  text.resize((text.size() + 7) / 8 * 8, ' ');  // so that every tensor's bytes are aligned
+  const uint64_t length = text.size();
+  Output output(path);
+  output.write(&length, 8);
+  output.write(text.data(), text.size());
+  for (const auto& [name, tensor] : tensors) {
+    const at::Tensor bytes = tensor.detach().to(at::kCPU).contiguous();
+    output.write(bytes.const_data_ptr(), bytes.nbytes());
+  }
+  output.finish();
+}
+
+}  // namespace hemostat::safetensors

@@ -11,13 +11,13 @@ enum class Measure { teacher_forcing, generation };
 
 // The one severity axis of a method.
 struct Axis {
-  std::string name, unit;                  // "sparsity", "fraction"
-  double neutral = 0;                      // severity at which the model comes back unchanged
-  double minimum = 0, maximum = 1;         // what at() takes, beside neutral
-  double farthest = 1;                     // the severity at distance 1
+  std::string name, unit;           // "sparsity", "fraction"
+  double neutral = 0;               // severity at which the model comes back unchanged
+  double minimum = 0, maximum = 1;  // what at() takes, beside neutral
+  double farthest = 1;              // the severity at distance 1
   AxisKind kind = AxisKind::continuous;
-  std::vector<double> default_grid;        // from mild to severe, without neutral
-  bool continuous_at_neutral = true;       // false: damage jumps there, and fits leave the neutral point out
+  std::vector<double> default_grid;   // from mild to severe, without neutral
+  bool continuous_at_neutral = true;  // false: damage jumps there, and fits leave the neutral point out
   Measure measured_by = Measure::teacher_forcing;
 
   // −1: damage grows as the severity falls (bits); +1: as it rises.

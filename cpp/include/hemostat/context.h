@@ -12,7 +12,8 @@ struct TokenNoiseOptions {
 };
 
 // Sets Model.input: a fraction of the tokens that the model reads is noise; the targets stay clean. With one seed, what
-// falls at a rate also falls at every higher one.
+// falls at a rate also falls at every higher one. It replaces the noise that was set before. ValueError for a rate out
+// of range.
 Model token_noise(const Model& model, const TokenNoiseOptions& options);
 
 }  // namespace hemostat::context

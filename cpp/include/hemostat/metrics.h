@@ -7,33 +7,46 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
 
 #include <hemostat/model.h>
-#include <hemostat/statistics.h>
 
 namespace hemostat {
 
 namespace metrics {
 
-// Per token; logits [tokens, vocab] (or [windows, length, vocab], targets likewise), targets int64.
+// Two models' predictions of each token. Every field has the targets' shape.
 struct TokenDivergence {
-  at::Tensor nll_baseline, nll_damaged, kl, kl_reverse, entropy_baseline, entropy_damaged;   // float32 [tokens]
-  at::Tensor confidence_baseline, confidence_damaged, top5_overlap;                          // float32 [tokens]
-  at::Tensor top1_baseline, top1_damaged;                                                    // int64 [tokens]
-  at::Tensor agree, right_baseline, right_damaged;                                           // bool [tokens]
+  at::Tensor nll_baseline, nll_damaged;                // float32, nats: −log p(target)
+  at::Tensor kl, kl_reverse;                           // float32, nats: KL(baseline ‖ damaged), KL(damaged ‖ baseline)
+  at::Tensor entropy_baseline, entropy_damaged;        // float32, nats
+  at::Tensor confidence_baseline, confidence_damaged;  // float32, 0 … 1: the largest probability
+  at::Tensor top5_overlap;                             // float32, 0 … 1: |top-5 ∩ top-5| / 5
+  at::Tensor top1_baseline, top1_damaged;              // int64: the most likely token, the lowest of equal ones
+  at::Tensor agree, right_baseline, right_damaged;     // bool: same top-1; top-1 is the target
 };
 
+// Logits that hold NaN or +Inf give NaN, agree with nothing and are right nowhere.
+//   baseline_logits, damaged_logits  [..., vocab], float32, bfloat16 or float16; of two dtypes: compared in float32
+//   targets                          int64 [...], in 0 … vocab − 1
+//   damaged_scale                    multiplies the damaged logits: 1/temperature
+// ValueError for shapes or devices that differ, TypeError for a dtype.
 TokenDivergence divergence(const at::Tensor& baseline_logits, const at::Tensor& damaged_logits,
-                           const at::Tensor& targets);
+                           const at::Tensor& targets, double damaged_scale = 1);
 
-// Expected calibration error: Σ over equal-width bins of |accuracy − confidence| · share of tokens. In 0 … 1.
-// confidence float [tokens] in 0 … 1, right bool [tokens].
+// Expected calibration error, 0 … 1: Σ over `bins` equal-width bins ((b − 1)/bins, b/bins] of confidence of
+// |accuracy − mean confidence| · share of tokens (Guo et al., "On Calibration of Modern Neural Networks",
+// arXiv 1706.04599, equation 3). NaN where a confidence is NaN or there are no tokens.
+//   confidence  floating [tokens], 0 … 1
+//   right       bool [tokens]
 double expected_calibration_error(const at::Tensor& confidence, const at::Tensor& right, int64_t bins = 15);
 
-// Mean −log of the add-one smoothed unigram model (count + 1)/(total + V) over targets.
+// Mean over targets, in nats, of −log of the add-one smoothed unigram model (count + 1)/(total + V).
+//   counts   int64 [V], ≥ 0
+//   targets  int64, in 0 … V − 1, at least one
 double unigram_nll(const at::Tensor& counts, const at::Tensor& targets);
 
 }  // namespace metrics
@@ -42,64 +55,80 @@ struct Interval {
   double low = 0, high = 0;
 };
 
-// KL(baseline ‖ damaged) over tokens.
+// KL(baseline ‖ damaged) over tokens, in nats. Quantiles are interpolated linearly between order statistics.
 struct KlSummary {
   double mean = 0, median = 0, p90 = 0, p99 = 0, max = 0;
-  std::vector<double> by_confidence;       // mean in each quartile of the baseline's confidence, least confident first
-  double reverse_mean = 0;                 // KL(damaged ‖ baseline)
+  std::vector<double> by_confidence;  // mean in each quarter of the tokens, ordered by the baseline's
+                                      // confidence, least confident first; NaN in a quarter without tokens
+  double reverse_mean = 0;            // KL(damaged ‖ baseline)
 };
 
+// Numbers are NaN where the damaged model's logits are (a collapse). A token with such logits agrees with nothing.
 struct Damage {
-  int64_t windows = 0, tokens = 0;         // targets
-  double nll_baseline = 0, nll = 0;        // nats per token
+  int64_t windows = 0, tokens = 0;   // targets
+  double nll_baseline = 0, nll = 0;  // nats per token
   double perplexity_baseline = 0, perplexity = 0;
-  double delta_nll = 0;                    // nats per token
-  Interval delta_nll_interval;             // 95 %, paired bootstrap over windows
-  std::optional<double> bits_per_byte;     // where the byte count was given
+  double delta_nll = 0;                 // nll − nll_baseline, nats per token
+  Interval delta_nll_interval;          // 95 %, paired bootstrap over windows; one window: no width
+  std::optional<double> bits_per_byte;  // where the byte count was given
   KlSummary kl;
-  double top1_agreement = 0, top5_overlap = 0;             // fractions
-  double flips_right_to_wrong = 0, flips_wrong_to_right = 0;
-  double accuracy_baseline = 0, accuracy = 0;              // of the top-1 token
+  double top1_agreement = 0, top5_overlap = 0;                // fractions
+  double flips_right_to_wrong = 0, flips_wrong_to_right = 0;  // fractions of all tokens
+  double accuracy_baseline = 0, accuracy = 0;                 // of the top-1 token
   double calibration_error_baseline = 0, calibration_error = 0;
-  double entropy_baseline = 0, entropy_shift = 0;          // mean entropy, and damaged − baseline
-  std::optional<double> index;             // hemorrhage index; none where the baseline is no better than the unigram
-  std::string index_source;                // where the unigram counts came from: "given" or "evaluated tokens"
-  bool within_noise_floor = false;         // set by sweep
-  std::vector<double> window_nll_baseline, window_nll;     // mean of each window, for intervals
+  double entropy_baseline = 0, entropy_shift = 0;  // mean entropy, and damaged − baseline
+  // Hemorrhage index: delta_nll / (nll of the unigram model − nll_baseline), clipped below at 0. 0 is unchanged, 1 is
+  // no better than the unigram. None where the baseline is itself no better than the unigram.
+  std::optional<double> index;
+  std::string index_source;         // where the unigram counts came from: "given", "evaluated tokens"
+  bool within_noise_floor = false;  // set by sweep
+  std::vector<double> window_nll_baseline, window_nll;  // mean of each window, for intervals
 };
 
 struct CompareOptions {
-  std::optional<at::Tensor> unigram;       // int64 [V] token counts; none: counted from the evaluated tokens
-  std::optional<int64_t> byte_count;       // UTF-8 bytes of all targets
-  int64_t batch = 4;                       // windows at a time
-  double memory_budget = 1024.0 * 1024 * 1024;  // bytes for the baseline's logits; beyond it its hidden states are kept
+  std::optional<at::Tensor> unigram;     // int64 [V] token counts; none: counted from all evaluated tokens
+  std::string unigram_source = "given";  // what Damage::index_source says of `unigram`
+  std::optional<int64_t> byte_count;     // UTF-8 bytes of all targets
+  int64_t batch = 4;                     // windows at a time
+  // Bytes for what is kept of the baseline: its logits where they fit, else its final hidden states, from which the
+  // head recomputes; what of these does not fit is mapped from temporary files.
+  double memory_budget = 1024.0 * 1024 * 1024;
+  bool keep_logits = true;  // false: hidden states at once, cheaper where only one model is compared
   int64_t bootstrap_samples = 2000;
   int64_t seed = 0;
   std::function<void(int64_t done, int64_t total)> progress;  // windows; may throw Interrupted
 };
 
-// The baseline evaluated once, to be compared with many.
+// The baseline evaluated once, to be compared with many. Logits are made and compared some 64 MB at a time.
 class BaselineEvaluation {
  public:
+  // ValueError, before any work, for tokens that are not [windows ≥ 1, length ≥ 2] or out of range, and for options out
+  // of range.
   BaselineEvaluation(Model baseline, at::Tensor tokens, CompareOptions options = {});
 
-  // Neither model's logits are ever held for the whole corpus. ValueError where the vocabularies differ.
+  // Raw logits, divided by each model's decoder.temperature. The same model gives exactly no damage. ValueError where
+  // the vocabularies or devices differ.
   Damage compare(const Model& damaged) const;
+
+  // The baseline compared with itself, without another forward pass.
+  Damage unchanged() const;
 
   const Model& model() const { return model_; }
   const at::Tensor& tokens() const { return tokens_; }
   const CompareOptions& options() const { return options_; }
   bool keeps_logits() const { return !logits_.empty(); }
+  double bytes() const { return bytes_; }  // of memory that the kept logits or hidden states take
 
  private:
-  at::Tensor baseline_logits(size_t batch) const;
+  Damage compare(const Model& damaged, bool itself) const;
   Model model_;
   at::Tensor tokens_;
   CompareOptions options_;
-  std::vector<at::Tensor> hidden_, logits_;  // per batch; one of the two
-  double unigram_nll_ = 0;
+  std::vector<at::Tensor> hidden_, logits_;  // of each batch [windows · (length − 1), H or V]; one of the two
+  double bytes_ = 0, unigram_nll_ = 0;
 };
 
+// BaselineEvaluation and its compare, once.
 Damage compare(const Model& baseline, const Model& damaged, const at::Tensor& tokens,
                const CompareOptions& options = {});
 

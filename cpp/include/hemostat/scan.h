@@ -13,42 +13,51 @@
 
 namespace hemostat {
 
-// A trial is identified by (method, options, severity, seed); `method` is MethodSpec::text().
+// A trial is identified by (method, options, severity); `method` is MethodSpec::text(), which holds the options, a seed
+// among them.
 struct Trial {
   std::string method;
   double severity = 0;
   Damage damage;
-  double seconds = 0;                      // of at(severity) and its evaluation
+  double seconds = 0;  // of at(severity) and its evaluation
 };
 
 // The damage that numerics alone do: a float32 model against itself in bfloat16, half types against float32.
 struct NoiseFloor {
-  std::string against;                     // the other compute type
-  double delta_nll = 0, kl = 0;            // |ΔNLL| and mean KL, nats per token
+  std::string against;   // the other compute type: "bfloat16", "float32"
+  double delta_nll = 0;  // the farther end of |ΔNLL|'s 95 % interval, since a mean of rounding errors
+                         // can come near 0 by chance; nats per token
+  double kl = 0;         // mean KL, nats per token
   double top1_agreement = 1;
-};
 
-struct SweepCurve {
-  std::string method;                      // canonical spec
-  Axis axis;
-  std::vector<double> severities;          // from mild to severe
-  std::vector<Damage> damages;
-  NoiseFloor noise_floor;
-  double seconds_prepare = 0;
-  std::vector<double> seconds;             // each trial's
+  // Whether damage is no more than that: neither |ΔNLL| nor mean KL exceeds it. False for NaN.
+  bool covers(const Damage& damage) const;
 };
 
 NoiseFloor measure_noise_floor(const BaselineEvaluation& baseline);
 
-struct SweepOptions {
-  std::optional<std::vector<double>> severities;  // none: the axis's default grid
-  CompareOptions compare;
-  std::function<void(const Trial&)> on_trial;     // after each; may throw Interrupted
-  std::optional<NoiseFloor> noise_floor;          // known already
+// Damage as a function of severity; entries belong together, from mild to severe.
+struct SweepCurve {
+  std::string method;  // canonical spec
+  Axis axis;
+  std::vector<double> severities;
+  std::vector<Damage> damages;  // within_noise_floor is set
+  NoiseFloor noise_floor;
+  double seconds_prepare = 0;
+  std::vector<double> seconds;  // each trial's
 };
 
-// Prepares once, then at(severity) and compare for each. A trial within the noise floor is marked as no damage.
-SweepCurve sweep(const BaselineEvaluation& baseline, const MethodSpec& method, const Statistics* statistics,
+struct SweepOptions {
+  std::optional<std::vector<double>> severities;  // any order, repeats once; none: the axis's default grid
+  CompareOptions compare;                         // where the baseline is not evaluated yet
+  std::function<void(const Trial&)> on_trial;     // after each; may throw Interrupted
+  std::optional<NoiseFloor> noise_floor;          // known already; none: measured
+};
+
+// Prepares once, then at(severity) and compare for each. Nothing else takes time but the noise floor's one comparison.
+// ValueError, before any work, for an unknown method or option, a severity out of range, statistics that are missing,
+// or a method that is measured by generation.
+SweepCurve sweep(const BaselineEvaluation& baseline, const MethodSpec& method, const Statistics* statistics = nullptr,
                  const SweepOptions& options = {});
 SweepCurve sweep(const Model& model, const MethodSpec& method, const at::Tensor& tokens,
                  const Statistics* statistics = nullptr, const SweepOptions& options = {});
@@ -57,22 +66,25 @@ SweepCurve sweep(const Model& model, const MethodSpec& method, const at::Tensor&
 Threshold find_threshold(const SweepCurve& curve);
 
 struct ScanOptions {
-  std::map<std::string, std::vector<double>> severities;  // by method spec as given; others take the default grid
-  std::optional<int64_t> points;           // at most so many severities a method, spread over its grid
-  CompareOptions compare;
-  double memory_budget = 1024.0 * 1024 * 1024;
-  std::vector<Trial> known;                // finished before: not run again
-  std::function<void(const Trial&)> on_trial;
+  std::map<std::string, std::vector<double>> severities;  // by method spec; other methods take their default grid
+  std::optional<int64_t> points;                // at most so many severities of a default grid, spread over it
+  CompareOptions compare;                       // without unigram counts: those of the calibration tokens
+  double memory_budget = 1024.0 * 1024 * 1024;  // bytes for the baseline's logits and the statistics together
+  std::vector<Trial> known;                     // finished before: taken as they are, not run again
+  std::function<void(const Trial&)> on_trial;   // after each one that was run; may throw Interrupted
+  // `stage` is "baseline", "noise floor" or "statistics" (counting windows), then "trials" (of all methods); called
+  // after every batch of windows, so counts may repeat. May throw Interrupted.
   std::function<void(const std::string& stage, int64_t done, int64_t total)> progress;
 };
 
 struct ScanResult {
-  Damage baseline;                         // the baseline against itself: its perplexity
+  Damage baseline;  // the baseline against itself: its perplexity
   NoiseFloor noise_floor;
-  std::vector<SweepCurve> curves;
+  std::vector<SweepCurve> curves;  // in the methods' order
 };
 
-// The severities a scan gives each method, in order: the plan.
+// The severities a scan gives each method, in order: the plan. Prepares nothing. ValueError as in sweep, and for a
+// method that is listed twice or severities of one that is not listed.
 struct PlannedMethod {
   MethodSpec method;
   std::vector<double> severities;
@@ -80,7 +92,9 @@ struct PlannedMethod {
 std::vector<PlannedMethod> plan(const Model& model, const std::vector<MethodSpec>& methods,
                                 const ScanOptions& options = {});
 
-// methods × severities; statistics are collected from `calibration` [windows, length] once, for all of them.
+// methods × severities; statistics are collected from `calibration` [windows, length] once, for all of them, and one
+// method's preparation is released before the next. `calibration` may be undefined or empty where no method needs
+// statistics; else ValueError, before any work.
 ScanResult scan(const Model& model, const at::Tensor& evaluation, const at::Tensor& calibration,
                 const std::vector<MethodSpec>& methods, const ScanOptions& options = {});
 

@@ -16,8 +16,8 @@ namespace hemostat {
 
 enum class Need { column_norm, absmax, absmean, gram };
 
-std::string name(Need need);                  // "column_norm", …
-Need need_from_name(const std::string& name); // ValueError for another name
+std::string name(Need need);                   // "column_norm", …
+Need need_from_name(const std::string& name);  // ValueError for another name
 std::set<Need> every_need();
 
 // Tensors of at most `bytes` in memory; beyond that, tensors mapped from unlinked temporary files (in TMPDIR, else
@@ -26,7 +26,7 @@ class MemoryBudget {
  public:
   explicit MemoryBudget(double bytes = 1024.0 * 1024 * 1024) : remaining_(bytes) {}
   at::Tensor zeros(at::IntArrayRef sizes, at::ScalarType dtype, c10::Device device);
-  bool take(double bytes);                    // whether they fit, and then they are taken
+  bool take(double bytes);  // whether they fit, and then they are taken
   double remaining() const { return remaining_; }
 
  private:
@@ -40,16 +40,16 @@ class InputStatistics {
 
   // x [..., in_features], any floating dtype. NaN and Inf are summed as they are.
   void add(const at::Tensor& x);
-  void merge(const InputStatistics& other);   // sums and maxima of both; ValueError where sizes or needs differ
+  void merge(const InputStatistics& other);  // sums and maxima of both; ValueError where sizes or needs differ
 
-  int64_t count() const { return count_; }    // tokens
+  int64_t count() const { return count_; }  // tokens
   int64_t in_features() const { return in_features_; }
   const std::set<Need>& needs() const { return needs_; }
   bool has(Need need) const { return needs_.count(need) > 0; }
-  at::Tensor norm() const;      // float32 [in_features]: root mean square of each feature
-  at::Tensor absmax() const;    // float32 [in_features]
-  at::Tensor absmean() const;   // float32 [in_features]
-  at::Tensor gram() const;      // float32 [in_features, in_features]: XᵀX / count
+  at::Tensor norm() const;     // float32 [in_features]: root mean square of each feature
+  at::Tensor absmax() const;   // float32 [in_features]
+  at::Tensor absmean() const;  // float32 [in_features]
+  at::Tensor gram() const;     // float32 [in_features, in_features]: XᵀX / count
 
  private:
   void require(Need need) const;

@@ -2,9 +2,8 @@
 // neutral, at which ΔNLL stays within it.
 #pragma once
 
-#include <map>
+#include <cstdint>
 #include <optional>
-#include <string>
 #include <vector>
 
 #include <hemostat/axis.h>
@@ -13,35 +12,50 @@
 namespace hemostat {
 
 struct Zone {
-  double tolerance = 0;                    // nats per token
-  std::optional<double> severity;          // none: even the mildest measured severity exceeds it, where damage jumps
-  std::optional<Interval> interval;        // 95 %, bootstrap over windows; none for plain arrays
-  bool censored = false;                   // the tolerance is never exceeded: severity is the farthest measured
+  double tolerance = 0;  // nats per token
+  // The edge of the zone. None: the mildest measured severity exceeds the tolerance on an axis where damage jumps at
+  // neutral. Neutral itself: that severity has collapsed, so nothing beyond neutral is known to be safe.
+  std::optional<double> severity;
+  std::optional<Interval> interval;  // 95 %, bootstrap over windows, in order of severity; none for plain arrays
+  bool censored = false;             // the tolerance is never exceeded: severity is the farthest measured
 };
 
+// A damage curve's points of interest.
 class Threshold {
  public:
-  // distances from neutral ascending in 0 … 1 (neutral left out) with their ΔNLL; window_delta: [severities][windows].
+  // Points in any order; those at neutral are left out. ValueError where none is left, or sizes differ.
+  //   delta_nll     nats per token; NaN or Inf: collapsed, i.e. beyond every tolerance
+  //   window_delta  [severities][windows], the same of each window, for the interval; empty: no interval
   Threshold(Axis axis, std::vector<double> severities, std::vector<double> delta_nll,
-            std::vector<std::vector<double>> window_delta, int64_t bootstrap_samples = 2000, int64_t seed = 0);
+            std::vector<std::vector<double>> window_delta = {}, int64_t bootstrap_samples = 2000, int64_t seed = 0);
 
-  std::optional<double> point;             // the phase transition; none while no transition is fitted
-  std::optional<Interval> interval;        // of the point
+  std::optional<double> point;       // the phase transition; none while no transition is fitted
+  std::optional<Interval> interval;  // of the point
 
   // Damage is made monotone (running maximum), then interpolated linearly in distance, from 0 at neutral where the axis
-  // is continuous there. Integer axes step back to the last whole step within it. tolerance > 0.
+  // is continuous there. Before a collapse the zone ends at the last severity that has not collapsed. Integer axes step
+  // back to the last whole step within it, listed ones to the last entry measured. ValueError unless tolerance > 0 and
+  // finite.
   Zone zone(double tolerance) const;
 
  private:
+  struct Edge {
+    std::optional<double> severity;
+    bool censored = false;
+  };
+  Edge edge(const std::vector<double>& delta_nll, double tolerance) const;
+
   Axis axis_;
-  std::vector<double> severities_, distances_, delta_;
-  std::vector<std::vector<double>> window_delta_;
-  int64_t bootstrap_samples_, seed_;
+  std::vector<double> severities_, delta_nll_;  // from mild to severe
+  std::vector<std::vector<double>> resampled_;  // [bootstrap samples][severities]: ΔNLL
 };
 
-// On plain arrays (of a sweep's curve: scan.h). severities on one side of neutral; perplexities > 0, NaN or Inf: collapsed (beyond every
-// tolerance). baseline: the unchanged model's perplexity; without it, the one at `neutral` among the severities, else
-// the smallest listed stands in.
+// On plain arrays (of a sweep's curve: scan.h).
+//   severities    on one side of neutral, in any order
+//   perplexities  > 0; NaN or Inf: collapsed
+//   baseline      the unchanged model's perplexity; without it, the one at `neutral` among the severities, else the
+//                 smallest listed stands in, which hides the damage that it has itself
+// ValueError for sizes that differ, values out of range, or where no baseline is left.
 Threshold find_threshold(const std::vector<double>& severities, const std::vector<double>& perplexities,
                          std::optional<double> baseline = std::nullopt, double neutral = 0.0);
 

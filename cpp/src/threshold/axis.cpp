@@ -30,8 +30,8 @@ double Axis::checked(double severity, const std::string& method) const {
     return neutral;
   }
   if (kind == AxisKind::listed) {
-    const auto listed = std::find_if(default_grid.begin(), default_grid.end(),
-                                     [&](double entry) { return same(entry, severity); });
+    const auto listed =
+        std::find_if(default_grid.begin(), default_grid.end(), [&](double entry) { return same(entry, severity); });
     if (listed == default_grid.end()) {
       throw ValueError(fmt::format("hemostat.{}: {} is {}, but takes {} or {}", method, name, severity,
                                    fmt::join(default_grid, ", "), neutral));

@@ -1,0 +1,86 @@
+#include "scan/trials.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <optional>
+
+#include <fmt/format.h>
+
+#include <hemostat/error.h>
+
+namespace hemostat {
+namespace {
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace
+
+Axis planned_axis(const Model& model, const MethodSpec& spec, const char* operation) {
+  const Method& method = find_method(spec.method);
+  const Options options = complete_options(method, spec.options);
+  Axis axis = method.axis_for ? method.axis_for(model, options) : method.axis;
+  if (axis.measured_by != Measure::teacher_forcing) {
+    throw ValueError(fmt::format("{}: {} is measured by generation, not by teacher forcing", operation, spec.method));
+  }
+  return axis;
+}
+
+std::vector<double> ordered_severities(const Axis& axis, const MethodSpec& method,
+                                       const std::vector<double>& severities, const char* operation) {
+  if (severities.empty()) {
+    throw ValueError(fmt::format("{}: {} has no severities", operation, method.text()));
+  }
+  std::vector<double> ordered;
+  for (const double severity : severities) {
+    ordered.push_back(axis.checked(severity, method.method));
+  }
+  std::sort(ordered.begin(), ordered.end(), [&](double a, double b) { return axis.distance(a) < axis.distance(b); });
+  ordered.erase(std::unique(ordered.begin(), ordered.end()), ordered.end());
+  return ordered;
+}
+
+const Trial* find_trial(const std::vector<Trial>& trials, const std::string& method, double severity) {
+  const auto found = std::find_if(trials.begin(), trials.end(), [&](const Trial& trial) {
+    return trial.method == method && std::abs(trial.severity - severity) <= 1e-9 * std::max(1.0, std::abs(severity));
+  });
+  return found == trials.end() ? nullptr : &*found;
+}
+
+SweepCurve run_trials(const BaselineEvaluation& baseline, const MethodSpec& method, const Axis& axis,
+                      const std::vector<double>& severities, const Statistics* statistics,
+                      const TrialsOptions& options) {
+  SweepCurve curve;
+  curve.method = method.text();
+  curve.axis = axis;
+  curve.noise_floor = options.noise_floor;
+  std::optional<Prepared> prepared;
+  for (const double severity : severities) {
+    Trial trial{.method = curve.method, .severity = severity, .damage = {}, .seconds = 0};
+    const Trial* known = find_trial(options.known, curve.method, severity);
+    if (known != nullptr) {
+      trial = *known;
+    } else {
+      if (!prepared) {
+        const auto start = std::chrono::steady_clock::now();
+        prepared.emplace(prepare(baseline.model(), method.method, statistics, method.options));
+        curve.seconds_prepare = seconds_since(start);
+      }
+      const auto start = std::chrono::steady_clock::now();
+      trial.damage = baseline.compare(prepared->at(severity));
+      trial.seconds = seconds_since(start);
+    }
+    trial.damage.within_noise_floor = options.noise_floor.covers(trial.damage);
+    if (known == nullptr && options.on_trial) {
+      options.on_trial(trial);
+    }
+    curve.severities.push_back(severity);
+    curve.seconds.push_back(trial.seconds);
+    curve.damages.push_back(std::move(trial.damage));
+  }
+  return curve;
+}
+
+}  // namespace hemostat

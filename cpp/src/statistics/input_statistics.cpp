@@ -1,0 +1,154 @@
+#include <algorithm>
+#include <string>
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/maximum.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/zeros.h>
+#include <c10/core/InferenceMode.h>
+#include <fmt/format.h>
+
+#include <hemostat/error.h>
+#include <hemostat/statistics.h>
+
+namespace hemostat {
+namespace {
+
+// The vectors take several passes over rows that are then in cache: memory is read once.
+constexpr int64_t kRowsBytes = 512 * 1024;
+
+// Of the Gram matrix only the blocks on and below the diagonal are summed: half the work of the whole.
+constexpr int64_t kGramBlock = 256;
+
+}  // namespace
+
+InputStatistics::InputStatistics(int64_t in_features, c10::Device device, const std::set<Need>& needs,
+                                 MemoryBudget& budget)
+    : in_features_(in_features), needs_(needs) {
+  if (in_features < 1) {
+    throw ValueError(fmt::format("hemostat.InputStatistics: in_features is {}, but takes at least 1", in_features));
+  }
+  const c10::InferenceMode off(false);
+  const auto vector = [&](Need need, at::ScalarType dtype) {
+    return has(need) ? at::zeros({in_features}, at::TensorOptions().dtype(dtype).device(device)) : at::Tensor();
+  };
+  sum_squares_ = vector(Need::column_norm, at::kDouble);
+  abs_sum_ = vector(Need::absmean, at::kDouble);
+  absmax_ = vector(Need::absmax, at::kFloat);
+  if (has(Need::gram)) {
+    gram_ = budget.zeros({in_features, in_features}, at::kFloat, device);
+  }
+}
+
+void InputStatistics::add(const at::Tensor& x) {
+  if (!x.defined() || x.dim() < 1 || x.size(-1) != in_features_) {
+    throw ValueError(fmt::format("hemostat.InputStatistics.add: x has {} features, but takes {}",
+                                 x.defined() && x.dim() > 0 ? x.size(-1) : 0, in_features_));
+  }
+  if (!at::isFloatingType(x.scalar_type())) {
+    throw TypeError(fmt::format("hemostat.InputStatistics.add: x is {}, but takes a floating dtype",
+                                c10::toString(x.scalar_type())));
+  }
+  const c10::InferenceMode off(false);
+  const at::NoGradGuard no_grad;
+  const at::Tensor rows = x.detach().reshape({-1, in_features_}).to(at::kFloat);
+  const int64_t tokens = rows.size(0);
+  if (tokens == 0) {
+    return;
+  }
+
+  if (sum_squares_.defined() || abs_sum_.defined() || absmax_.defined()) {
+    const int64_t step = std::max<int64_t>(1, kRowsBytes / static_cast<int64_t>(sizeof(float)) / in_features_);
+    for (int64_t start = 0; start < tokens; start += step) {
+      const at::Tensor part = rows.narrow(0, start, std::min(step, tokens - start));
+      if (sum_squares_.defined()) {
+        sum_squares_.add_(part.square().sum(0));
+      }
+      if (abs_sum_.defined() || absmax_.defined()) {
+        const at::Tensor magnitude = part.abs();
+        if (abs_sum_.defined()) {
+          abs_sum_.add_(magnitude.sum(0));
+        }
+        if (absmax_.defined()) {
+          at::maximum_out(absmax_, absmax_, magnitude.amax(0));
+        }
+      }
+    }
+  }
+
+  if (gram_.defined()) {
+    for (int64_t start = 0; start < in_features_; start += kGramBlock) {
+      const int64_t end = std::min(start + kGramBlock, in_features_);
+      const at::Tensor left = rows.narrow(1, start, end - start).t();
+      const at::Tensor right = rows.narrow(1, 0, end);
+      at::Tensor block = gram_.narrow(0, start, end - start).narrow(1, 0, end);
+      if (block.device() == rows.device()) {
+        block.addmm_(left, right);
+      } else {  // mapped to a file, while x is on an accelerator
+        block.add_(at::mm(left, right).to(block.device()));
+      }
+    }
+  }
+  count_ += tokens;
+}
+
+void InputStatistics::merge(const InputStatistics& other) {
+  if (other.in_features_ != in_features_ || other.needs_ != needs_) {
+    throw ValueError(fmt::format(
+        "hemostat.InputStatistics.merge: other has {} features and {} statistics, which are not the same {} and {}",
+        other.in_features_, other.needs_.size(), in_features_, needs_.size()));
+  }
+  const c10::InferenceMode off(false);
+  const at::NoGradGuard no_grad;
+  const auto add = [](at::Tensor& sum, const at::Tensor& term) {
+    if (sum.defined()) {
+      sum.add_(term.to(sum.device()));
+    }
+  };
+  add(sum_squares_, other.sum_squares_);
+  add(abs_sum_, other.abs_sum_);
+  add(gram_, other.gram_);
+  if (absmax_.defined()) {
+    at::maximum_out(absmax_, absmax_, other.absmax_.to(absmax_.device()));
+  }
+  count_ += other.count_;
+}
+
+void InputStatistics::require(Need need) const {
+  if (!has(need)) {
+    throw ValueError(fmt::format("hemostat.InputStatistics: {} was not collected", hemostat::name(need)));
+  }
+}
+
+at::Tensor InputStatistics::norm() const {
+  require(Need::column_norm);
+  return (sum_squares_ / static_cast<double>(std::max<int64_t>(count_, 1))).sqrt_().to(at::kFloat);
+}
+
+at::Tensor InputStatistics::absmax() const {
+  require(Need::absmax);
+  return absmax_.clone();
+}
+
+at::Tensor InputStatistics::absmean() const {
+  require(Need::absmean);
+  return (abs_sum_ / static_cast<double>(std::max<int64_t>(count_, 1))).to(at::kFloat);
+}
+
+at::Tensor InputStatistics::gram() const {
+  require(Need::gram);
+  at::Tensor result = gram_ / static_cast<double>(std::max<int64_t>(count_, 1));
+  for (int64_t start = 0; start < in_features_; start += kGramBlock) {
+    const int64_t end = std::min(start + kGramBlock, in_features_);
+    const at::Tensor rows = result.narrow(0, start, end - start);
+    at::Tensor diagonal = rows.narrow(1, start, end - start);
+    diagonal.copy_(diagonal.tril() + diagonal.tril(-1).t());  // a GEMM need not be symmetric to the last bit
+    result.narrow(0, 0, start).narrow(1, start, end - start).copy_(rows.narrow(1, 0, start).t());
+  }
+  return result;
+}
+
+}  // namespace hemostat

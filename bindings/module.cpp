@@ -15,9 +15,7 @@ namespace py = pybind11;
 namespace hemostat::bindings {
 namespace {
 
-void set_error(PyObject* type, const c10::Error& error) {
-  PyErr_SetString(type, error.what_without_backtrace());
-}
+void set_error(PyObject* type, const c10::Error& error) { PyErr_SetString(type, error.what_without_backtrace()); }
 
 // hemostat::ValueError derives from std::invalid_argument, which pybind11 already turns into ValueError.
 // Of c10's errors the derived ones come first; messages end before the C++ backtrace.
@@ -56,9 +54,23 @@ PYBIND11_MODULE(_C, m) {
   py::register_exception<hemostat::NumericalError>(m, "NumericalError", PyExc_ArithmeticError).attr("__module__") =
       "hemostat";
 
-  hemostat::bindings::register_prune(m);
-  hemostat::bindings::register_quantize(m);
-  hemostat::bindings::register_lowrank(m);
-  hemostat::bindings::register_noise(m);
-  hemostat::bindings::register_decode(m);
+  // A class comes before the functions whose signatures name it.
+  using namespace hemostat::bindings;
+  register_prune(m);
+  register_quantize(m);
+  register_lowrank(m);
+  register_noise(m);
+  register_decode(m);
+  register_model(m);
+  register_ablate(m);
+  register_normalize(m);
+  register_extend(m);
+  register_context(m);
+  register_statistics(m);
+  register_axis(m);
+  register_methods(m);
+  register_metrics(m);
+  register_threshold(m);
+  register_scan(m);
+  register_find_threshold(m);
 }

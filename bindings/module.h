@@ -19,7 +19,9 @@ void register_context(pybind11::module_& module);
 void register_statistics(pybind11::module_& module);
 void register_methods(pybind11::module_& module);
 void register_metrics(pybind11::module_& module);
+void register_axis(pybind11::module_& module);
 void register_threshold(pybind11::module_& module);
 void register_scan(pybind11::module_& module);
+void register_find_threshold(pybind11::module_& module);
 
 }  // namespace hemostat::bindings

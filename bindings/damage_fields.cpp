@@ -1,0 +1,164 @@
+// Damage as a dict and back: one list of its fields.
+#include "damage_fields.h"
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include <fmt/format.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <hemostat/error.h>
+
+namespace py = pybind11;
+
+namespace hemostat::bindings {
+namespace {
+
+template <class Summary, class Visit>
+void visit_kl(Summary& kl, const Visit& visit) {
+  visit("mean", kl.mean);
+  visit("median", kl.median);
+  visit("p90", kl.p90);
+  visit("p99", kl.p99);
+  visit("max", kl.max);
+  visit("by_confidence", kl.by_confidence);
+  visit("reverse_mean", kl.reverse_mean);
+}
+
+template <class Owner, class Visit>
+void visit_fields(Owner& damage, const Visit& visit) {
+  visit("windows", damage.windows);
+  visit("tokens", damage.tokens);
+  visit("nll_baseline", damage.nll_baseline);
+  visit("nll", damage.nll);
+  visit("perplexity_baseline", damage.perplexity_baseline);
+  visit("perplexity", damage.perplexity);
+  visit("delta_nll", damage.delta_nll);
+  visit("delta_nll_interval", damage.delta_nll_interval);
+  visit("bits_per_byte", damage.bits_per_byte);
+  visit("kl", damage.kl);
+  visit("top1_agreement", damage.top1_agreement);
+  visit("top5_overlap", damage.top5_overlap);
+  visit("flips_right_to_wrong", damage.flips_right_to_wrong);
+  visit("flips_wrong_to_right", damage.flips_wrong_to_right);
+  visit("accuracy_baseline", damage.accuracy_baseline);
+  visit("accuracy", damage.accuracy);
+  visit("calibration_error_baseline", damage.calibration_error_baseline);
+  visit("calibration_error", damage.calibration_error);
+  visit("entropy_baseline", damage.entropy_baseline);
+  visit("entropy_shift", damage.entropy_shift);
+  visit("index", damage.index);
+  visit("index_source", damage.index_source);
+  visit("within_noise_floor", damage.within_noise_floor);
+}
+
+template <class Owner, class Visit>
+void visit_windows(Owner& damage, const Visit& visit) {
+  visit("window_nll_baseline", damage.window_nll_baseline);
+  visit("window_nll", damage.window_nll);
+}
+
+struct Writer {
+  py::dict& target;
+  bool finite;
+
+  py::object number(double value) const {
+    return finite && !std::isfinite(value) ? py::object(py::none()) : py::object(py::float_(value));
+  }
+  void operator()(const char* name, double value) const { target[name] = number(value); }
+  void operator()(const char* name, const std::optional<double>& value) const {
+    target[name] = value ? number(*value) : py::object(py::none());
+  }
+  void operator()(const char* name, const std::vector<double>& values) const {
+    py::list list;
+    for (double value : values) {
+      list.append(number(value));
+    }
+    target[name] = list;
+  }
+  void operator()(const char* name, const Interval& interval) const {
+    (*this)(name, std::vector<double>{interval.low, interval.high});
+  }
+  void operator()(const char* name, const KlSummary& kl) const {
+    py::dict inner;
+    visit_kl(kl, Writer{inner, finite});
+    target[name] = inner;
+  }
+  template <class Value>
+    requires std::is_same_v<Value, int64_t> || std::is_same_v<Value, bool> || std::is_same_v<Value, std::string>
+  void operator()(const char* name, const Value& value) const {
+    target[name] = py::cast(value);
+  }
+};
+
+struct Reader {
+  const py::dict& fields;
+
+  static double number(py::handle value) {
+    return value.is_none() ? std::numeric_limits<double>::quiet_NaN() : value.cast<double>();
+  }
+  py::object field(const char* name) const {
+    if (!fields.contains(name)) {
+      throw ValueError(fmt::format("hemostat.Damage.from_dict: there is no field {}", name));
+    }
+    return fields[name];
+  }
+  void operator()(const char* name, double& value) const { value = number(field(name)); }
+  void operator()(const char* name, std::optional<double>& value) const {
+    const py::object given = field(name);
+    value = given.is_none() ? std::nullopt : std::optional<double>(given.cast<double>());
+  }
+  void operator()(const char* name, std::vector<double>& values) const {
+    values.clear();
+    for (py::handle value : field(name)) {
+      values.push_back(number(value));
+    }
+  }
+  void operator()(const char* name, Interval& interval) const {
+    std::vector<double> ends;
+    (*this)(name, ends);
+    if (ends.size() != 2) {
+      throw ValueError(fmt::format("hemostat.Damage.from_dict: {} has {} entries, but takes 2", name, ends.size()));
+    }
+    interval = {.low = ends[0], .high = ends[1]};
+  }
+  void operator()(const char* name, KlSummary& kl) const {
+    const auto inner = field(name).cast<py::dict>();
+    visit_kl(kl, Reader{inner});
+  }
+  template <class Value>
+    requires std::is_same_v<Value, int64_t> || std::is_same_v<Value, bool> || std::is_same_v<Value, std::string>
+  void operator()(const char* name, Value& value) const {
+    value = field(name).template cast<Value>();
+  }
+};
+
+}  // namespace
+
+py::dict damage_to_dict(const Damage& damage, const DamageDictOptions& options) {
+  py::dict result;
+  const Writer writer{result, options.finite};
+  visit_fields(damage, writer);
+  if (options.windows) {
+    visit_windows(damage, writer);
+  }
+  return result;
+}
+
+Damage damage_from_dict(const py::dict& fields) {
+  Damage damage;
+  const Reader reader{fields};
+  visit_fields(damage, reader);
+  if (fields.contains("window_nll")) {
+    visit_windows(damage, reader);
+  }
+  return damage;
+}
+
+}  // namespace hemostat::bindings

@@ -1,0 +1,20 @@
+// Damage as a dict and back: one list of its fields.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <hemostat/metrics.h>
+
+namespace hemostat::bindings {
+
+struct DamageDictOptions {
+  bool windows = false;  // each window's NLL too
+  bool finite = true;    // None for NaN and infinity
+};
+
+pybind11::dict damage_to_dict(const Damage& damage, const DamageDictOptions& options = {});
+
+// None is NaN. ValueError for a missing field, other than the windows' NLL.
+Damage damage_from_dict(const pybind11::dict& fields);
+
+}  // namespace hemostat::bindings

@@ -1,0 +1,362 @@
+// Room `methods`: the registry, prepare and collect.
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <fmt/format.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+#include <torch/csrc/utils/pybind.h>
+
+#include <hemostat/error.h>
+#include <hemostat/methods.h>
+
+#include "arguments.h"
+#include "callbacks.h"
+#include "method_options.h"
+#include "module.h"
+
+namespace py = pybind11;
+
+namespace hemostat::bindings {
+
+OptionValue option_value(const std::string& name, py::handle value) {
+  if (py::isinstance<py::bool_>(value)) {
+    return value.cast<bool>();
+  }
+  if (py::isinstance<py::str>(value)) {
+    return value.cast<std::string>();
+  }
+  if (PyIndex_Check(value.ptr()) != 0) {
+    const auto integer = py::reinterpret_steal<py::object>(PyNumber_Index(value.ptr()));
+    if (integer) {
+      return integer.cast<int64_t>();
+    }
+    PyErr_Clear();  // a tensor has __index__ even where it holds a fraction
+  }
+  if (PyNumber_Check(value.ptr()) != 0 && PySequence_Check(value.ptr()) == 0) {
+    const auto number = py::reinterpret_steal<py::object>(PyNumber_Float(value.ptr()));
+    if (number) {
+      return number.cast<double>();
+    }
+    PyErr_Clear();
+  }
+  if (PySequence_Check(value.ptr()) != 0) {
+    std::vector<std::string> texts;
+    bool all = true;
+    for (py::handle entry : py::reinterpret_borrow<py::object>(value)) {
+      all = all && py::isinstance<py::str>(entry);
+      if (all) {
+        texts.push_back(entry.cast<std::string>());
+      }
+    }
+    if (all) {
+      return texts;
+    }
+  }
+  throw TypeError(
+      fmt::format("hemostat.prepare: option {} is a {}, but takes a bool, an int, a float, a str or a list of str",
+                  name, Py_TYPE(value.ptr())->tp_name));
+}
+
+Options options_from(const py::dict& given) {
+  Options options;
+  for (const auto& [key, value] : given) {
+    const auto name = key.cast<std::string>();
+    if (!value.is_none()) {
+      options[name] = option_value(name, value);
+    } else if (name == "group_size") {
+      options[name] = static_cast<int64_t>(quantize::kPerRow);  // None is "per row" whatever the default is
+    }
+  }
+  return options;
+}
+
+MethodSpec spec_from(const std::string& text, const py::dict& options) {
+  MethodSpec spec = MethodSpec::parse(text);
+  for (auto& [name, value] : options_from(options)) {
+    if (!spec.options.emplace(name, std::move(value)).second) {
+      throw TypeError(fmt::format("hemostat.prepare: option {} is given twice, in '{}' and as a keyword", name, text));
+    }
+  }
+  return spec;
+}
+
+namespace {
+
+using py::literals::operator""_a;
+
+std::set<std::string> names(const std::set<Need>& needs) {
+  std::set<std::string> result;
+  for (Need need : needs) {
+    result.insert(name(need));
+  }
+  return result;
+}
+
+py::dict keywords(const Options& options) {
+  py::dict result;
+  for (const auto& [name, value] : options) {
+    result[py::str(name)] = py::cast(value);
+  }
+  return result;
+}
+
+// What a method is in messages.
+std::string title(const std::string& method) { return "hemostat.method '" + method + "'"; }
+
+Model model_from(const py::object& result, const std::string& method) {
+  if (!py::isinstance<Model>(result)) {
+    throw TypeError(fmt::format("{}: the function of severity gave a {}, but must give a hemostat.Model", title(method),
+                                Py_TYPE(result.ptr())->tp_name));
+  }
+  return result.cast<Model>();
+}
+
+Axis axis_from(const py::object& result, const std::string& method) {
+  if (!py::isinstance<Axis>(result)) {
+    throw TypeError(fmt::format("{}: axis_for gave a {}, but must give a hemostat.Axis", title(method),
+                                Py_TYPE(result.ptr())->tp_name));
+  }
+  return result.cast<Axis>();
+}
+
+// A Python function (model, statistics, **options) → (severity → Model) as a Method.
+void register_python_method(const std::string& name, const std::string& kind, const std::string& description,
+                            const Axis& axis, const std::set<std::string>& needs, std::vector<OptionSpec> options,
+                            const py::function& function, const std::optional<py::function>& axis_for) {
+  Method method{.name = name,
+                .kind = kind,
+                .description = description,
+                .axis = axis,
+                .needs = {},
+                .options = std::move(options),
+                .prepare = {},
+                .axis_for = {}};
+  for (const std::string& need : needs) {
+    method.needs.insert(need_from_name(need));
+  }
+  if (axis_for) {
+    method.axis_for = [name, call = Callable(*axis_for)](const Model& model, const Options& given) {
+      py::gil_scoped_acquire gil;
+      return axis_from(call(py::cast(model), **keywords(given)), name);
+    };
+  }
+  method.prepare = [name, axis, own_axis = method.axis_for, call = Callable(function)](
+                       const Model& model, const Statistics* statistics, const Options& given) {
+    py::gil_scoped_acquire gil;
+    const Axis here = own_axis ? own_axis(model, given) : axis;
+    const py::object passed = statistics == nullptr ? py::object(py::none()) : py::cast(*statistics);
+    py::object at = call(py::cast(model), passed, **keywords(given));
+    if (PyCallable_Check(at.ptr()) == 0) {
+      throw TypeError(
+          fmt::format("{}: gave a {}, but must give a function of severity", title(name), Py_TYPE(at.ptr())->tp_name));
+    }
+    const bool whole = here.kind == AxisKind::integer;
+    auto apply = [name, whole, at = Callable(std::move(at))](double severity) {
+      py::gil_scoped_acquire gil;
+      return model_from(whole ? at(static_cast<int64_t>(severity)) : at(severity), name);
+    };
+    return Prepared(name, here, std::move(apply), model);
+  };
+  py::gil_scoped_release release;
+  register_method(std::move(method));
+}
+
+std::set<Need> needs_from(const std::vector<std::string>& given) {
+  const std::set<std::string> known = names(every_need());
+  std::set<Need> needs;
+  std::vector<std::string> methods;
+  for (const std::string& entry : given) {
+    if (known.count(entry) > 0) {
+      needs.insert(need_from_name(entry));
+    } else {
+      methods.push_back(MethodSpec::parse(entry).method);
+    }
+  }
+  needs.merge(needs_of(methods));
+  return needs;
+}
+
+void register_registry(py::module_& module) {
+  py::class_<OptionSpec>(module, "OptionSpec", R"(An option that a method takes.
+
+Args:
+    name: The keyword.
+    default: The value unless given; its type is the option's type.
+    description: With unit and range.
+    choices: Of a text option; empty: any.
+)")
+      .def(py::init([](const std::string& name, const py::object& default_value, const std::string& description,
+                       const std::vector<std::string>& choices) {
+             return OptionSpec{.name = name,
+                               .default_value = option_value(name, default_value),
+                               .description = description,
+                               .choices = choices};
+           }),
+           "name"_a, "default"_a, "description"_a = "", "choices"_a = std::vector<std::string>())
+      .def_readonly("name", &OptionSpec::name, "The keyword.")
+      .def_readonly("default", &OptionSpec::default_value, "The value unless given.")
+      .def_readonly("description", &OptionSpec::description, "What it does, with unit and range.")
+      .def_readonly("choices", &OptionSpec::choices, "Of a text option; empty: any.")
+      .def("__repr__", [](const OptionSpec& self) {
+        return fmt::format("OptionSpec({}={})", self.name, to_string(self.default_value));
+      });
+
+  py::class_<Method>(module, "Method", "A perturbation in the registry. Read-only.")
+      .def_readonly("name", &Method::name, "What it is called, ``'wanda'``.")
+      .def_readonly("kind", &Method::kind, "What it changes: weights, activations, architecture, input, decoding ….")
+      .def_readonly("description", &Method::description, "One line.")
+      .def_readonly("axis", &Method::axis, "The severity axis for default options, before a model is known.")
+      .def_property_readonly(
+          "needs", [](const Method& self) { return names(self.needs); },
+          "Statistics that it reads: 'column_norm', 'absmax', 'absmean', 'gram'.")
+      .def_readonly("options", &Method::options, "What its preparation takes.")
+      .def("__repr__", [](const Method& self) {
+        return fmt::format("Method('{}', kind='{}', axis='{}', needs=[{}], options=[{}])", self.name, self.kind,
+                           self.axis.name, fmt::join(names(self.needs), ", "), [&] {
+                             std::string list;
+                             for (const OptionSpec& option : self.options) {
+                               list += (list.empty() ? "" : ", ") + option.name + "=" + to_string(option.default_value);
+                             }
+                             return list;
+                           }());
+      });
+
+  py::class_<MethodSpec>(module, "MethodSpec",
+                         R"(A method and its options, as text: ``"rtn:group_size=64,symmetric=true"``.)")
+      .def_static("parse", &MethodSpec::parse, "text"_a, R"(Reads a spec.
+
+Args:
+    text: A method's name, then options after a colon.
+
+Returns:
+    MethodSpec: The method and the options given.
+
+Raises:
+    ValueError: For an unknown method or option, or a bad value.
+)")
+      .def_readonly("method", &MethodSpec::method, "The method's name.")
+      .def_readonly("options", &MethodSpec::options, "The options given, by name.")
+      .def("text", &MethodSpec::text, "The canonical spelling: options sorted, defaults left out.")
+      .def("__repr__", [](const MethodSpec& self) { return fmt::format("MethodSpec('{}')", self.text()); });
+
+  module.def("methods", &methods, R"(All registered methods: ours in catalogue order, then users'.
+
+Returns:
+    list[Method]: With ``name``, ``kind``, ``axis``, ``needs``, ``options``, ``description``.
+)");
+  module.def("find_method", &find_method, "name"_a, py::return_value_policy::copy, R"(The method of a name.
+
+Args:
+    name: Without options.
+
+Returns:
+    Method: Its entry in the registry.
+
+Raises:
+    ValueError: For an unknown name; the message lists near ones.
+)");
+  module.def("register_method", &register_python_method, py::kw_only(), "name"_a, "kind"_a, "description"_a, "axis"_a,
+             "needs"_a, "options"_a, "function"_a, "axis_for"_a = std::optional<py::function>(),
+             "What hemostat.method calls.");
+}
+
+void register_prepare(py::module_& module) {
+  py::class_<Prepared>(module, "Prepared", "A method made ready for one model: cheap to apply at any severity.")
+      .def_readonly("axis", &Prepared::axis, "The method's axis for this model and these options.")
+      .def("at", &Prepared::at, "severity"_a, py::call_guard<py::gil_scoped_release>(),
+           R"(The model at a severity.
+
+Args:
+    severity: On :attr:`axis`; integer axes take 4.0 too.
+
+Returns:
+    Model: The unchanged model at neutral. Shares every tensor that the method leaves alone.
+
+Raises:
+    ValueError: For a severity out of range or between two steps.
+)")
+      .def("__repr__", [](const Prepared& self) {
+        return fmt::format("Prepared({} in {} … {}, neutral {})", self.axis.name, self.axis.minimum, self.axis.maximum,
+                           self.axis.neutral);
+      });
+
+  module.def(
+      "prepare",
+      [](const Model& model, const std::string& method, const Statistics* statistics, const py::kwargs& options) {
+        const MethodSpec spec = spec_from(method, options);
+        py::gil_scoped_release release;
+        return prepare(model, spec.method, statistics, spec.options);
+      },
+      "model"_a, "method"_a, "statistics"_a = nullptr,
+      R"(Does the work that does not depend on severity; ``at(severity)`` is then cheap.
+
+Args:
+    model: The model to change.
+    method: A method's name, or a spec with options, ``"rtn:group_size=64"``.
+    statistics: What :func:`hemostat.collect` gathered, for methods that need it.
+    **options: The method's own options; see :func:`hemostat.methods`.
+
+Returns:
+    Prepared: With ``axis`` and ``at(severity)``.
+
+Raises:
+    ValueError: For an unknown method or option, a value out of range, or statistics that are needed but not given.
+    TypeError: For an option of another type.
+
+Example:
+    >>> pruned = hemostat.prepare(model, "wanda", statistics).at(0.5)
+)");
+
+  module.def(
+      "collect",
+      [](const Model& model, const at::Tensor& tokens, const std::optional<std::vector<std::string>>& needs,
+         double memory_budget, int64_t batch, const Patterns& include, const Patterns& exclude,
+         const ProgressFunction& progress) {
+        CollectOptions options;
+        if (needs) {
+          options.needs = needs_from(*needs);
+        }
+        options.memory_budget = memory_budget;
+        options.batch = batch;
+        options.filter = linear_filter(include, exclude);
+        options.progress = progress_callback(progress);
+        py::gil_scoped_release release;
+        return collect(model, tokens, options);
+      },
+      "model"_a, "tokens"_a, "needs"_a = std::optional<std::vector<std::string>>(), py::kw_only(),
+      "memory_budget"_a = CollectOptions().memory_budget, "batch"_a = CollectOptions().batch, "include"_a = Patterns(),
+      "exclude"_a = Patterns(), "progress"_a = ProgressFunction(), "What hemostat.collect calls.");
+
+  module.def(
+      "needs_of",
+      [](const std::vector<std::string>& given) {
+        std::vector<std::string> methods;
+        for (const std::string& spec : given) {
+          methods.push_back(MethodSpec::parse(spec).method);
+        }
+        return names(needs_of(methods));
+      },
+      "methods"_a, R"(What the named methods need, together.
+
+Args:
+    methods: Names or specs.
+
+Returns:
+    set[str]: Names of statistics.
+)");
+}
+
+}  // namespace
+
+void register_methods(py::module_& module) {
+  register_registry(module);
+  register_prepare(module);
+}
+
+}  // namespace hemostat::bindings

@@ -221,6 +221,9 @@ struct Model {
   Model replace(const std::map<std::string, at::Tensor>& weights) const;
 };
 
+// config.json for the model as it is now, as save() writes it. ValueError where its family's cannot express it.
+std::string family_config(const Model& model);
+
 // The interpreter in its parts. hidden_states: the final norm's output [B, T, H]; logits: the head on it.
 at::Tensor hidden_states(const Model& model, const at::Tensor& tokens, const ForwardOptions& options = {});
 at::Tensor logits(const Model& model, const at::Tensor& hidden);

@@ -213,6 +213,23 @@ class PartialDirectory {
   fs::path target_, path_;
 };
 
+struct SavedConfig {
+  std::string config, structure;
+  bool expressible;  // the family's config describes the whole structure
+};
+
+SavedConfig saved_config(const Model& model) {
+  std::vector<int64_t> windows;
+  for (const Block& block : model.blocks) {
+    windows.push_back(block.attention.window);
+  }
+  SavedConfig saved;
+  saved.config = updated_config(model.config, windows, model.tied(), model.dtype());
+  saved.structure = structure(model);
+  saved.expressible = structure(skeleton(parse_config(saved.config, kConfig))) == saved.structure;
+  return saved;
+}
+
 }  // namespace
 
 Model Model::load(const std::string& checkpoint, const LoadOptions& options) {
@@ -265,20 +282,22 @@ std::map<std::string, at::Tensor> Model::tensors() const {
   return result;
 }
 
+std::string family_config(const Model& model) {
+  const SavedConfig saved = saved_config(model);
+  if (!saved.expressible) {
+    throw ValueError(fmt::format("hemostat.Model: a {} config cannot express the model", model.config.family));
+  }
+  return saved.config;
+}
+
 std::string Model::save(const std::string& directory) const {
   const fs::path target = fs::path(directory).lexically_normal();
-  std::vector<int64_t> windows;
-  for (const Block& block : blocks) {
-    windows.push_back(block.attention.window);
-  }
-  const std::string config_text = updated_config(config, windows, tied(), dtype());
-  const std::string as_it_is = structure(*this);
-  const bool expressible = structure(skeleton(parse_config(config_text, kConfig))) == as_it_is;
+  const SavedConfig saved = saved_config(*this);
 
   PartialDirectory partial(target.has_filename() ? target : target.parent_path());
-  write_text(partial.path() / kConfig, expressible ? config_text : with_structure_mark(config_text));
-  if (!expressible) {
-    write_text(partial.path() / kStructure, as_it_is);
+  write_text(partial.path() / kConfig, saved.expressible ? saved.config : with_structure_mark(saved.config));
+  if (!saved.expressible) {
+    write_text(partial.path() / kStructure, saved.structure);
   }
   safetensors::save((partial.path() / kTensors).string(), tensors());
   if (!source.empty()) {
@@ -290,9 +309,10 @@ std::string Model::save(const std::string& directory) const {
     }
   }
   partial.finish();
-  return expressible ? ""
-                     : fmt::format("{} holds a model that a {} config cannot express; hemostat loads it by its {}, "
-                                   "transformers does not", directory, config.family, kStructure);
+  return saved.expressible
+             ? ""
+             : fmt::format("{} holds a model that a {} config cannot express; hemostat loads it by its {}, "
+                           "transformers does not", directory, config.family, kStructure);
 }
 
 }  // namespace hemostat

@@ -4,7 +4,6 @@
 #include <pybind11/pybind11.h>
 
 #include <c10/util/Exception.h>
-#include <torch/csrc/Exceptions.h>
 
 #include <hemostat/error.h>
 
@@ -37,9 +36,9 @@ void translate(std::exception_ptr exception) {
   } catch (const c10::NotImplementedError& error) {
     set_error(PyExc_NotImplementedError, error);
   } catch (const c10::OutOfMemoryError& error) {
-    set_error(THPException_OutOfMemoryError, error);
+    set_error(py::module_::import("torch").attr("OutOfMemoryError").ptr(), error);
   } catch (const c10::LinAlgError& error) {
-    set_error(THPException_LinAlgError, error);
+    set_error(py::module_::import("torch.linalg").attr("LinAlgError").ptr(), error);
   } catch (const c10::Error& error) {
     set_error(PyExc_RuntimeError, error);
   }

@@ -1,0 +1,245 @@
+"""The forms of a scan's result: table, JSON, data frame and HTML."""
+
+import copy
+import json
+import math
+import re
+
+import pytest
+
+from hemostat.report import Report, distance, number, write_whole
+
+
+def axis(name, unit, neutral, farthest, continuous=True):
+    ends = sorted((neutral, farthest))
+    return {
+        "name": name,
+        "unit": unit,
+        "neutral": neutral,
+        "minimum": ends[0],
+        "maximum": ends[1],
+        "farthest": farthest,
+        "kind": "continuous",
+        "default_grid": [],
+        "continuous_at_neutral": continuous,
+        "measured_by": "teacher_forcing",
+    }
+
+
+def trial(method, options, severity, delta, **damage):
+    kl = {
+        "mean": delta,
+        "median": delta / 2,
+        "p90": 2 * delta,
+        "p99": 5 * delta,
+        "max": 9 * delta,
+        "reverse_mean": delta,
+    }
+    return {
+        "method": method,
+        "options": options,
+        "severity": severity,
+        "damage": {
+            "perplexity": 20 * math.exp(delta),
+            "delta_nll": delta,
+            "delta_nll_interval": [0.9 * delta, 1.1 * delta],
+            "kl": kl | {"by_confidence": [delta] * 4},
+            "top1_agreement": math.exp(-delta),
+            "index": delta / 4,
+            "within_noise_floor": delta < 0.005,
+            **damage,
+        },
+    }
+
+
+def threshold(method, options, zone, censored=()):
+    names = ("0.02", "0.05", "0.1")
+    return {
+        "method": method,
+        "options": options,
+        "point": None,
+        "interval": None,
+        "zone": dict(zip(names, zone, strict=True)),
+        "zone_interval": {name: [0.1, 0.2] for name in names},
+        "zone_censored": {name: name in censored for name in names},
+    }
+
+
+@pytest.fixture
+def document():
+    fine, coarse = {"group_size": 64}, {"group_size": 128}
+    methods = [
+        ("wanda", {}, "wanda", axis("sparsity", "fraction", 0, 1)),
+        ("rtn", fine, "rtn:group_size=64", axis("bits", "bits", 16, 0)),
+        ("rtn", coarse, "rtn:group_size=128", axis("bits", "bits", 16, 0)),
+    ]
+    return {
+        "provenance": {
+            "model": {"name": "a </script><b>model", "source": "some/where", "sha256": "ab" * 32},
+            "protocol": "Teacher forcing.",
+            "evaluation": {"windows": 4, "length": 512, "sha256": "cd" * 32},
+            "calibration": {"windows": 2, "length": 512, "sha256": "ef" * 32, "source": "given"},
+            "methods": [
+                {"method": name, "options": options, "label": label, "axis": its, "seconds_prepare": 0.1}
+                for name, options, label, its in methods
+            ],
+            "versions": {"hemostat": "0.1.0", "torch": "2.11", "python": "3.11"},
+            "date": "2026-01-02T03:04:05+00:00",
+        },
+        "baseline": {
+            "perplexity": 20.0,
+            "noise_floor": {"against": "bfloat16", "delta_nll": 0.005, "kl": 0.002, "top1_agreement": 0.99},
+        },
+        "trials": [
+            trial("wanda", {}, 0.25, 0.004),
+            trial("wanda", {}, 0.5, math.inf, perplexity=math.inf),
+            trial("rtn", fine, 4, 0.03),
+            trial("rtn", coarse, 4, 0.06),
+        ],
+        "thresholds": [
+            threshold("wanda", {}, [0.26, 0.3, None]),
+            threshold("rtn", fine, [5.1, 4, 4], censored=("0.1",)),
+            threshold("rtn", coarse, [6.5, 4.5, 4]),
+        ],
+    }
+
+
+def strict(text):
+    def refuse(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def embedded(page):
+    return strict(re.search(r'<script type="application/json" id="report">(.*?)</script>', page, re.S)[1])
+
+
+class TestJson:
+    def test_has_four_parts_and_null_for_what_is_not_finite(self, document, tmp_path):
+        Report(document).to_json(tmp_path / "report.json")
+        read = strict((tmp_path / "report.json").read_text(encoding="utf-8"))
+        assert read.keys() == {"provenance", "baseline", "trials", "thresholds"}
+        assert read == Report(document).to_dict()
+        assert read["trials"][1]["damage"]["perplexity"] is None
+        assert read["trials"][1]["damage"]["kl"]["by_confidence"] == [None] * 4
+        assert read["trials"][2] == document["trials"][2]
+
+    def test_is_read_back(self, document, tmp_path):
+        Report(document).to_json(tmp_path / "report.json")
+        again = Report.load(tmp_path / "report.json")
+        assert again.to_dict() == Report(document).to_dict()
+        assert again.table() == Report(document).table()
+
+    @pytest.mark.parametrize("content", ["", "[]", "{}", "\xff", '{"trials": []}'])
+    def test_another_file_is_refused(self, content, tmp_path):
+        (tmp_path / "other.json").write_text(content, encoding="latin-1")
+        with pytest.raises(ValueError, match="other.json is not a report.json"):
+            Report.load(tmp_path / "other.json")
+
+    def test_a_dict_of_it_is_a_copy(self, document):
+        report = Report(document)
+        report.to_dict()["trials"].clear()
+        assert len(report.trials) == 4
+
+
+class TestWriting:
+    def test_a_missing_directory_is_named(self, document, tmp_path):
+        for write in (Report(document).to_json, Report(document).to_html):
+            with pytest.raises(FileNotFoundError, match="missing"):
+                write(tmp_path / "missing" / "file")
+        assert not list(tmp_path.iterdir())
+
+    def test_a_failure_keeps_what_was_there(self, tmp_path):
+        path = tmp_path / "report.json"
+        path.write_text("before")
+        with pytest.raises(UnicodeEncodeError):
+            write_whole(path, "after \ud800")
+        assert path.read_text() == "before"
+        assert [file.name for file in tmp_path.iterdir()] == ["report.json"]
+
+
+class TestHtml:
+    @pytest.fixture
+    def page(self, document, tmp_path):
+        Report(document).to_html(tmp_path / "report.html")
+        return (tmp_path / "report.html").read_text(encoding="utf-8")
+
+    def test_holds_the_numbers(self, page, document):
+        assert embedded(page) == Report(document).to_dict()
+        for text in ("rtn:group_size=64", "≤ 4 bits", "0.26", "noise floor", "ab" * 32):
+            assert text in page
+
+    def test_loads_nothing(self, page):
+        ours = re.sub(r"<script>.*?</script>", "", page, count=1, flags=re.S)  # plotly.js itself
+        assert "plotly.js v" in page
+        assert not re.search(r"(src|href|url|import|fetch)\s*[=(\s]\s*[\"']?(https?:)?//", ours)
+        assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=", page)
+
+    def test_a_name_is_text_and_not_markup(self, page):
+        assert "a &lt;/script&gt;&lt;b&gt;model" in page
+        assert "</script><b>model" not in page
+
+    def test_leaves_no_field_of_its_template(self, page):
+        assert not re.search(r"\{\{[a-z]+\}\}", page.replace(page[page.index("plotly.js v") :], ""))
+        assert "{{palette}}" not in page
+
+
+class TestDataFrame:
+    def test_one_row_a_trial(self, document):
+        frame = Report(document).to_dataframe()
+        assert frame["method"].tolist() == ["wanda", "wanda", "rtn", "rtn"]
+        assert frame["options"].tolist() == ["", "", '{"group_size": 64}', '{"group_size": 128}']
+        assert frame["distance"].tolist() == [0.25, 0.5, 0.75, 0.75]
+        assert frame["kl_p99"].tolist()[2:] == [0.15, 0.3]
+        assert frame["delta_nll_low"].tolist()[2] == pytest.approx(0.027)
+        assert frame["perplexity"].isna().tolist() == [False, True, False, False]
+
+
+class TestTable:
+    def test_names_each_curve_once_and_its_zones(self, document):
+        lines = Report(document).table().splitlines()
+        assert lines[0] == (
+            "a </script><b>model: perplexity 20 on 4 windows of 512 tokens; "
+            "noise floor 0.005 nats per token (in bfloat16)"
+        )
+        curves = [line.split()[0] for line in lines[4:8]]
+        assert curves == ["wanda", "0.5", "rtn:group_size=64", "rtn:group_size=128"]
+        assert lines[4].endswith("within the noise floor")
+        assert lines[5].split()[1] == "–"
+        zones = [[cell.strip() for cell in line.split("  ")] for line in lines[-3:]]
+        assert [zone[0] for zone in zones] == ["wanda", "rtn:group_size=64", "rtn:group_size=128"]
+        assert zones[0][-1] == "–"
+        assert zones[1][-1] == "≤ 4 bits"
+
+    def test_columns_are_aligned(self, document):
+        rows = Report(document).table().splitlines()[2:8]
+        ends = {row.index("%", 60) for row in rows if "%" in row[60:]}
+        assert len(ends) == 1
+
+    def test_without_trials(self, document):
+        empty = copy.deepcopy(document) | {"trials": [], "thresholds": []}
+        assert "perplexity 20" in Report(empty).table()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (0.0, "0"),
+        (0.1, "0.1"),
+        (28.5176, "28.52"),
+        (-0.00012345, "-0.0001234"),
+        (4731234.0, "4.73e6"),
+        (9.9e-7, "9.90e-7"),
+        (100.0, "100"),
+        (123456.0, "123456"),
+    ],
+)
+def test_numbers_have_four_digits(value, text):
+    assert number(value) == text
+
+
+def test_distance_is_0_at_neutral_and_1_at_the_far_end():
+    bits = axis("bits", "bits", 16, 0)
+    assert [distance(bits, severity) for severity in (16, 4, 0)] == [0, 0.75, 1]

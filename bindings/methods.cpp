@@ -4,7 +4,9 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <type_traits>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include <fmt/format.h>
@@ -24,6 +26,34 @@ namespace py = pybind11;
 
 namespace hemostat::bindings {
 
+namespace {
+
+// Entries of a list option: all integers or all text.
+template <class Entry>
+std::optional<std::vector<Entry>> all_of(py::handle list) {
+  std::vector<Entry> entries;
+  for (py::handle entry : py::reinterpret_borrow<py::object>(list)) {
+    const bool fits =
+        std::is_same_v<Entry, std::string> ? py::isinstance<py::str>(entry) : py::isinstance<py::int_>(entry);
+    if (!fits) {
+      return std::nullopt;
+    }
+    entries.push_back(entry.cast<Entry>());
+  }
+  return entries;
+}
+
+const OptionSpec* find_option(const std::string& method, const std::string& name) {
+  for (const OptionSpec& option : find_method(method).options) {
+    if (option.name == name) {
+      return &option;
+    }
+  }
+  return nullptr;
+}
+
+}  // namespace
+
 OptionValue option_value(const std::string& name, py::handle value) {
   if (py::isinstance<py::bool_>(value)) {
     return value.cast<bool>();
@@ -38,7 +68,7 @@ OptionValue option_value(const std::string& name, py::handle value) {
     }
     PyErr_Clear();  // a tensor has __index__ even where it holds a fraction
   }
-  if (PyNumber_Check(value.ptr()) != 0 && PySequence_Check(value.ptr()) == 0) {
+  if (PyNumber_Check(value.ptr()) != 0) {
     const auto number = py::reinterpret_steal<py::object>(PyNumber_Float(value.ptr()));
     if (number) {
       return number.cast<double>();
@@ -46,40 +76,37 @@ OptionValue option_value(const std::string& name, py::handle value) {
     PyErr_Clear();
   }
   if (PySequence_Check(value.ptr()) != 0) {
-    std::vector<std::string> texts;
-    bool all = true;
-    for (py::handle entry : py::reinterpret_borrow<py::object>(value)) {
-      all = all && py::isinstance<py::str>(entry);
-      if (all) {
-        texts.push_back(entry.cast<std::string>());
-      }
+    if (auto texts = all_of<std::string>(value)) {
+      return *std::move(texts);
     }
-    if (all) {
-      return texts;
+    if (auto integers = all_of<int64_t>(value)) {
+      return *std::move(integers);
     }
   }
   throw TypeError(
-      fmt::format("hemostat.prepare: option {} is a {}, but takes a bool, an int, a float, a str or a list of str",
-                  name, Py_TYPE(value.ptr())->tp_name));
+      fmt::format("hemostat: option {} is a {}, but takes a bool, a number, a str, or a list of str or of int", name,
+                  Py_TYPE(value.ptr())->tp_name));
 }
 
-Options options_from(const py::dict& given) {
-  Options options;
-  for (const auto& [key, value] : given) {
-    const auto name = key.cast<std::string>();
-    if (!value.is_none()) {
-      options[name] = option_value(name, value);
-    } else if (name == "group_size") {
-      options[name] = static_cast<int64_t>(quantize::kPerRow);  // None is "per row" whatever the default is
-    }
-  }
-  return options;
-}
-
-MethodSpec spec_from(const std::string& text, const py::dict& options) {
+MethodSpec spec_from(const std::string& text, const py::dict& keywords) {
   MethodSpec spec = MethodSpec::parse(text);
-  for (auto& [name, value] : options_from(options)) {
-    if (!spec.options.emplace(name, std::move(value)).second) {
+  for (const auto& [key, value] : keywords) {
+    const auto name = key.cast<std::string>();
+    const OptionSpec* option = find_option(spec.method, name);
+    OptionValue given;
+    if (name == "group_size" && (value.is_none() || value.equal(py::int_(quantize::kPerRow)))) {
+      given = std::string("row");  // as the operators spell it
+    } else if (value.is_none() && option != nullptr) {
+      continue;
+    } else {
+      given = option_value(name, value);
+    }
+    const auto* texts = std::get_if<std::vector<std::string>>(&given);
+    if (texts != nullptr && texts->empty() && option != nullptr &&
+        std::holds_alternative<std::vector<int64_t>>(option->default_value)) {
+      given = std::vector<int64_t>();  // an empty list is one of integers too
+    }
+    if (!spec.options.emplace(name, std::move(given)).second) {
       throw TypeError(fmt::format("hemostat.prepare: option {} is given twice, in '{}' and as a keyword", name, text));
     }
   }

@@ -687,6 +687,18 @@ void register_model(py::module_& module) {
   // The cache, the observer and Model name each other in their signatures.
   register_running(module);
   register_model_class(module);
+  module.def("family_config", &family_config, "model"_a,
+             R"(config.json for a model as it is now, as :meth:`Model.save` writes it.
+
+Args:
+    model: The model.
+
+Returns:
+    str: JSON.
+
+Raises:
+    ValueError: Where the family's config cannot express the model.
+)");
 }
 
 }  // namespace hemostat::bindings

@@ -162,10 +162,10 @@ Example:
   room.def(
       "fake_quantize",
       [](const at::Tensor& weight, double bits, const GroupSize& group_size, bool symmetric, bool check_finite) {
-        return quantize::rtn(weight, {.bits = bits,
-                                      .group_size = group_size_of("fake_quantize", group_size),
-                                      .symmetric = symmetric,
-                                      .check_finite = check_finite});
+        return quantize::fake_quantize(weight, {.bits = bits,
+                                                .group_size = group_size_of("fake_quantize", group_size),
+                                                .symmetric = symmetric,
+                                                .check_finite = check_finite});
       },
       py::arg("weight"), py::kw_only(), py::arg("bits"), py::arg("group_size") = py::none(),
       py::arg("symmetric") = false, py::arg("check_finite") = true, release_gil(),

@@ -10,15 +10,16 @@ BUILD := build/wheel
 NVCC := $(or $(shell command -v nvcc),$(wildcard /usr/local/cuda/bin/nvcc))
 CXX_FILES = $$(git ls-files '*.cpp' '*.h' '*.cu' '*.cuh')
 
-# install(<extras>, <HEMOSTAT_CUDA>, <tests and benchmarks: ON or OFF>): builds what changed and installs it into .venv.
+# install(<HEMOSTAT_CUDA>, <tests and benchmarks: ON or OFF>): builds what changed and installs it into .venv.
 # One build directory serves every goal; the lock keeps two of them from building in it at once.
 define install
 	mkdir -p $(BUILD)
-	flock $(BUILD).lock pip install --verbose --no-build-isolation --config-settings build-dir=$(BUILD) \
-	  --config-settings cmake.define.HEMOSTAT_CUDA=$(2) \
-	  --config-settings cmake.define.HEMOSTAT_BUILD_TESTS=$(3) \
-	  --config-settings cmake.define.HEMOSTAT_BUILD_BENCHMARKS=$(3) \
-	  '.[$(1)]'
+	flock $(BUILD).lock pip install --verbose --no-build-isolation --no-deps \
+	  --config-settings build-dir=$(BUILD) \
+	  --config-settings cmake.define.HEMOSTAT_CUDA=$(1) \
+	  --config-settings cmake.define.HEMOSTAT_BUILD_TESTS=$(2) \
+	  --config-settings cmake.define.HEMOSTAT_BUILD_BENCHMARKS=$(2) \
+	  .
 endef
 
 .PHONY: help demo test test-cuda bench build format check-format stubs check-stubs clean
@@ -28,12 +29,12 @@ help: ## list these commands
 
 demo: ## build, and watch a small real model bleed (WINDOWS=… sets how much text)
 	.ci/setup demo
-	$(call install,smollm2,AUTO,OFF)
+	$(call install,AUTO,OFF)
 	python examples/demo.py
 
 build: ## build with the tests and install into .venv
 	.ci/setup test
-	$(call install,test,$(if $(NVCC),ON,OFF),ON)
+	$(call install,$(if $(NVCC),ON,OFF),ON)
 
 test: build ## everything: C++ and Python tests, formatting, type stubs
 	ctest --test-dir $(BUILD) --output-on-failure --no-tests=error

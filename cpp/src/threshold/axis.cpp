@@ -56,6 +56,10 @@ double Axis::checked(double severity, const std::string& method) const {
     }
     return whole;
   }
+  if (step > 0) {
+    const double parts = std::round(1 / step);  // dividing by it gives k/L just as a user writes it
+    return neutral + std::round((severity - neutral) * parts) / parts;
+  }
   return severity;
 }
 

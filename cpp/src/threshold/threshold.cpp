@@ -17,10 +17,15 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-// The last whole step on the way from neutral to `severity`.
+// The last whole step on the way from neutral to `severity`, where the axis has steps.
 double step_back(const Axis& axis, double severity) {
+  const double step = axis.kind == AxisKind::integer ? 1 : axis.step;
+  if (step <= 0) {
+    return severity;
+  }
   constexpr double kRounding = 1e-9;
-  return axis.direction() > 0 ? std::floor(severity + kRounding) : std::ceil(severity - kRounding);
+  const double parts = std::round(1 / step);
+  return axis.neutral + axis.direction() * std::floor(std::abs(severity - axis.neutral) * parts + kRounding) / parts;
 }
 
 }  // namespace
@@ -91,7 +96,7 @@ Threshold::Edge Threshold::edge(const std::vector<double>& delta_nll, double tol
       return {within, false};
     }
     const double crossing = *within + (tolerance - reached) / (here - reached) * (severities_[i] - *within);
-    return {axis_.kind == AxisKind::integer ? step_back(axis_, crossing) : crossing, false};
+    return {step_back(axis_, crossing), false};
   }
   return {within, true};
 }

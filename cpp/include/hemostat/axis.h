@@ -17,7 +17,7 @@ struct Axis {
   double farthest = 1;              // the severity at distance 1
   AxisKind kind = AxisKind::continuous;
   double step = 0;                    // of a continuous axis: severities are rounded to neutral + k · step (1/L); 0: none
-  std::vector<double> default_grid;   // from mild to severe, without neutral; of a listed axis: what at() takes
+  std::vector<double> default_grid = {};   // from mild to severe, without neutral; of a listed axis: what at() takes
   bool continuous_at_neutral = true;  // false: damage jumps there, and fits leave the neutral point out
   Measure measured_by = Measure::teacher_forcing;
 

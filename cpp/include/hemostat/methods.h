@@ -56,7 +56,7 @@ struct Method {
   std::function<Prepared(const Model&, const Statistics*, const Options&)> prepare;
   // The axis for this model and these (complete) options without preparing, so that severities can be planned and
   // checked before any work. Empty: `axis` itself.
-  std::function<Axis(const Model&, const Options&)> axis_for;
+  std::function<Axis(const Model&, const Options&)> axis_for = nullptr;
 };
 
 // "rtn:group_size=64,symmetric=true" → name and the options given; lists are joined by '+': "wanda:include=*.q_proj+*.k_proj".

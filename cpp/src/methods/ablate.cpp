@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 
 #include <hemostat/ablate.h>
@@ -9,18 +10,25 @@
 namespace hemostat {
 namespace {
 
-Prepared prepare_drop_layers(const Model& model, const Statistics*, const Options& options) {
+std::optional<std::vector<int64_t>> order_of(const Options& options) {
+  const auto& order = option<std::vector<int64_t>>(options, "order");
+  return order.empty() ? std::nullopt : std::optional(order);
+}
+
+Axis layers_axis(const Model& model, const Options& options) {
   const auto layers = static_cast<int64_t>(model.blocks.size());
-  std::optional<std::vector<int64_t>> order;
-  if (!option<std::vector<int64_t>>(options, "order").empty()) {
-    order = option<std::vector<int64_t>>(options, "order");
-  }
+  const auto order = order_of(options);
+  return axes::fraction_of("layers", layers, order ? static_cast<int64_t>(order->size()) : std::max<int64_t>(layers - 1, 0));
+}
+
+Prepared prepare_drop_layers(const Model& model, const Statistics*, const Options& options) {
+  const auto order = order_of(options);
   ablate::drop_layers(model, {.count = 0, .order = order});  // a bad order is refused before any work
-  const int64_t most = order ? static_cast<int64_t>(order->size()) : layers - 1;
-  const auto apply = [model, order, layers](double severity) {
-    return ablate::drop_layers(model, {.count = std::llround(severity * static_cast<double>(layers)), .order = order});
+  const auto apply = [model, order](double severity) {
+    return ablate::drop_layers(
+        model, {.count = std::llround(severity * static_cast<double>(model.blocks.size())), .order = order});
   };
-  return Prepared("drop_layers", axes::fraction_of("layers", layers, most), apply, model);
+  return Prepared("drop_layers", layers_axis(model, options), apply, model);
 }
 
 }  // namespace
@@ -28,9 +36,9 @@ Prepared prepare_drop_layers(const Model& model, const Statistics*, const Option
 std::vector<Method> ablate_methods() {
   return {
       {.name = "drop_layers", .kind = "architecture", .description = "leaves blocks out, from the second-last backwards",
-       .axis = axes::fraction_of("layers", 0, 0), .needs = {},
+       .axis = axes::fraction("layers"), .needs = {},
        .options = {{"order", std::vector<int64_t>{}, "indices of blocks in the order in which they fall", {}}},
-       .prepare = prepare_drop_layers},
+       .prepare = prepare_drop_layers, .axis_for = layers_axis},
   };
 }
 

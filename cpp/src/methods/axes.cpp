@@ -1,47 +1,10 @@
 #include "axes.h"
 
 #include <algorithm>
-#include <cmath>
+
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
-#include <hemostat/error.h>
-
-namespace hemostat {
-
-double Axis::distance(double severity) const { return std::abs(severity - neutral) / std::abs(farthest - neutral); }
-
-double Axis::severity_at(double distance) const { return neutral + (farthest - neutral) * distance; }
-
-double Axis::checked(double severity, const std::string& method) const {
-  if (severity == neutral) {
-    return neutral;
-  }
-  const auto fail = [&](const std::string& takes) {
-    throw ValueError(fmt::format("hemostat.prepare({}): {} must be {} (neutral {}), got {}", method, name, takes, neutral, severity));
-  };
-  if (kind == AxisKind::listed) {
-    if (std::find(default_grid.begin(), default_grid.end(), severity) == default_grid.end()) {
-      fail(fmt::format("one of {}", fmt::join(default_grid, ", ")));
-    }
-    return severity;
-  }
-  if (!(severity >= minimum && severity <= maximum)) {
-    fail(fmt::format("in {} … {}", minimum, maximum));
-  }
-  if (kind == AxisKind::integer && severity != std::round(severity)) {
-    fail(fmt::format("an integer in {} … {}", minimum, maximum));
-  }
-  if (step > 0) {
-    // 1/step is a whole number of parts; dividing by it gives k/L exactly as a user writes it.
-    const double parts = std::round(1 / step);
-    return neutral + std::round((severity - neutral) * parts) / parts;
-  }
-  return severity;
-}
-
-namespace axes {
-
+namespace hemostat::axes {
 namespace {
 
 std::vector<double> tenths() { return {.1, .2, .3, .4, .5, .6, .7, .8, .9}; }
@@ -74,9 +37,6 @@ Axis fraction(const std::string& name) { return {.name = name, .unit = "fraction
 
 Axis fraction_of(const std::string& name, int64_t parts, int64_t most) {
   Axis axis = fraction(name);
-  if (parts <= 0) {
-    return axis;
-  }
   axis.step = 1.0 / static_cast<double>(parts);
   axis.maximum = static_cast<double>(most) / static_cast<double>(parts);
   axis.default_grid.clear();
@@ -87,5 +47,4 @@ Axis fraction_of(const std::string& name, int64_t parts, int64_t most) {
   return axis;
 }
 
-}  // namespace axes
-}  // namespace hemostat
+}  // namespace hemostat::axes

@@ -23,13 +23,15 @@ Axis temperature_axis(bool down) {
   return axis;
 }
 
+Axis side_axis(const Options& options) { return temperature_axis(option<std::string>(options, "side") == "down"); }
+
 Prepared prepare_temperature(const Model& model, const Statistics*, const Options& options) {
   const auto apply = [model](double severity) {
     Model result = model;
     result.decoder.temperature = model.decoder.temperature * severity;
     return result;
   };
-  return Prepared("temperature", temperature_axis(option<std::string>(options, "side") == "down"), apply, model);
+  return Prepared("temperature", side_axis(options), apply, model);
 }
 
 }  // namespace
@@ -39,7 +41,8 @@ std::vector<Method> decode_methods() {
       {.name = "temperature", .kind = "decoding", .description = "divides the logits by a temperature",
        .axis = temperature_axis(false), .needs = {},
        .options = {{"side", std::string("up"), "of the neutral temperature 1", {"up", "down"}}},
-       .prepare = prepare_temperature},
+       .prepare = prepare_temperature,
+       .axis_for = [](const Model&, const Options& options) { return side_axis(options); }},
   };
 }
 

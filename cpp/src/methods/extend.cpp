@@ -8,20 +8,26 @@
 namespace hemostat {
 namespace {
 
+Axis added_layers(const Model& model, const Options&) {
+  const auto layers = static_cast<int64_t>(model.blocks.size());
+  return axes::fraction_of("layers added", layers, layers);
+}
+
 using Extension = Model (*)(const Model&, const extend::ExtendOptions&);
 
 // A method whose severity is the number of blocks added, as a fraction of those there were.
 Method extension(const std::string& name, const std::string& description, Extension extend) {
-  const auto prepare = [name, extend](const Model& model, const Statistics*, const Options&) {
+  const auto prepare = [name, extend](const Model& model, const Statistics*, const Options& options) {
     const auto layers = static_cast<int64_t>(model.blocks.size());
     extend(model, {.count = 0});  // a model that can't be extended so is refused before any work
     const auto apply = [model, extend, layers](double severity) {
       return extend(model, {.count = std::llround(severity * static_cast<double>(layers))});
     };
-    return Prepared(name, axes::fraction_of("layers added", layers, layers), apply, model);
+    return Prepared(name, added_layers(model, options), apply, model);
   };
   return {.name = name, .kind = "architecture", .description = description,
-          .axis = axes::fraction_of("layers added", 0, 0), .needs = {}, .options = {}, .prepare = prepare};
+          .axis = axes::fraction("layers added"), .needs = {}, .options = {}, .prepare = prepare,
+          .axis_for = added_layers};
 }
 
 }  // namespace

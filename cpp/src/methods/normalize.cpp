@@ -8,17 +8,17 @@
 namespace hemostat {
 namespace {
 
-Axis dropped_norms(int64_t norms) {
-  Axis axis = axes::fraction_of("norms", norms, norms);
-  return axis;
+Axis norms_axis(const Model& model, const Options&) {
+  const int64_t norms = normalize::norm_count(model);
+  return axes::fraction_of("norms", norms, norms);
 }
 
-Prepared prepare_drop_norms(const Model& model, const Statistics*, const Options&) {
+Prepared prepare_drop_norms(const Model& model, const Statistics*, const Options& options) {
   const int64_t norms = normalize::norm_count(model);
   const auto apply = [model, norms](double severity) {
     return normalize::drop_norms(model, {.count = std::llround(severity * static_cast<double>(norms))});
   };
-  return Prepared("drop_norms", dropped_norms(norms), apply, model);
+  return Prepared("drop_norms", norms_axis(model, options), apply, model);
 }
 
 }  // namespace
@@ -26,7 +26,7 @@ Prepared prepare_drop_norms(const Model& model, const Statistics*, const Options
 std::vector<Method> normalize_methods() {
   return {
       {.name = "drop_norms", .kind = "normalization", .description = "leaves norms out, the deepest first",
-       .axis = dropped_norms(0), .needs = {}, .options = {}, .prepare = prepare_drop_norms},
+       .axis = axes::fraction("norms"), .needs = {}, .options = {}, .prepare = prepare_drop_norms, .axis_for = norms_axis},
   };
 }
 

@@ -12,10 +12,10 @@ namespace {
 
 const OptionSpec kPatternLength{"m", int64_t{0}, "n:m pruning on an axis of n kept of every m; 0: unstructured", {}};
 
-Axis pruning_axis(const std::string& method, const Options& options) {
+Axis pruning_axis(const Model&, const Options& options) {
   const int64_t m = option<int64_t>(options, "m");
   if (m != 0 && (m < 2 || m > 1024)) {
-    throw ValueError(fmt::format("hemostat.prepare({}): m must be 0 or in 2 … 1024, got {}", method, m));
+    throw ValueError(fmt::format("hemostat.prepare: option m must be 0 or in 2 … 1024, got {}", m));
   }
   return m == 0 ? axes::sparsity() : axes::kept_of(m);
 }
@@ -51,7 +51,7 @@ Prepared prepare_magnitude(const Model& model, const Statistics*, const Options&
     const at::Tensor weight = linear.dense();
     return linear.with_weight(prune::apply(weight, prune::magnitude(weight, mask_options)));
   };
-  return per_linear("magnitude", pruning_axis("magnitude", options), model, options, change);
+  return per_linear("magnitude", pruning_axis(model, options), model, options, change);
 }
 
 Prepared prepare_wanda(const Model& model, const Statistics* statistics, const Options& options) {
@@ -66,7 +66,7 @@ Prepared prepare_wanda(const Model& model, const Statistics* statistics, const O
     const at::Tensor mask = prune::wanda(weight, norms.at(name), at_severity<prune::WandaOptions>(options, severity));
     return linear.with_weight(prune::apply(weight, mask));
   };
-  return per_linear("wanda", pruning_axis("wanda", options), model, options, change);
+  return per_linear("wanda", pruning_axis(model, options), model, options, change);
 }
 
 }  // namespace
@@ -77,10 +77,10 @@ std::vector<Method> prune_methods() {
        .axis = axes::sparsity(), .needs = {},
        .options = with_filter({{"scope", std::string("tensor"), "what the fraction counts over", {"tensor", "row"}},
                                kPatternLength}),
-       .prepare = prepare_magnitude},
+       .prepare = prepare_magnitude, .axis_for = pruning_axis},
       {.name = "wanda", .kind = "weights", .description = "removes the smallest |weight| · input norm of each row",
        .axis = axes::sparsity(), .needs = {Need::column_norm}, .options = with_filter({kPatternLength}),
-       .prepare = prepare_wanda},
+       .prepare = prepare_wanda, .axis_for = pruning_axis},
   };
 }
 

@@ -1,0 +1,21 @@
+// All of hemostat.
+#pragma once
+
+#include <hemostat/ablate.h>
+#include <hemostat/axis.h>
+#include <hemostat/context.h>
+#include <hemostat/decode.h>
+#include <hemostat/error.h>
+#include <hemostat/extend.h>
+#include <hemostat/kernels.h>
+#include <hemostat/lowrank.h>
+#include <hemostat/methods.h>
+#include <hemostat/metrics.h>
+#include <hemostat/model.h>
+#include <hemostat/noise.h>
+#include <hemostat/normalize.h>
+#include <hemostat/prune.h>
+#include <hemostat/quantize.h>
+#include <hemostat/scan.h>
+#include <hemostat/statistics.h>
+#include <hemostat/threshold.h>

@@ -180,7 +180,7 @@ def _byte_count(model: _C.Model, evaluation: torch.Tensor) -> int | None:
     """None where the model has no tokenizer whose tokens have bytes; bits per byte are then left out."""
     try:
         return data.byte_count(model, evaluation)
-    except (ValueError, FileNotFoundError):
+    except ValueError:
         return None
 
 

@@ -70,8 +70,9 @@ def tokens(
         int64 [windows, length] on the model's device.
 
     Raises:
-        FileNotFoundError: the file, or the model's ``tokenizer.json``, does not exist.
-        ValueError: the text is empty, not UTF-8 or shorter than one window, or an argument is out of range.
+        FileNotFoundError: the file does not exist.
+        ValueError: the text is empty, not UTF-8 or shorter than one window, the model has no ``tokenizer.json``, or an
+            argument is out of range.
 
     Examples:
         >>> evaluation = hemostat.data.tokens(model, "evaluation.txt")            # doctest: +SKIP
@@ -123,7 +124,7 @@ def byte_count(model: Model, tokens: torch.Tensor) -> int:
         tokens: int64 [windows, length].
 
     Raises:
-        ValueError: the tokenizer's decoder is of a kind whose tokens have no bytes of their own.
+        ValueError: the model has no tokenizer.json, or one whose tokens have no bytes of their own.
     """
     return int(_token_bytes(_tokenizer(model), model.config.vocab_size)[tokens[:, 1:].cpu()].sum())
 
@@ -239,20 +240,11 @@ def _read(path: str | os.PathLike[str]) -> str:
 
 
 def _tokenizer(model: Model) -> Tokenizer:
-    if not model.source:
-        raise ValueError(
-            "hemostat.data: the model was not loaded from a directory, so it has no tokenizer; "
-            "tokenize with your own and give int64 [windows, length]"
-        )
-    path = Path(model.source) / "tokenizer.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"hemostat.data: {model.source} has no tokenizer.json")
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the tokenizers library raises Exception itself
-        raise ValueError(f"hemostat.data: {path} is not a tokenizer: {error}") from None
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+    tokenizer = model.tokenizer
+    if tokenizer.truncation or tokenizer.padding:  # the model's own stays as it is
+        tokenizer = Tokenizer.from_str(tokenizer.to_str())
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
     return tokenizer
 
 

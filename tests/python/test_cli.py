@@ -315,7 +315,9 @@ class TestProgram:
         done = subprocess.run([*program, *arguments], cwd=tmp_path, capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (0, "")
         assert (tmp_path / "tiny-scan" / "report.html").exists()
-        failed = subprocess.run([*program, "scan", "nowhere", "--text", str(text)], capture_output=True, text=True)
+        failed = subprocess.run(
+            [*program, "scan", str(tmp_path / "nowhere"), "--text", str(text)], capture_output=True, text=True
+        )
         assert failed.returncode == 2
         assert len(failed.stderr.splitlines()) == 1
 

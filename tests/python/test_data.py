@@ -134,11 +134,22 @@ class TestTokens:
         for name in ("config.json", "model.safetensors"):
             shutil.copy(tiny_checkpoint / name, directory)
         model = hemostat.Model.load(directory)
-        with pytest.raises((ValueError, FileNotFoundError), match="bare.*tokenizer.json"):
+        with pytest.raises(ValueError, match="bare has no tokenizer.json"):
             data.tokens(model, text="x" * 100)
         (directory / "tokenizer.json").write_text("{}")
         with pytest.raises(ValueError, match="tokenizer.json"):
             data.tokens(model, text="x" * 100)
+
+    def test_truncation_and_padding_that_the_file_asks_for_are_left_out(self, tiny_checkpoint, tmp_path):
+        directory = tmp_path / "cutting"
+        shutil.copytree(tiny_checkpoint, directory)
+        tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+        tokenizer.enable_truncation(5)
+        tokenizer.enable_padding(length=8)
+        tokenizer.save(str(directory / "tokenizer.json"))
+        model = hemostat.Model.load(directory)
+        assert lengths(model, text="x" * 130) == (2, 64)
+        assert model.tokenizer.truncation["max_length"] == 5
 
 
 class TestByteCount:

@@ -1,0 +1,46 @@
+// Arguments of the registered kernels: the checks that the CPU, CUDA and Meta implementations of an operator share
+// (shapes, dtypes, devices, scalars; nothing that reads data), and tensors as the Torch-free loops see them.
+// Sizes are SymInt, so that torch.compile may trace with sizes that it leaves open.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include <ATen/core/Tensor.h>
+
+#include "kernels/matrix.h"
+
+namespace hemostat::kernels {
+
+// One per operator; each is defined beside its schema.
+void check_mask_smallest(const at::Tensor& score, const std::optional<at::Tensor>& column_scale,
+                         const c10::SymInt& removed, bool per_row, const at::Tensor& out);
+void check_mask_pattern(const at::Tensor& score, const std::optional<at::Tensor>& column_scale, const c10::SymInt& n,
+                        const c10::SymInt& m, const at::Tensor& out);
+void check_kept_until(const at::Tensor& score, const std::optional<at::Tensor>& column_scale, bool per_row,
+                      const at::Tensor& out);
+void check_fake_quantize(const at::Tensor& weight, const c10::SymInt& levels, const c10::SymInt& group_size,
+                         const at::Tensor& out);
+void check_quantize(const at::Tensor& weight, const c10::SymInt& levels, const c10::SymInt& group_size);
+void check_divergence(const at::Tensor& baseline_logits, const at::Tensor& damaged_logits, const at::Tensor& targets);
+
+// "hemostat.kernels.mask_smallest: score …": throws ValueError, TypeError.
+void check_matrix(std::string_view op, std::string_view name, const at::Tensor& tensor);
+void check_column_scale(std::string_view op, const at::Tensor& score, const std::optional<at::Tensor>& column_scale);
+// `out` is contiguous, has the shape and device of `like`, and overlaps it either not at all or, where `in_place` is
+// allowed, entirely.
+void check_out(std::string_view op, const at::Tensor& like, std::string_view like_name, const at::Tensor& out,
+               bool in_place);
+void check_same_device(std::string_view op, const at::Tensor& first, std::string_view first_name,
+                       const at::Tensor& second, std::string_view second_name);
+
+[[noreturn]] void value_error(std::string_view op, const std::string& what);
+[[noreturn]] void type_error(std::string_view op, const std::string& what);
+std::string shape_of(const at::Tensor& tensor);
+
+// Of a checked [rows, columns] tensor.
+Matrix matrix_of(const at::Tensor& tensor);
+
+}  // namespace hemostat::kernels

@@ -110,6 +110,7 @@ MethodSpec spec_from(const std::string& text, const py::dict& keywords) {
       throw TypeError(fmt::format("hemostat.prepare: option {} is given twice, in '{}' and as a keyword", name, text));
     }
   }
+  complete_options(find_method(spec.method), spec.options);  // refuses what the method does not take
   return spec;
 }
 
@@ -255,7 +256,18 @@ Args:
       });
 
   py::class_<MethodSpec>(module, "MethodSpec",
-                         R"(A method and its options, as text: ``"rtn:group_size=64,symmetric=true"``.)")
+                         R"(A method and its options, as text: ``"rtn:group_size=64,symmetric=true"``.
+
+Args:
+    text: A method's name, then options after a colon.
+    **options: More options.
+
+Raises:
+    ValueError: For an unknown method or option, or a bad value.
+    TypeError: For an option of another type, or one that is given twice.
+)")
+      .def(py::init([](const std::string& text, const py::kwargs& options) { return spec_from(text, options); }),
+           "text"_a)
       .def_static("parse", &MethodSpec::parse, "text"_a, R"(Reads a spec.
 
 Args:
@@ -270,6 +282,7 @@ Raises:
       .def_readonly("method", &MethodSpec::method, "The method's name.")
       .def_readonly("options", &MethodSpec::options, "The options given, by name.")
       .def("text", &MethodSpec::text, "The canonical spelling: options sorted, defaults left out.")
+      .def("__str__", &MethodSpec::text)
       .def("__repr__", [](const MethodSpec& self) { return fmt::format("MethodSpec('{}')", self.text()); });
 
   module.def("methods", &methods, R"(All registered methods: ours in catalogue order, then users'.

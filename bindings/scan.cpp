@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include <fmt/format.h>
@@ -18,7 +19,6 @@
 
 #include "callbacks.h"
 #include "damage_fields.h"
-#include "method_options.h"
 #include "module.h"
 
 namespace py = pybind11;
@@ -27,6 +27,7 @@ namespace hemostat::bindings {
 namespace {
 
 using py::literals::operator""_a;
+using SpecArgument = std::variant<std::string, MethodSpec>;
 using Severities = std::optional<std::map<std::string, std::vector<double>>>;
 
 py::object finite(double value) {
@@ -57,10 +58,17 @@ py::dict to_dict(const SweepCurve& curve, bool windows) {
                   "seconds"_a = curve.seconds);
 }
 
-std::vector<MethodSpec> specs_from(const std::vector<std::string>& methods) {
+MethodSpec spec_from(const SpecArgument& method) {
+  if (const auto* text = std::get_if<std::string>(&method)) {
+    return MethodSpec::parse(*text);
+  }
+  return std::get<MethodSpec>(method);
+}
+
+std::vector<MethodSpec> specs_from(const std::vector<SpecArgument>& methods) {
   std::vector<MethodSpec> result;
-  for (const std::string& method : methods) {
-    result.push_back(MethodSpec::parse(method));
+  for (const SpecArgument& method : methods) {
+    result.push_back(spec_from(method));
   }
   return result;
 }
@@ -196,12 +204,11 @@ Returns:
 
   module.def(
       "sweep",
-      [](const Model& model, const std::string& method, const at::Tensor& tokens, const Statistics* statistics,
+      [](const Model& model, const SpecArgument& method, const at::Tensor& tokens, const Statistics* statistics,
          std::optional<std::vector<double>> severities, const std::optional<at::Tensor>& unigram,
          std::optional<int64_t> byte_count, int64_t batch, double memory_budget, int64_t bootstrap_samples,
-         int64_t seed, const py::dict& options, const std::optional<py::function>& on_trial,
-         const ProgressFunction& progress) {
-        const MethodSpec spec = spec_from(method, options);
+         int64_t seed, const std::optional<py::function>& on_trial, const ProgressFunction& progress) {
+        const MethodSpec spec = spec_from(method);
         SweepOptions sweep_options;
         sweep_options.severities = std::move(severities);
         sweep_options.compare.unigram = unigram;
@@ -219,14 +226,14 @@ Returns:
       "severities"_a = std::optional<std::vector<double>>(), "unigram"_a = std::optional<at::Tensor>(),
       "byte_count"_a = std::optional<int64_t>(), "batch"_a = CompareOptions().batch,
       "memory_budget"_a = CompareOptions().memory_budget, "bootstrap_samples"_a = CompareOptions().bootstrap_samples,
-      "seed"_a = 0, "options"_a = py::dict(), "on_trial"_a = std::optional<py::function>(),
-      "progress"_a = ProgressFunction(), "What hemostat.sweep calls.");
+      "seed"_a = 0, "on_trial"_a = std::optional<py::function>(), "progress"_a = ProgressFunction(),
+      "What hemostat.sweep calls.");
 }
 
 void register_scan_function(py::module_& module) {
   module.def(
       "plan",
-      [](const Model& model, const std::vector<std::string>& methods, const Severities& severities,
+      [](const Model& model, const std::vector<SpecArgument>& methods, const Severities& severities,
          std::optional<int64_t> points) {
         const std::vector<MethodSpec> specs = specs_from(methods);
         ScanOptions options;
@@ -256,7 +263,7 @@ Raises:
   module.def(
       "scan",
       [](const Model& model, const at::Tensor& evaluation, const at::Tensor& calibration,
-         const std::vector<std::string>& methods, const Severities& severities, std::optional<int64_t> points,
+         const std::vector<SpecArgument>& methods, const Severities& severities, std::optional<int64_t> points,
          const std::optional<at::Tensor>& unigram, std::optional<int64_t> byte_count, double memory_budget,
          int64_t seed, int64_t bootstrap_samples, int64_t batch, const std::vector<Trial>& known,
          const std::optional<py::function>& on_trial, const ProgressFunction& progress) {

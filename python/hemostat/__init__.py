@@ -1,5 +1,99 @@
-"""How much a language model bleeds when it is modified, where first, and how to stop it."""
+"""How much a language model bleeds when it is modified, where first, and how to stop it.
+
+Load a model, change it with a method, and compare:
+
+    >>> model = hemostat.Model.load("path/to/checkpoint")                           # doctest: +SKIP
+    >>> tokens = hemostat.data.tokens(model, "evaluation.txt")                      # doctest: +SKIP
+    >>> damaged = hemostat.prepare(model, "rtn", group_size=64).at(3)               # doctest: +SKIP
+    >>> hemostat.compare(model, damaged, tokens).perplexity                         # doctest: +SKIP
+
+``hemostat.methods()`` lists the methods; ``hemostat.scan`` measures many of them and writes a report.
+"""
 
 import torch  # noqa: F401  its libraries have to be loaded before ours
 
-from hemostat import _C  # noqa: F401
+from hemostat import (
+    ablate,
+    context,
+    data,
+    decode,
+    extend,
+    huggingface,
+    lowrank,
+    metrics,
+    noise,
+    normalize,
+    prune,
+    quantize,
+)
+from hemostat._C import (
+    Axis,
+    BaselineEvaluation,
+    Damage,
+    InputStatistics,
+    KlSummary,
+    KvCache,
+    Method,
+    MethodSpec,
+    Model,
+    NoiseFloor,
+    NumericalError,
+    Observer,
+    OptionSpec,
+    Prepared,
+    Statistics,
+    SweepCurve,
+    Threshold,
+    Trial,
+    Zone,
+    find_threshold,
+    methods,
+    prepare,
+)
+from hemostat._damage import compare, sweep
+from hemostat._methods import collect, method
+from hemostat._scan import scan
+from hemostat.report import Report
+
+__all__ = [
+    "Axis",
+    "BaselineEvaluation",
+    "Damage",
+    "InputStatistics",
+    "KlSummary",
+    "KvCache",
+    "Method",
+    "MethodSpec",
+    "Model",
+    "NoiseFloor",
+    "NumericalError",
+    "Observer",
+    "OptionSpec",
+    "Prepared",
+    "Report",
+    "Statistics",
+    "SweepCurve",
+    "Threshold",
+    "Trial",
+    "Zone",
+    "ablate",
+    "collect",
+    "compare",
+    "context",
+    "data",
+    "decode",
+    "extend",
+    "find_threshold",
+    "huggingface",
+    "lowrank",
+    "method",
+    "methods",
+    "metrics",
+    "noise",
+    "normalize",
+    "prepare",
+    "prune",
+    "quantize",
+    "scan",
+    "sweep",
+]

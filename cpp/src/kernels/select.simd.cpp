@@ -85,14 +85,20 @@ void narrow(const int32_t* keys, int64_t count, int64_t removed, int64_t pivot, 
 // The same, but moves the end on to the nearest key: where many keys are equal, few steps remain.
 void narrow_to_key(const int32_t* keys, int64_t count, int64_t removed, int64_t pivot, Bracket& bracket) {
   const int32_t key = static_cast<int32_t>(pivot);
-  int32_t below = 0, largest_below = INT32_MIN, least_above = INT32_MAX;
-  for (int64_t i = 0; i < count; ++i) {
-    const bool less = keys[i] < key;
-    const int32_t lesser = less ? keys[i] : INT32_MIN;
-    const int32_t other = less ? INT32_MAX : keys[i];
-    below += less;
-    largest_below = lesser > largest_below ? lesser : largest_below;
-    least_above = other < least_above ? other : least_above;
+  const int64_t below = count_below(keys, count, key);
+  int32_t largest_below = INT32_MIN, least_above = INT32_MAX;
+  if (below > removed) {
+#pragma omp simd reduction(max : largest_below)
+    for (int64_t i = 0; i < count; ++i) {
+      const int32_t lesser = keys[i] < key ? keys[i] : INT32_MIN;
+      largest_below = largest_below > lesser ? largest_below : lesser;
+    }
+  } else {
+#pragma omp simd reduction(min : least_above)
+    for (int64_t i = 0; i < count; ++i) {
+      const int32_t other = keys[i] < key ? INT32_MAX : keys[i];
+      least_above = least_above < other ? least_above : other;
+    }
   }
   if (below > removed) {
     bracket.high = int64_t{largest_below} + 1;
@@ -132,14 +138,17 @@ void search(const int32_t* keys, int64_t count, int64_t removed, int64_t enough,
 }
 
 constexpr int64_t kSample = 256;
-constexpr int64_t kFew = 64;
+constexpr int64_t kFew = 48;
 
 // Moves the ends of the bracket to where a sample puts them.
 void narrow_by_sample(const int32_t* keys, int64_t count, int64_t removed, Bracket& bracket) {
   int32_t sample[kSample];
   const int64_t stride = count / kSample;
-  // The offset within a stride varies, so that a periodic row is not read at one phase.
-  for (int64_t i = 0; i < kSample; ++i) sample[i] = keys[i * stride + i * 7 % stride];
+  for (int64_t i = 0; i < kSample; ++i) {
+    // The offset within a stride varies, so that a periodic row is not read at one phase.
+    const uint64_t jitter = static_cast<uint32_t>(i) * 2654435761u;
+    sample[i] = keys[i * stride + static_cast<int64_t>(jitter * static_cast<uint64_t>(stride) >> 32)];
+  }
   const float share = static_cast<float>(removed) / static_cast<float>(count);
   const float margin = 1.5f * __builtin_sqrtf(share * (1 - share) * kSample) + 1;
   const int64_t ranks[2] = {static_cast<int64_t>(share * kSample - margin),
@@ -154,6 +163,17 @@ void narrow_by_sample(const int32_t* keys, int64_t count, int64_t removed, Brack
   }
 }
 
+// Calls visit(i) for each of the `count` flags (a multiple of 8, each 0 or 1) that is set, in order.
+template <class Visit>
+inline void for_each_set(const uint8_t* flags, int64_t count, Visit visit) {
+  for (int64_t word = 0; word < count; word += 8) {
+    uint64_t bits;
+    __builtin_memcpy(&bits, flags + word, 8);
+    // Little endian: the first flag is the lowest byte.
+    for (; bits != 0; bits &= bits - 1) visit(word + __builtin_ctzll(bits) / 8);
+  }
+}
+
 // Copies the keys in [low, high), at most kFew of them, and returns how many.
 int64_t collect(const int32_t* keys, int64_t count, int64_t low, int64_t high, int32_t* to) {
   constexpr int64_t kBlock = 64;
@@ -164,9 +184,9 @@ int64_t collect(const int32_t* keys, int64_t count, int64_t low, int64_t high, i
     uint32_t any = 0;
     for (int64_t j = 0; j < kBlock; ++j) any |= static_cast<uint32_t>(keys[i + j]) - base < width;
     if (any == 0) continue;
-    for (int64_t j = 0; j < kBlock; ++j) {
-      if (static_cast<uint32_t>(keys[i + j]) - base < width) to[found++] = keys[i + j];
-    }
+    alignas(64) uint8_t inside[kBlock];
+    for (int64_t j = 0; j < kBlock; ++j) inside[j] = static_cast<uint32_t>(keys[i + j]) - base < width;
+    for_each_set(inside, kBlock, [&](int64_t j) __attribute__((always_inline)) { to[found++] = keys[i + j]; });
   }
   for (; i < count; ++i) {
     if (static_cast<uint32_t>(keys[i]) - base < width) to[found++] = keys[i];
@@ -178,22 +198,15 @@ int64_t collect(const int32_t* keys, int64_t count, int64_t low, int64_t high, i
 Threshold threshold_in(const int32_t* keys, int64_t count, int64_t removed, int32_t lowest, int32_t highest) {
   Bracket bracket{lowest, int64_t{highest} + 1, 0, count};
   if (count >= 4 * kSample) narrow_by_sample(keys, count, removed, bracket);
-  search(keys, count, removed, count >= 8 * kFew ? kFew : 1, 0, bracket);
+  search(keys, count, removed, count >= 16 * kFew ? kFew : 1, 0, bracket);
   if (bracket.below != removed && bracket.high - bracket.low > 1) {
     if (bracket.population() <= kFew) {
       int32_t few[kFew];
       const int64_t found = collect(keys, count, bracket.low, bracket.high, few);
-      // Insertion sort: there are at most kFew of them.
-      for (int64_t i = 1; i < found; ++i) {
-        const int32_t key = few[i];
-        int64_t j = i;
-        for (; j > 0 && few[j - 1] > key; --j) few[j] = few[j - 1];
-        few[j] = key;
-      }
       const int64_t rank = removed - bracket.below;
-      int64_t ties = 0;
-      while (ties < rank && few[rank - 1 - ties] == few[rank]) ++ties;
-      return {few[rank], ties};
+      Bracket among{bracket.low, bracket.high, 0, found};
+      search(few, found, rank, 1, 0, among);
+      return {static_cast<int32_t>(among.low), rank - among.below};
     }
   }
   return {static_cast<int32_t>(bracket.low), removed - bracket.below};
@@ -377,16 +390,10 @@ Bracketed split(const int32_t* keys, int64_t count, int32_t low, int32_t high, b
     result.below += below;
     result.at_low += at_low;
     result.at_high += at_high;
-    for (int64_t word = 0; word < kBlock / 8; ++word) {
-      uint64_t bits;
-      __builtin_memcpy(&bits, inside + 8 * word, 8);
-      for (; bits != 0; bits &= bits - 1) {
-        // One bit is set in the byte of each entry inside (little endian: the first entry is the lowest byte).
-        const int64_t j = 8 * word + __builtin_ctzll(bits) / 8;
-        between[found] = block[j];
-        positions[found++] = static_cast<int32_t>(i + j);
-      }
-    }
+    for_each_set(inside, kBlock, [&](int64_t j) __attribute__((always_inline)) {
+      between[found] = block[j];
+      positions[found++] = static_cast<int32_t>(i + j);
+    });
   }
   result.between = found;
   return result;

@@ -34,10 +34,9 @@ void register_noise(py::module_& m) {
   room.def(
       "gaussian",
       [](const at::Tensor& weight, double sigma, int64_t seed, std::optional<at::Tensor> out, bool check_finite) {
-        return noise::gaussian(weight, {.sigma = sigma,
-                                        .seed = seed_of("gaussian", seed),
-                                        .out = std::move(out),
-                                        .check_finite = check_finite});
+        return noise::gaussian(
+            weight,
+            {.sigma = sigma, .seed = seed_of("gaussian", seed), .out = std::move(out), .check_finite = check_finite});
       },
       py::arg("weight"), py::kw_only(), py::arg("sigma"), py::arg("seed") = 0, py::arg("out") = py::none(),
       py::arg("check_finite") = true, release_gil(),
@@ -98,8 +97,7 @@ Example:
       "apply",
       [](const at::Tensor& weight, const at::Tensor& direction, double sigma, std::optional<at::Tensor> out,
          bool check_finite) {
-        return noise::apply(weight, direction,
-                            {.sigma = sigma, .out = std::move(out), .check_finite = check_finite});
+        return noise::apply(weight, direction, {.sigma = sigma, .out = std::move(out), .check_finite = check_finite});
       },
       py::arg("weight"), py::arg("direction"), py::kw_only(), py::arg("sigma"), py::arg("out") = py::none(),
       py::arg("check_finite") = true, release_gil(),

@@ -81,11 +81,9 @@ Example:
       "wanda",
       [](const at::Tensor& weight, const at::Tensor& activation_norm, std::optional<double> sparsity,
          std::optional<std::string> pattern, std::optional<at::Tensor> out, bool check_finite) {
-        return prune::wanda(weight, activation_norm,
-                            {.sparsity = sparsity,
-                             .pattern = std::move(pattern),
-                             .out = std::move(out),
-                             .check_finite = check_finite});
+        return prune::wanda(
+            weight, activation_norm,
+            {.sparsity = sparsity, .pattern = std::move(pattern), .out = std::move(out), .check_finite = check_finite});
       },
       py::arg("weight"), py::arg("activation_norm"), py::kw_only(), py::arg("sparsity") = py::none(),
       py::arg("pattern") = py::none(), py::arg("out") = py::none(), py::arg("check_finite") = true, release_gil(),

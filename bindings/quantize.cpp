@@ -46,8 +46,8 @@ int64_t group_size_of(const char* operation, const GroupSize& group_size) {
 }
 
 std::string repr(const quantize::GroupPacked& packed) {
-  const auto group_size = packed.group_size() == quantize::kPerTensor ? std::string("\"tensor\"")
-                                                                      : std::to_string(packed.group_size());
+  const auto group_size =
+      packed.group_size() == quantize::kPerTensor ? std::string("\"tensor\"") : std::to_string(packed.group_size());
   return fmt::format("GroupPacked(shape=[{}], bits={}, group_size={}, symmetric={}, bits_per_weight={:.4g})",
                      fmt::join(packed.sizes(), ", "), packed.bits(), group_size, packed.symmetric() ? "True" : "False",
                      packed.bits_per_weight());

@@ -51,8 +51,8 @@ void check_floating(std::string_view operation, std::string_view name, const at:
   }
   const auto dtype = tensor.scalar_type();
   if (dtype != at::kFloat && dtype != at::kBFloat16 && dtype != at::kHalf) {
-    throw TypeError(fmt::format("{}: {} is {}, but must be float32, bfloat16 or float16", operation, name,
-                                dtype_name(dtype)));
+    throw TypeError(
+        fmt::format("{}: {} is {}, but must be float32, bfloat16 or float16", operation, name, dtype_name(dtype)));
   }
 }
 
@@ -79,8 +79,7 @@ void check_out(std::string_view operation, const at::Tensor& out, at::IntArrayRe
                                 out.defined() ? dtype_name(out.scalar_type()) : "no tensor", dtype_name(dtype)));
   }
   if (out.sizes() != sizes) {
-    throw ValueError(
-        fmt::format("{}: out has shape {}, but must be {}", operation, shape(out.sizes()), shape(sizes)));
+    throw ValueError(fmt::format("{}: out has shape {}, but must be {}", operation, shape(out.sizes()), shape(sizes)));
   }
   if (out.device() != device) {
     throw ValueError(fmt::format("{}: out is on {}, but must be on {}", operation, out.device().str(), device.str()));
@@ -100,8 +99,8 @@ bool is_in_place(std::string_view operation, const at::Tensor& out, std::string_
   }
   // Views of one storage may still be apart; what cannot be told (strided views) is refused.
   if (at::get_overlap_status(out, input) != at::MemOverlapStatus::No) {
-    throw ValueError(fmt::format("{}: out overlaps {} in part; it must be {} itself or memory of its own", operation,
-                                 name, name));
+    throw ValueError(
+        fmt::format("{}: out overlaps {} in part; it must be {} itself or memory of its own", operation, name, name));
   }
   return false;
 }

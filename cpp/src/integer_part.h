@@ -7,12 +7,13 @@
 
 namespace hemostat {
 
-// floor(value), value ≥ 0, where a value within double rounding of an integer is that integer: .29 · 100 is 29,
-// although the product of the doubles is 28.999…96.
-inline int64_t integer_part(double value) {
-  const double nearest = std::nearbyint(value);
-  const double rounding = 4 * std::numeric_limits<double>::epsilon() * value;
-  return static_cast<int64_t>(std::abs(value - nearest) <= rounding ? nearest : std::floor(value));
+// floor(fraction · whole), fraction 0 … 1, where a product within double rounding of an integer is that integer:
+// .29 · 100 is 29, although the product of the doubles is 28.999…96, and (1 − .93) · 100 is 7.
+inline int64_t integer_part(double fraction, double whole) {
+  const double product = fraction * whole;
+  const double nearest = std::nearbyint(product);
+  const double rounding = 4 * std::numeric_limits<double>::epsilon() * whole;
+  return static_cast<int64_t>(std::abs(product - nearest) <= rounding ? nearest : std::floor(product));
 }
 
 }  // namespace hemostat

@@ -14,7 +14,7 @@ namespace hemostat::noise {
 at::Tensor direction(at::IntArrayRef sizes, uint64_t seed, c10::Device device = c10::kCPU);
 
 struct ApplyOptions {
-  double sigma = 0;  // ≥ 0, in standard deviations of the weight
+  double sigma = 0;                              // ≥ 0, in standard deviations of the weight
   std::optional<at::Tensor> out = std::nullopt;  // weight's dtype and shape, contiguous; may be `weight` itself
   bool check_finite = true;
 };

@@ -38,7 +38,7 @@ Pattern parse_pattern(std::string_view text);
 struct MaskOptions {
   std::optional<double> sparsity = std::nullopt;
   std::optional<std::string> pattern = std::nullopt;
-  Scope scope = Scope::row;  // what `sparsity` counts over; a pattern always counts within a row
+  Scope scope = Scope::row;                      // what `sparsity` counts over; a pattern always counts within a row
   std::optional<at::Tensor> out = std::nullopt;  // bool, contiguous, the score's shape and device
   bool check_finite = true;
 };

@@ -90,8 +90,8 @@ class GroupPacked : public PackedWeight {
 };
 
 struct RtnOptions {
-  double bits = 4;                // 2 … 8
-  int64_t group_size = kPerRow;   // kPerRow, kPerTensor, or a divisor of in_features
+  double bits = 4;               // 2 … 8
+  int64_t group_size = kPerRow;  // kPerRow, kPerTensor, or a divisor of in_features
   bool symmetric = false;
   // Shrinks each group's range by the factor of 1, .99, … .21 that has the least squared error (the grid of GPTQ's
   // quantizer, with the plain mean squared error for its |error|^2.4).
@@ -104,7 +104,10 @@ struct RtnOptions {
 // straight through (Bengio et al. 2013, arXiv 1308.3432).
 at::Tensor rtn(const at::Tensor& weight, const RtnOptions& options = {});
 
-// The same as codes; `out` is not used. rtn_packed(w, o)->dequantize() equals rtn(w, o).
+// rtn under the name that training scripts know.
+at::Tensor fake_quantize(const at::Tensor& weight, const RtnOptions& options = {});
+
+// rtn as codes; `out` is not used. rtn_packed(w, o)->dequantize() equals rtn(w, o).
 std::shared_ptr<GroupPacked> rtn_packed(const at::Tensor& weight, const RtnOptions& options = {});
 
 struct ActivationOptions {

@@ -20,40 +20,29 @@ namespace hemostat::lowrank {
 
 namespace {
 
-constexpr std::string_view kOperation = "hemostat.lowrank.svd";
-
-}  // namespace
-
-at::Tensor Factors::weight() const {
-  return at::matmul(a.to(at::kFloat), b.to(at::kFloat)).to(a.scalar_type());
-}
-
-int64_t rank_for(double removed, int64_t out_features, int64_t in_features) {
+int64_t checked_rank(std::string_view operation, double removed, int64_t out_features, int64_t in_features) {
   if (!(removed >= 0.0 && removed <= 1.0)) {  // also NaN
-    throw ValueError(fmt::format("{}: removed is {}, but must be from 0 to 1", kOperation, removed));
+    throw ValueError(fmt::format("{}: removed is {}, but must be from 0 to 1", operation, removed));
+  }
+  if (out_features < 0 || in_features < 0) {
+    throw ValueError(
+        fmt::format("{}: the weight is {} by {}, but sizes must be 0 or more", operation, out_features, in_features));
   }
   const auto rows = static_cast<double>(out_features);
   const auto columns = static_cast<double>(in_features);
   if (removed == 1.0 || out_features == 0 || in_features == 0) {
     return 0;
   }
-  return std::max<int64_t>(1, integer_part((1.0 - removed) * rows * columns / (rows + columns)));
+  return std::max<int64_t>(1, integer_part(1.0 - removed, rows * columns / (rows + columns)));
 }
 
-Factors Decomposition::at(double removed) const {
-  const int64_t rank = rank_for(removed, us.size(0), vh.size(1));
-  // Copies, even where every column is kept: a factor must not share memory with what other severities come from.
-  return {.a = us.narrow(1, 0, rank).to(dtype, /*non_blocking=*/false, /*copy=*/true, at::MemoryFormat::Contiguous),
-          .b = vh.narrow(0, 0, rank).to(dtype, /*non_blocking=*/false, /*copy=*/true, at::MemoryFormat::Contiguous)};
-}
-
-Decomposition decompose(const at::Tensor& weight, bool check_finite) {
-  arguments::check_matrix(kOperation, "weight", weight);
+Decomposition checked_decomposition(std::string_view operation, const at::Tensor& weight, bool check_finite) {
+  arguments::check_matrix(operation, "weight", weight);
   const at::Tensor matrix = weight.detach().to(at::kFloat);
   if (check_finite) {
-    arguments::check_finite(kOperation, "weight", matrix);
+    arguments::check_finite(operation, "weight", matrix);
   }
-  const int64_t rank = rank_for(0.0, weight.size(0), weight.size(1));
+  const int64_t rank = checked_rank(operation, 0.0, weight.size(0), weight.size(1));
   if (rank == 0) {
     return {.us = at::zeros({weight.size(0), 0}, matrix.options()),
             .vh = at::zeros({0, weight.size(1)}, matrix.options()),
@@ -65,14 +54,39 @@ Decomposition decompose(const at::Tensor& weight, bool check_finite) {
             .vh = vh.narrow(0, 0, rank).clone(at::MemoryFormat::Contiguous),
             .dtype = weight.scalar_type()};
   } catch (const c10::LinAlgError& error) {
-    throw NumericalError(fmt::format("{}: {}", kOperation, error.what_without_backtrace()));
+    throw NumericalError(fmt::format("{}: {}", operation, error.what_without_backtrace()));
   }
 }
 
+Factors leading(const Decomposition& decomposition, int64_t rank) {
+  // Copies, even where every column is kept: a factor must not share memory with what other severities come from.
+  const auto factor = [&](const at::Tensor& part) {
+    return part.to(decomposition.dtype, /*non_blocking=*/false, /*copy=*/true, at::MemoryFormat::Contiguous);
+  };
+  return {.a = factor(decomposition.us.narrow(1, 0, rank)), .b = factor(decomposition.vh.narrow(0, 0, rank))};
+}
+
+}  // namespace
+
+at::Tensor Factors::weight() const { return at::matmul(a.to(at::kFloat), b.to(at::kFloat)).to(a.scalar_type()); }
+
+int64_t rank_for(double removed, int64_t out_features, int64_t in_features) {
+  return checked_rank("hemostat.lowrank.rank_for", removed, out_features, in_features);
+}
+
+Factors Decomposition::at(double removed) const {
+  return leading(*this, checked_rank("hemostat.lowrank.Decomposition.at", removed, us.size(0), vh.size(1)));
+}
+
+Decomposition decompose(const at::Tensor& weight, bool check_finite) {
+  return checked_decomposition("hemostat.lowrank.decompose", weight, check_finite);
+}
+
 Factors svd(const at::Tensor& weight, const SvdOptions& options) {
+  constexpr std::string_view kOperation = "hemostat.lowrank.svd";
   arguments::check_matrix(kOperation, "weight", weight);
-  rank_for(options.removed, weight.size(0), weight.size(1));  // a bad severity is seen before the work
-  return decompose(weight, options.check_finite).at(options.removed);
+  const int64_t rank = checked_rank(kOperation, options.removed, weight.size(0), weight.size(1));
+  return leading(checked_decomposition(kOperation, weight, options.check_finite), rank);
 }
 
 }  // namespace hemostat::lowrank

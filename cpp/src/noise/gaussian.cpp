@@ -5,6 +5,7 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/addcmul.h>
+#include <ATen/ops/aminmax.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/std.h>
 #include <fmt/format.h>
@@ -44,7 +45,10 @@ at::Tensor add(std::string_view operation, const at::Tensor& weight, const at::T
     if (check_finite) {
       arguments::check_finite(operation, "weight", values);
     }
-    const at::Tensor deviation = at::std(values, at::OptionalIntArrayRef(), /*correction=*/0).mul_(sigma);
+    at::Tensor deviation = at::std(values, at::OptionalIntArrayRef(), /*correction=*/0).mul_(sigma);
+    // A constant has none, which a rounded mean would hide.
+    const auto [lowest, highest] = at::aminmax(values);
+    deviation.masked_fill_(lowest.eq(highest), 0);
     noisy = at::addcmul(weight.to(at::kFloat), direction, deviation).to(weight.scalar_type()).contiguous();
   }
   if (!out) {
@@ -59,8 +63,8 @@ at::Tensor add(std::string_view operation, const at::Tensor& weight, const at::T
 at::Tensor direction(at::IntArrayRef sizes, uint64_t seed, c10::Device device) {
   for (const int64_t size : sizes) {
     if (size < 0) {
-      throw ValueError(fmt::format("hemostat.noise.direction: sizes are {}, but must be 0 or more",
-                                   arguments::shape(sizes)));
+      throw ValueError(
+          fmt::format("hemostat.noise.direction: sizes are {}, but must be 0 or more", arguments::shape(sizes)));
     }
   }
   at::Tensor numbers = at::empty(sizes, at::TensorOptions().dtype(at::kFloat));

@@ -28,7 +28,7 @@ int64_t checked_removed_count(std::string_view operation, double sparsity, int64
   if (!(sparsity >= 0.0 && sparsity <= 1.0)) {  // also NaN
     throw ValueError(fmt::format("{}: sparsity is {}, but must be from 0 to 1", operation, sparsity));
   }
-  return integer_part(sparsity * static_cast<double>(entries));
+  return integer_part(sparsity, static_cast<double>(entries));
 }
 
 Pattern checked_pattern(std::string_view operation, std::string_view text) {
@@ -68,8 +68,8 @@ at::Tensor select(std::string_view operation, const Ranked& ranked, const std::o
                   bool check_finite) {
   const auto& score = ranked.score;
   if (sparsity.has_value() == pattern.has_value()) {
-    throw ValueError(fmt::format("{}: give sparsity or pattern, {}", operation,
-                                 sparsity ? "not both" : "neither was given"));
+    throw ValueError(
+        fmt::format("{}: give sparsity or pattern, {}", operation, sparsity ? "not both" : "neither was given"));
   }
   int64_t removed = 0;
   Pattern groups{};
@@ -129,8 +129,8 @@ at::Tensor mask_at(const at::Tensor& kept_until, double sparsity, Scope scope, c
   constexpr std::string_view kOperation = "hemostat.prune.mask_at";
   const auto dtype = kept_until.scalar_type();
   if (dtype != at::kFloat && dtype != at::kDouble) {
-    throw TypeError(fmt::format("{}: kept_until must be float32 or float64, as hemostat.prune.kept_until returns it",
-                                kOperation));
+    throw TypeError(
+        fmt::format("{}: kept_until must be float32 or float64, as hemostat.prune.kept_until returns it", kOperation));
   }
   if (kept_until.dim() != 2) {
     throw ValueError(fmt::format("{}: kept_until has shape {}, but must be [out_features, in_features]", kOperation,

@@ -13,7 +13,7 @@ namespace hemostat::prune {
 
 // A score that need not be stored: |score| · column_scale.
 struct Ranked {
-  at::Tensor score;                        // a checked matrix
+  at::Tensor score;                                       // a checked matrix
   std::optional<at::Tensor> column_scale = std::nullopt;  // float32 [in_features]
   bool absolute = false;
   std::string_view name;  // the argument that messages name

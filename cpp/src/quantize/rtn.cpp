@@ -65,23 +65,19 @@ Codes encode(std::string_view operation, const at::Tensor& weight, int64_t level
                                .clamp_(0, static_cast<double>(levels - 1))
                                .to(at::kByte);
   const int64_t rows = group_size == 0 ? 1 : weight.size(0);
-  return {.codes = codes.view(weight.sizes()),
-          .scale = range.scale.view({rows, -1}),
-          .zero = range.zero.view({rows, -1})};
+  return {
+      .codes = codes.view(weight.sizes()), .scale = range.scale.view({rows, -1}), .zero = range.zero.view({rows, -1})};
 }
 
-}  // namespace
-
-at::Tensor rtn(const at::Tensor& weight, const RtnOptions& options) {
-  constexpr std::string_view kOperation = "hemostat.quantize.rtn";
-  arguments::check_matrix(kOperation, "weight", weight);
-  const int64_t levels = checked_levels(kOperation, options.bits);
-  const int64_t group_size = checked_group_size(kOperation, options.group_size, weight.size(1));
+at::Tensor round_to_nearest(std::string_view operation, const at::Tensor& weight, const RtnOptions& options) {
+  arguments::check_matrix(operation, "weight", weight);
+  const int64_t levels = checked_levels(operation, options.bits);
+  const int64_t group_size = checked_group_size(operation, options.group_size, weight.size(1));
   bool in_place = false;
   if (options.out) {
-    arguments::check_out(kOperation, *options.out, weight.sizes(), weight.scalar_type(), weight.device());
-    arguments::check_out_without_gradient(kOperation, "weight", weight);
-    in_place = arguments::is_in_place(kOperation, *options.out, "weight", weight);
+    arguments::check_out(operation, *options.out, weight.sizes(), weight.scalar_type(), weight.device());
+    arguments::check_out_without_gradient(operation, "weight", weight);
+    in_place = arguments::is_in_place(operation, *options.out, "weight", weight);
   }
 
   const at::Tensor values = weight.detach();
@@ -90,7 +86,7 @@ at::Tensor rtn(const at::Tensor& weight, const RtnOptions& options) {
     return out;
   }
   if (options.search_clip) {
-    const auto [codes, scale, zero] = encode(kOperation, values, levels, group_size, options);
+    const auto [codes, scale, zero] = encode(operation, values, levels, group_size, options);
     out.copy_(decode(codes, scale, zero));
   } else {
     // A weight with NaN must come back as it was: it is overwritten only once it was seen to have none.
@@ -98,13 +94,23 @@ at::Tensor rtn(const at::Tensor& weight, const RtnOptions& options) {
     at::Tensor rounded = aside ? at::empty(values.sizes(), values.options()) : out;
     const at::Tensor invalid = kernels::fake_quantize(values, levels, group_size, options.symmetric, rounded);
     if (options.check_finite) {
-      arguments::check_invalid(kOperation, "weight", invalid, "NaN or infinite");
+      arguments::check_invalid(operation, "weight", invalid, "NaN or infinite");
     }
     if (aside) {
       out.copy_(rounded);
     }
   }
   return arguments::wants_gradient(weight) ? straight_through(weight, out) : out;
+}
+
+}  // namespace
+
+at::Tensor rtn(const at::Tensor& weight, const RtnOptions& options) {
+  return round_to_nearest("hemostat.quantize.rtn", weight, options);
+}
+
+at::Tensor fake_quantize(const at::Tensor& weight, const RtnOptions& options) {
+  return round_to_nearest("hemostat.quantize.fake_quantize", weight, options);
 }
 
 std::shared_ptr<GroupPacked> rtn_packed(const at::Tensor& weight, const RtnOptions& options) {

@@ -1,0 +1,81 @@
+// Room quantize as a C++ program calls it: designated options, packed weights behind their abstract type, gradients.
+#include <memory>
+
+#include <gtest/gtest.h>
+
+#include <ATen/ATen.h>
+#include <ATen/CPUGeneratorImpl.h>
+
+#include <hemostat/error.h>
+#include <hemostat/quantize.h>
+
+namespace hemostat {
+namespace {
+
+at::Tensor random_weight(int64_t rows, int64_t columns, uint64_t seed = 0) {
+  return at::randn({rows, columns}, at::detail::createCPUGenerator(seed), at::kFloat);
+}
+
+TEST(Rtn, RoundsToTheLevelsOfTheRange) {
+  const at::Tensor weight = at::tensor({-1.0F, 0.2F, 0.9F, 2.0F}).view({1, 4});
+  EXPECT_TRUE(at::equal(quantize::rtn(weight, {.bits = 2}), at::tensor({-1.0F, 0.0F, 1.0F, 2.0F}).view({1, 4})));
+}
+
+TEST(Rtn, ErrsByHalfAStepAtMost) {
+  const at::Tensor weight = random_weight(16, 64);
+  for (const bool symmetric : {false, true}) {
+    const auto packed = quantize::rtn_packed(weight, {.bits = 4, .group_size = 16, .symmetric = symmetric});
+    const at::Tensor step = packed->scale().repeat_interleave(16, 1);
+    // A rounded zero point moves the ends of an asymmetric range by up to half a step more.
+    const double most = symmetric ? 0.5 : 1.0;
+    EXPECT_TRUE((packed->dequantize() - weight).abs().le(step * (most + 1e-5)).all().item<bool>());
+  }
+}
+
+TEST(Rtn, WritesWhereItIsTold) {
+  const at::Tensor weight = random_weight(8, 32);
+  const at::Tensor out = at::empty_like(weight);
+  const at::Tensor result = quantize::rtn(weight, {.bits = 3, .out = out});
+  EXPECT_TRUE(result.is_same(out));
+  EXPECT_TRUE(at::equal(out, quantize::rtn(weight, {.bits = 3})));
+}
+
+TEST(Rtn, PassesGradientsStraightThrough) {
+  const at::Tensor weight = random_weight(4, 8).requires_grad_(true);
+  const at::Tensor rounded = quantize::rtn(weight, {.bits = 3});
+  EXPECT_TRUE(at::equal(rounded.detach(), quantize::rtn(weight.detach(), {.bits = 3})));
+  rounded.sum().backward();
+  EXPECT_TRUE(at::equal(weight.grad(), at::ones_like(weight)));
+}
+
+TEST(RtnPacked, IsAPackedWeight) {
+  const at::Tensor weight = random_weight(8, 128).to(at::kBFloat16);
+  for (const bool search_clip : {false, true}) {
+    const quantize::RtnOptions options{.bits = 4, .group_size = 64, .search_clip = search_clip};
+    const std::shared_ptr<const quantize::PackedWeight> packed = quantize::rtn_packed(weight, options);
+    EXPECT_EQ(packed->sizes(), (std::vector<int64_t>{8, 128}));
+    EXPECT_DOUBLE_EQ(packed->bits_per_weight(), 4.5);
+    EXPECT_EQ(packed->dequantize().scalar_type(), at::kBFloat16);
+    EXPECT_TRUE(at::equal(packed->dequantize(), quantize::rtn(weight, options)));
+    EXPECT_TRUE(at::equal(packed->to(c10::kCPU)->dequantize(), packed->dequantize()));
+  }
+}
+
+TEST(Activation, ScalesEachToken) {
+  const at::Tensor input = at::tensor({3.0F, 1.4F, 0.0F, -6.0F}).view({1, 2, 2});
+  EXPECT_TRUE(
+      at::equal(quantize::activation(input, {.bits = 2}), at::tensor({3.0F, 1.0F, 0.0F, -6.0F}).view({1, 2, 2})));
+}
+
+TEST(Errors, AreSeenBeforeAnyWork) {
+  const at::Tensor weight = random_weight(4, 8);
+  EXPECT_THROW(quantize::rtn(weight, {.bits = 1}), ValueError);
+  EXPECT_THROW(quantize::rtn(weight, {.bits = 4, .group_size = 3}), ValueError);
+  EXPECT_THROW(quantize::rtn(weight.to(at::kDouble), {.bits = 4}), TypeError);
+  EXPECT_THROW(quantize::rtn(weight / 0, {.bits = 4}), ValueError);
+  EXPECT_THROW(quantize::rtn_packed(weight, {.bits = 4, .out = weight}), ValueError);
+  EXPECT_THROW(quantize::levels(9), ValueError);
+}
+
+}  // namespace
+}  // namespace hemostat

@@ -9,8 +9,8 @@
 namespace hemostat::ablate {
 
 struct DropLayersOptions {
-  int64_t count = 0;                          // blocks to drop, 0 … L − 1
-  std::optional<std::vector<int64_t>> order;  // indices of blocks, the first `count` of which fall
+  int64_t count = 0;                                         // blocks to drop, 0 … L − 1
+  std::optional<std::vector<int64_t>> order = std::nullopt;  // indices of blocks, the first `count` of which fall
 };
 
 // Leaves `count` blocks out. Without an order: from the second-last backwards (the last block stays), the order in

@@ -11,14 +11,14 @@ enum class Measure { teacher_forcing, generation };
 
 // The one severity axis of a method.
 struct Axis {
-  std::string name, unit;           // "sparsity", "fraction"
-  double neutral = 0;               // severity at which the model comes back unchanged
-  double minimum = 0, maximum = 1;  // what at() takes, beside neutral
-  double farthest = 1;              // the severity at distance 1
+  std::string name = {}, unit = {};  // "sparsity", "fraction"
+  double neutral = 0;                // severity at which the model comes back unchanged
+  double minimum = 0, maximum = 1;   // what at() takes, beside neutral
+  double farthest = 1;               // the severity at distance 1
   AxisKind kind = AxisKind::continuous;
-  double step = 0;                    // of a continuous axis: severities are rounded to neutral + k · step (1/L); 0: none
-  std::vector<double> default_grid = {};   // from mild to severe, without neutral; of a listed axis: what at() takes
-  bool continuous_at_neutral = true;  // false: damage jumps there, and fits leave the neutral point out
+  double step = 0;  // of a continuous axis: severities are rounded to neutral + k · step (1/L); 0: none
+  std::vector<double> default_grid = {};  // from mild to severe, without neutral; of a listed axis: what at() takes
+  bool continuous_at_neutral = true;      // false: damage jumps there, and fits leave the neutral point out
   Measure measured_by = Measure::teacher_forcing;
 
   // −1: damage grows as the severity falls (bits); +1: as it rises.
@@ -28,8 +28,8 @@ struct Axis {
   double distance(double severity) const;
   double severity_at(double distance) const;
 
-  // The severity itself, rounded to the axis's step; ValueError naming `method` where it is out of range, or between two
-  // integers or two listed values.
+  // The severity itself, rounded to the axis's step; ValueError naming `method` where it is out of range, or between
+  // two integers or two listed values.
   double checked(double severity, const std::string& method) const;
 };
 

@@ -68,9 +68,9 @@ struct Damage {
   int64_t windows = 0, tokens = 0;   // targets
   double nll_baseline = 0, nll = 0;  // nats per token
   double perplexity_baseline = 0, perplexity = 0;
-  double delta_nll = 0;                 // nll − nll_baseline, nats per token
-  Interval delta_nll_interval;          // 95 %, paired bootstrap over windows; one window: no width
-  std::optional<double> bits_per_byte;  // where the byte count was given
+  double delta_nll = 0;                                // nll − nll_baseline, nats per token
+  Interval delta_nll_interval;                         // 95 %, paired bootstrap over windows; one window: no width
+  std::optional<double> bits_per_byte = std::nullopt;  // where the byte count was given
   KlSummary kl;
   double top1_agreement = 0, top5_overlap = 0;                // fractions
   double flips_right_to_wrong = 0, flips_wrong_to_right = 0;  // fractions of all tokens
@@ -79,24 +79,24 @@ struct Damage {
   double entropy_baseline = 0, entropy_shift = 0;  // mean entropy, and damaged − baseline
   // Hemorrhage index: delta_nll / (nll of the unigram model − nll_baseline), clipped below at 0. 0 is unchanged, 1 is
   // no better than the unigram. None where the baseline is itself no better than the unigram.
-  std::optional<double> index;
+  std::optional<double> index = std::nullopt;
   std::string index_source;         // where the unigram counts came from: "given", "evaluated tokens"
   bool within_noise_floor = false;  // set by sweep
   std::vector<double> window_nll_baseline, window_nll;  // mean of each window, for intervals
 };
 
 struct CompareOptions {
-  std::optional<at::Tensor> unigram;     // int64 [V] token counts; none: counted from all evaluated tokens
-  std::string unigram_source = "given";  // what Damage::index_source says of `unigram`
-  std::optional<int64_t> byte_count;     // UTF-8 bytes of all targets
-  int64_t batch = 4;                     // windows at a time
+  std::optional<at::Tensor> unigram = std::nullopt;  // int64 [V] token counts; none: counted from all evaluated tokens
+  std::string unigram_source = "given";              // what Damage::index_source says of `unigram`
+  std::optional<int64_t> byte_count = std::nullopt;  // UTF-8 bytes of all targets
+  int64_t batch = 4;                                 // windows at a time
   // Bytes for what is kept of the baseline: its logits where they fit, else its final hidden states, from which the
   // head recomputes; what of these does not fit is mapped from temporary files.
   double memory_budget = 1024.0 * 1024 * 1024;
   bool keep_logits = true;  // false: hidden states at once, cheaper where only one model is compared
   int64_t bootstrap_samples = 2000;
   int64_t seed = 0;
-  std::function<void(int64_t done, int64_t total)> progress;  // windows; may throw Interrupted
+  std::function<void(int64_t done, int64_t total)> progress = nullptr;  // windows; may throw Interrupted
 };
 
 // The baseline evaluated once, to be compared with many. Logits are made and compared some 64 MB at a time.

@@ -48,10 +48,11 @@ struct SweepCurve {
 };
 
 struct SweepOptions {
-  std::optional<std::vector<double>> severities;  // any order, repeats once; none: the axis's default grid
-  CompareOptions compare;                         // where the baseline is not evaluated yet
-  std::function<void(const Trial&)> on_trial;     // after each; may throw Interrupted
-  std::optional<NoiseFloor> noise_floor;          // known already; none: measured
+  // In any order, repeats once. None: the axis's default grid.
+  std::optional<std::vector<double>> severities = std::nullopt;
+  CompareOptions compare = {};                           // where the baseline is not evaluated yet
+  std::function<void(const Trial&)> on_trial = nullptr;  // after each; may throw Interrupted
+  std::optional<NoiseFloor> noise_floor = std::nullopt;  // known already; none: measured
 };
 
 // Prepares once, then at(severity) and compare for each. Nothing else takes time but the noise floor's one comparison.
@@ -66,15 +67,15 @@ SweepCurve sweep(const Model& model, const MethodSpec& method, const at::Tensor&
 Threshold find_threshold(const SweepCurve& curve);
 
 struct ScanOptions {
-  std::map<std::string, std::vector<double>> severities;  // by method spec; other methods take their default grid
-  std::optional<int64_t> points;                // at most so many severities of a default grid, spread over it
-  CompareOptions compare;                       // without unigram counts: those of the calibration tokens
-  double memory_budget = 1024.0 * 1024 * 1024;  // bytes for the baseline's logits and the statistics together
-  std::vector<Trial> known;                     // finished before: taken as they are, not run again
-  std::function<void(const Trial&)> on_trial;   // after each one that was run; may throw Interrupted
+  std::map<std::string, std::vector<double>> severities = {};  // by method spec; other methods take their default grid
+  std::optional<int64_t> points = std::nullopt;          // at most so many severities of a default grid, spread over it
+  CompareOptions compare = {};                           // without unigram counts: those of the calibration tokens
+  double memory_budget = 1024.0 * 1024 * 1024;           // bytes for the baseline's logits and the statistics together
+  std::vector<Trial> known = {};                         // finished before: taken as they are, not run again
+  std::function<void(const Trial&)> on_trial = nullptr;  // after each one that was run; may throw Interrupted
   // `stage` is "baseline", "noise floor" or "statistics" (counting windows), then "trials" (of all methods); called
   // after every batch of windows, so counts may repeat. May throw Interrupted.
-  std::function<void(const std::string& stage, int64_t done, int64_t total)> progress;
+  std::function<void(const std::string& stage, int64_t done, int64_t total)> progress = nullptr;
 };
 
 struct ScanResult {

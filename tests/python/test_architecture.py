@@ -1,0 +1,124 @@
+"""The rooms of the C++ library depend only on rooms above them, and heavy headers stay out."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HEADERS = ROOT / "cpp" / "include" / "hemostat"
+SOURCES = ROOT / "cpp" / "src"
+
+# In the order in which they may depend on each other; rooms of one line don't know each other.
+ORDER = [
+    ["kernels"],
+    ["statistics"],
+    ["prune", "quantize", "lowrank", "noise"],
+    ["decode"],
+    ["model"],
+    ["ablate", "normalize", "extend", "route", "context"],
+    ["generate"],
+    ["metrics"],
+    ["threshold"],
+    ["methods"],
+    ["mitigate"],
+    ["scan"],
+]
+RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
+# Headers that are no room: exceptions and the umbrella for all, the axis for thresholds and what follows them.
+EVERYONE = {"error", "export", "version"}
+ROOM_OF_HEADER = {"axis": "threshold"}
+INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)
+
+
+def files(*suffixes):
+    return sorted(
+        path
+        for folder in (HEADERS, SOURCES)
+        for path in folder.rglob("*")
+        if path.name.endswith(suffixes) and path.is_file()
+    )
+
+
+def room_of(path):
+    if path.is_relative_to(SOURCES):
+        relative = path.relative_to(SOURCES)
+        return relative.parts[0] if len(relative.parts) > 1 else None
+    return ROOM_OF_HEADER.get(path.stem, path.stem)
+
+
+def included_room(name, path):
+    """The room that an #include names, or None where it names none."""
+    if name.startswith("hemostat/"):
+        stem = Path(name).stem
+        return None if stem in EVERYONE else ROOM_OF_HEADER.get(stem, stem)
+    first = Path(name).parts[0]
+    if len(Path(name).parts) > 1 and first in RANK:
+        return first
+    return room_of(path) if (path.parent / name).is_file() else None
+
+
+def test_every_file_is_in_a_room():
+    rooms = {room_of(path) for path in files(".h", ".cpp", ".cu")} - EVERYONE - {None, "hemostat"}
+    assert rooms <= set(RANK)
+    assert {"kernels", "statistics", "prune", "model", "metrics", "threshold", "methods", "scan"} <= rooms
+
+
+def test_rooms_include_only_rooms_above_them():
+    wrong = []
+    for path in files(".h", ".cpp", ".cu"):
+        room = room_of(path)
+        if room not in RANK:
+            continue
+        for name in INCLUDE.findall(path.read_text()):
+            other = included_room(name, path)
+            if other is not None and other != room and RANK.get(other, len(ORDER)) >= RANK[room]:
+                wrong.append(f"{path.relative_to(ROOT)} ({room}) includes {name} ({other})")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_what_rooms_share_knows_no_room():
+    for path in SOURCES.glob("*"):
+        if path.suffix in (".h", ".cpp") and path.name != "precompiled.h":
+            rooms = {included_room(name, path) for name in INCLUDE.findall(path.read_text())} - {None}
+            assert not rooms, f"{path.name} includes {rooms}"
+
+
+def test_device_code_is_free_of_torch():
+    loops = files(".simd.cpp", ".simd.h", ".cu")
+    assert loops
+    for path in loops:
+        heavy = [
+            name
+            for name in INCLUDE.findall(path.read_text())
+            if name.startswith(("torch/", "ATen/", "c10/", "hemostat/"))
+        ]
+        assert not heavy, f"{path.relative_to(ROOT)} includes {heavy}"
+
+
+@pytest.mark.parametrize("header", ["torch/extension.h", "torch/torch.h", "torch/all.h"])
+def test_the_heaviest_headers_are_nowhere(header):
+    for path in [*files(".h", ".cpp", ".cu"), *sorted((ROOT / "bindings").glob("*"))]:
+        if path.suffix in (".h", ".cpp", ".cu"):
+            assert header not in INCLUDE.findall(path.read_text()), path
+
+
+def test_public_headers_are_narrow_and_stand_alone():
+    for path in HEADERS.glob("*.h"):
+        text = path.read_text()
+        assert text.count("#pragma once") == 1, path.name
+        for name in INCLUDE.findall(text):
+            assert not name.startswith(("nlohmann/", "Eigen/", "fmt/", "pybind11/")), f"{path.name} includes {name}"
+            assert name not in ("ATen/ATen.h", "torch/library.h"), f"{path.name} includes {name}"
+            assert not name.startswith("hemostat/") or (HEADERS / Path(name).name).is_file(), f"{path.name}: {name}"
+
+
+def test_the_umbrella_includes_every_room():
+    included = {Path(name).name for name in INCLUDE.findall((HEADERS / "hemostat.h").read_text())}
+    assert included >= {path.name for path in HEADERS.glob("*.h")} - {"hemostat.h"}
+
+
+def test_sources_are_short():
+    for path in files(".h", ".cpp", ".cu"):
+        lines = len(path.read_text().splitlines())
+        assert lines <= 600, f"{path.relative_to(ROOT)} has {lines} lines"

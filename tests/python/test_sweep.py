@@ -1,0 +1,124 @@
+"""hemostat.sweep: one preparation, then each severity as compare would have it."""
+
+import math
+
+import pytest
+import torch
+
+import hemostat
+
+
+@pytest.fixture(scope="module")
+def tokens(stories):
+    return stories.tokens[:6]
+
+
+def test_gives_what_compare_gives(stories, tokens):
+    curve = hemostat.sweep(stories.model, "rtn", tokens, severities=[2, 8, 4], group_size=16)
+    assert curve.severities == [8, 4, 2]
+    assert curve.method == "rtn:group_size=16"
+    prepared = hemostat.prepare(stories.model, "rtn", group_size=16)
+    for severity, damage in zip(curve.severities, curve.damages, strict=True):
+        alone = hemostat.compare(stories.model, prepared.at(severity), tokens)
+        found, expected = damage.to_dict(windows=True), alone.to_dict(windows=True)
+        del found["within_noise_floor"], expected["within_noise_floor"]
+        assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("magnitude", {}),
+        ("magnitude", {"scope": "row"}),
+        ("wanda", {}),
+        ("wanda", {"m": 4}),
+        ("rtn", {"group_size": 16}),
+        ("gaussian", {}),
+        ("svd", {}),
+        ("activation", {}),
+        ("drop_layers", {}),
+        ("duplicate_layers", {}),
+        ("drop_norms", {}),
+        ("token_noise", {}),
+        ("token_noise", {"kind": "drop"}),
+        ("token_noise", {"kind": "swap"}),
+        ("temperature", {}),
+        ("temperature", {"side": "down"}),
+    ],
+)
+def test_damage_begins_at_nothing_and_grows(stories, tokens, method, options):
+    statistics = hemostat.collect(stories.model, tokens) if method == "wanda" else None
+    axis = hemostat.prepare(stories.model, method, statistics, **options).axis
+    severities = [axis.neutral, axis.default_grid[0], axis.default_grid[-1]]
+    curve = hemostat.sweep(stories.model, method, tokens, statistics=statistics, severities=severities, **options)
+    assert curve.severities == severities
+    unchanged, mild, severe = curve.damages
+    assert unchanged.delta_nll == unchanged.kl.mean == unchanged.kl.max == 0
+    assert unchanged.top1_agreement == 1
+    assert unchanged.within_noise_floor
+    assert mild.kl.mean > 0
+    assert severe.kl.mean > mild.kl.mean
+    assert severe.delta_nll > 0
+
+
+def test_insert_identity_preserves_the_function(stories, tokens):
+    curve = hemostat.sweep(stories.model, "insert_identity", tokens)
+    for damage in curve.damages:
+        assert damage.delta_nll == damage.kl.max == 0
+        assert damage.within_noise_floor
+
+
+def test_noise_floor_is_the_model_against_itself_in_bfloat16(stories, tokens):
+    floor = hemostat.sweep(stories.model, "gaussian", tokens, severities=[0.1]).noise_floor
+    damage = hemostat.compare(stories.model, stories.model.to(torch.bfloat16), tokens)
+    assert floor.against == "bfloat16"
+    assert floor.kl == damage.kl.mean
+    assert floor.delta_nll == max(abs(x) for x in (damage.delta_nll, *damage.delta_nll_interval))
+    assert floor.top1_agreement == damage.top1_agreement
+
+
+def test_marks_what_lies_within_the_noise_floor(stories, tokens):
+    curve = hemostat.sweep(stories.model, "gaussian", tokens, severities=[1e-6, 0.5])
+    assert [damage.within_noise_floor for damage in curve.damages] == [True, False]
+    assert curve.damages[0].kl.mean > 0
+
+
+def test_takes_the_default_grid(tiny_model, tiny_tokens):
+    curve = hemostat.sweep(tiny_model, "gaussian", tiny_tokens)
+    assert curve.severities == curve.axis.default_grid
+    assert [axis_distance for axis_distance in curve.distances] == sorted(curve.distances)
+
+
+def test_calls_back_after_each_trial_and_stops_where_that_raises(tiny_model, tiny_tokens):
+    seen = []
+
+    def stop_at_two(trial):
+        seen.append((trial.method, trial.severity, trial.damage.kl.mean > 0))
+        if len(seen) == 2:
+            raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        hemostat.sweep(tiny_model, "gaussian", tiny_tokens, severities=[0.3, 0.1, 0.2], on_trial=stop_at_two)
+    assert seen == [("gaussian", 0.1, True), ("gaussian", 0.2, True)]
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "message"),
+    [
+        ("no_such_method", {}, "no_such_method"),
+        ("magnitude", {"severities": [0.1, 1.5]}, "sparsity"),
+        ("magnitude", {"severities": [math.nan]}, "sparsity"),
+        ("magnitude", {"severities": []}, "no severities"),
+        ("magnitude", {"no_such_option": 1}, "no_such_option"),
+        ("wanda", {}, "needs statistics"),
+    ],
+)
+def test_refuses_before_any_work(tiny_model, tiny_tokens, method, arguments, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        hemostat.sweep(tiny_model, method, tiny_tokens, on_trial=lambda _: pytest.fail("worked"), **arguments)
+
+
+def test_refuses_statistics_that_lack_what_is_needed(tiny_model, tiny_tokens):
+    statistics = hemostat.collect(tiny_model, tiny_tokens, needs=["absmax"])
+    with pytest.raises(ValueError, match="column_norm"):
+        hemostat.sweep(tiny_model, "wanda", tiny_tokens, statistics=statistics)

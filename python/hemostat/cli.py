@@ -299,7 +299,13 @@ def _load_plugins(paths: list[Path] | None) -> None:
 
 
 def _option_text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else ";".join(value) if isinstance(value, list) else str(value)
+    return (
+        str(value).lower()
+        if isinstance(value, bool)
+        else "+".join(map(str, value))
+        if isinstance(value, list)
+        else str(value)
+    )
 
 
 def _plan_text(subject: _Subject, specs: list[str], points: int | None) -> str:

@@ -58,12 +58,12 @@ check-format:
 	ruff check
 	ruff format --check
 
-stubs: build ## write python/hemostat/_C.pyi, the extension's types
+stubs: build ## write python/hemostat/_C/*.pyi, the extension's types
 	.ci/stubs python/hemostat
 
 check-stubs:
 	.ci/stubs $(BUILD)/stubs
-	diff -u python/hemostat/_C.pyi $(BUILD)/stubs/_C.pyi || { echo "The type stubs are old: run make stubs" >&2; exit 1; }
+	diff -ru python/hemostat/_C $(BUILD)/stubs/_C || { echo "The type stubs are old: run make stubs" >&2; exit 1; }
 
 clean: ## remove what was built, but not .venv
 	rm -rf build

@@ -126,7 +126,7 @@ def test_wheel_pins_the_torch_that_it_was_built_with():
 
 def test_types_come_with_the_package():
     assert (PACKAGE / "py.typed").exists()
-    assert (PACKAGE / "_C.pyi").exists()
+    assert (PACKAGE / "_C" / "__init__.pyi").exists()
 
 
 def test_command_is_installed():

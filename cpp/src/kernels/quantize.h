@@ -1,0 +1,76 @@
+// Contract between the loops of `quantize` (quantize.simd.cpp, quantize.cu) and their registration.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/isa.h"
+#include "kernels/matrix.h"
+
+namespace hemostat::kernels {
+
+struct Grid {
+  int64_t levels;
+  int64_t group_size;  // divides the columns
+  bool symmetric;
+};
+
+// value → (clamp(round(value / scale) + zero, 0, levels − 1) − zero) · scale
+struct GroupScale {
+  float scale, zero;
+};
+
+// What a group's scale depends on: the largest value and the smallest (at least, at most 0), and how many are not
+// finite. Extremes are kept as float32 bits, which order positive values upwards and negative values downwards.
+struct Extent {
+  int32_t highest;  // bits of the largest value, if positive, else 0
+  uint32_t lowest;  // bits of the smallest value, if negative, else at most 0x80000000
+  int64_t invalid;
+};
+
+struct QuantizeLoops {
+  // Rows [begin, end); out has weight's element type. `buffer` has room for a group. Returns the NaN and Inf.
+  int64_t (*fake_quantize_rows)(const Matrix& weight, int64_t begin, int64_t end, Grid grid, void* out, float* buffer);
+  // codes [rows, columns]; scales, zeros [rows, columns / group_size].
+  int64_t (*quantize_rows)(const Matrix& weight, int64_t begin, int64_t end, Grid grid, uint8_t* codes, float* scales,
+                           float* zeros, float* buffer);
+  // For one group over the whole tensor: the extent of rows [begin, end), and the rows rounded with a given scale.
+  // `buffer` has room for kQuantizeTile values.
+  void (*extent)(const Matrix& weight, int64_t begin, int64_t end, Extent* extent, float* buffer);
+  GroupScale (*group_scale)(Extent extent, Grid grid);
+  void (*fake_quantize_all)(const Matrix& weight, int64_t begin, int64_t end, GroupScale scale, Grid grid, void* out,
+                            float* buffer);
+  void (*quantize_all)(const Matrix& weight, int64_t begin, int64_t end, GroupScale scale, Grid grid, uint8_t* codes,
+                       float* buffer);
+};
+
+inline constexpr int64_t kQuantizeTile = 4096;
+
+HEMOSTAT_FOR_EACH_ISA(extern const QuantizeLoops quantize_loops;)
+
+// The scale of a group whose extremes are lowest ≤ 0 ≤ highest, as the operator's documentation defines it. Shared by
+// both devices: a group of zeros, or one so small that its scale underflows, has the range −1 … 1 (as GPTQ).
+#ifdef __CUDACC__
+#define HEMOSTAT_BOTH __host__ __device__
+#else
+#define HEMOSTAT_BOTH
+#endif
+static inline HEMOSTAT_BOTH GroupScale scale_of_range(float lowest, float highest, int64_t levels, bool symmetric) {
+  const float steps = static_cast<float>(levels - 1);
+  if (symmetric) {
+    const float amax = -lowest > highest ? -lowest : highest;
+    float scale = 2 * amax / steps;
+    if (scale - scale != 0) scale = amax / steps * 2;  // 2 · amax overflowed
+    if (scale == 0) scale = 2 / steps;
+    return {scale, static_cast<float>(levels / 2)};
+  }
+  float scale = (highest - lowest) / steps;
+  if (scale - scale != 0) scale = highest / steps - lowest / steps;  // highest − lowest overflowed
+  if (scale == 0) {
+    lowest = -1;
+    scale = 2 / steps;
+  }
+  const float zero = __builtin_rintf(-lowest / scale);
+  return {scale, zero};
+}
+
+}  // namespace hemostat::kernels

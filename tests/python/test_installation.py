@@ -105,9 +105,7 @@ def test_another_torch_is_refused_by_name(tmp_path):
     (fake / "lib" / "libtorch_cpu.so").touch()
     header = fake / "include" / "torch" / "headeronly" / "version.h"
     header.parent.mkdir(parents=True)
-    header.write_text(
-        "#define TORCH_VERSION_MAJOR 2\n#define TORCH_VERSION_MINOR 3\n#define TORCH_VERSION_PATCH 1\n"
-    )
+    header.write_text("#define TORCH_VERSION_MAJOR 2\n#define TORCH_VERSION_MINOR 3\n#define TORCH_VERSION_PATCH 1\n")
 
     result = configure(tmp_path / "build", f"HEMOSTAT_TORCH_DIR={fake}")
 

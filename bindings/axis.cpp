@@ -119,7 +119,7 @@ Raises:
     ValueError: For a range that is empty, a severity outside it, or another word.
 
 Example:
-    >>> hemostat.Axis(name="bits", unit="bits", neutral=16, minimum=2, maximum=16, default_grid=[8, 4, 3, 2])
+    >>> axis = hemostat.Axis(name="bits", unit="bits", neutral=16, minimum=2, maximum=16, default_grid=[8, 4, 3, 2])
 )")
       .def(py::init(&make_axis), py::kw_only(), "name"_a, "unit"_a = "", "neutral"_a = 0.0, "minimum"_a = 0.0,
            "maximum"_a = 1.0, "farthest"_a = std::optional<double>(), "kind"_a = "continuous",

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include <fmt/format.h>
@@ -397,7 +398,7 @@ Example:
     ...         self.norms = []
     ...     def hidden_state(self, index, x):
     ...         self.norms.append(x.norm().item())
-    >>> model.forward(tokens, observer=Norms())
+    >>> logits = model.forward(tokens, observer=Norms())
 )");
   observer.def(py::init<>())
       .def("linear_input", &Observer::linear_input, "block"_a, "names"_a, "x"_a,
@@ -463,7 +464,8 @@ multiplied out or dequantized each time it is asked for.
       .def("__repr__", [](const Linears& self) { return fmt::format("Linears({})", self.entries.size()); });
 }
 
-Model load(const std::filesystem::path& checkpoint, std::optional<at::ScalarType> dtype, const DeviceArgument& device) {
+Model load(const std::variant<std::string, std::filesystem::path>& checkpoint, std::optional<at::ScalarType> dtype,
+           const DeviceArgument& device) {
   const auto directory =
       py::module_::import("hemostat.huggingface").attr("checkpoint_directory")(checkpoint).cast<std::string>();
   const LoadOptions options{.dtype = dtype, .device = device_from(device)};
@@ -503,7 +505,7 @@ constexpr const char* kForwardDoc = R"(The logits of each token's successor.
 Autograd works through it. Logits are raw: what decoding does to them is in :attr:`decoder`.
 
 Args:
-    tokens: int64 [B, T] (or [T], which is one sequence) on the model's device, ids in 0 … vocab_size − 1.
+    tokens: Integers [B, T] (or [T], which is one sequence) on the model's device, ids in 0 … vocab_size − 1.
     cache: Continues after the tokens it holds and adds these to it.
     observer: Sees the pass from inside.
 
@@ -512,7 +514,7 @@ Returns:
 
 Raises:
     ValueError: For an id out of range or tokens on another device.
-    TypeError: For tokens that are not int64.
+    TypeError: For tokens that are not integers.
 )";
 
 void register_model_class(py::module_& module) {
@@ -638,8 +640,7 @@ Returns:
     Linears: A sequence of pairs.
 
 Example:
-    >>> for name, weight in model.linears(include="*.mlp.*"):
-    ...     print(name, tuple(weight.shape))
+    >>> shapes = {name: tuple(weight.shape) for name, weight in model.linears(include="*.mlp.*")}
 )")
       .def("replace", &Model::replace, "weights"_a, py::call_guard<py::gil_scoped_release>(),
            R"(A model whose named linears have other weights; biases stay.

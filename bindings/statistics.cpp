@@ -69,7 +69,7 @@ void register_statistics(py::module_& module) {
   py::class_<Statistics>(module, "Statistics", R"(What :func:`hemostat.collect` gathered, by the names of linears.
 
 Example:
-    >>> statistics["model.layers.0.self_attn.q_proj"].norm
+    >>> norm = statistics["model.layers.0.self_attn.q_proj"].norm
 )")
       .def("__len__", [](const Statistics& self) { return self.inputs.size(); })
       .def("__contains__", &Statistics::contains, "linear"_a)

@@ -4,11 +4,13 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include <fmt/format.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <torch/csrc/utils/pybind.h>
 
 #include <hemostat/scan.h>
 #include <hemostat/threshold.h>
@@ -25,6 +27,22 @@ using Pair = std::pair<double, double>;
 
 std::optional<Pair> pair(const std::optional<Interval>& interval) {
   return interval ? std::optional<Pair>({interval->low, interval->high}) : std::nullopt;
+}
+
+// A list, an array or a tensor. None is NaN.
+using Numbers = std::variant<std::vector<std::optional<double>>, at::Tensor>;
+
+std::vector<double> plain(const Numbers& numbers) {
+  std::vector<double> result;
+  if (const auto* tensor = std::get_if<at::Tensor>(&numbers)) {
+    const at::Tensor flat = tensor->detach().to(at::kCPU, at::kDouble).contiguous();
+    result.assign(flat.const_data_ptr<double>(), flat.const_data_ptr<double>() + flat.numel());
+    return result;
+  }
+  for (const std::optional<double>& number : std::get<std::vector<std::optional<double>>>(numbers)) {
+    result.push_back(number.value_or(std::numeric_limits<double>::quiet_NaN()));
+  }
+  return result;
 }
 
 std::string text(const std::optional<double>& value) { return value ? fmt::format("{:.4g}", *value) : "None"; }
@@ -69,8 +87,7 @@ void register_threshold(py::module_& module) {
 
 Example:
     >>> threshold = hemostat.find_threshold(curve)
-    >>> threshold.zone(0.05)
-    0.42
+    >>> largest_safe_sparsity = threshold.zone(0.05)
 )")
       .def_readonly("point", &Threshold::point, "The phase-transition point, a severity; None where none is fitted.")
       .def_property_readonly(
@@ -129,13 +146,8 @@ Returns:
 )");
   module.def(
       "find_threshold",
-      [](const std::vector<double>& severities, const std::vector<std::optional<double>>& perplexities,
-         std::optional<double> baseline, double neutral) {
-        std::vector<double> values;
-        for (const std::optional<double>& perplexity : perplexities) {
-          values.push_back(perplexity.value_or(std::numeric_limits<double>::quiet_NaN()));
-        }
-        return find_threshold(severities, values, baseline, neutral);
+      [](const Numbers& severities, const Numbers& perplexities, std::optional<double> baseline, double neutral) {
+        return find_threshold(plain(severities), plain(perplexities), baseline, neutral);
       },
       "severities"_a, "perplexities"_a, py::kw_only(), "baseline"_a = std::optional<double>(), "neutral"_a = 0.0,
       py::call_guard<py::gil_scoped_release>(),

@@ -52,7 +52,8 @@ def checkpoint_directory(checkpoint: str | os.PathLike[str]) -> str:
         ValueError: it is neither a directory nor a model that can be reached on the Hub.
     """
     path = os.path.expanduser(os.fspath(checkpoint))
-    return path if os.path.exists(path) or not _may_be_id(path) else _snapshot(path)
+    local = isinstance(checkpoint, os.PathLike) or os.path.exists(path) or not _may_be_id(path)
+    return path if local else _snapshot(path)
 
 
 def tokenizer(source: str) -> Tokenizer:

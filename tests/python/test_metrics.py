@@ -29,7 +29,7 @@ def expected_calibration_error(confidence, right, bins=15):
 @pytest.fixture(scope="module")
 def pair(stories):
     """A trained model, the same with 3-bit weights, and windows of text."""
-    damaged = hemostat.prepare(stories.model, "rtn", group_size=16).at(3)
+    damaged = hemostat.prepare(stories.model, "rtn").at(3)
     return stories.model, damaged, stories.tokens[:10]
 
 
@@ -110,13 +110,13 @@ class TestCompare:
 
     def test_index_from_the_evaluated_tokens(self, pair, damage):
         tokens = pair[2].cpu()
-        counts = torch.bincount(tokens.flatten(), minlength=pair[0].vocab_size).double()
+        counts = torch.bincount(tokens.flatten(), minlength=pair[0].embedding.shape[0]).double()
         unigram = -torch.log((counts + 1) / (counts.sum() + len(counts)))[tokens[:, 1:]].mean().item()
         assert damage.index == pytest.approx(damage.delta_nll / (unigram - damage.nll_baseline), rel=1e-9)
         assert damage.index_source == "evaluated tokens"
 
     def test_index_from_given_counts(self, pair):
-        counts = torch.arange(pair[0].vocab_size)
+        counts = torch.arange(pair[0].embedding.shape[0])
         damage = hemostat.compare(*pair, unigram=counts)
         unigram = hemostat.metrics.unigram_nll(counts, pair[2][:, 1:])
         assert damage.index == pytest.approx(damage.delta_nll / (unigram - damage.nll_baseline), rel=1e-9)
@@ -157,7 +157,7 @@ class TestCompare:
         with pytest.raises(ValueError, match="window"):
             hemostat.compare(model, damaged, tokens[:0])
         with pytest.raises(ValueError, match="hemostat.compare"):
-            hemostat.compare(model, damaged, tokens + model.vocab_size)
+            hemostat.compare(model, damaged, tokens + model.embedding.shape[0])
         with pytest.raises(TypeError, match="hemostat.compare"):
             hemostat.compare(model, damaged, tokens.double())
         with pytest.raises(ValueError, match="unigram has 3 entries"):

@@ -14,10 +14,10 @@ def tokens(stories):
 
 
 def test_gives_what_compare_gives(stories, tokens):
-    curve = hemostat.sweep(stories.model, "rtn", tokens, severities=[2, 8, 4], group_size=16)
+    curve = hemostat.sweep(stories.model, "rtn", tokens, severities=[2, 8, 4], group_size=4)
     assert curve.severities == [8, 4, 2]
-    assert curve.method == "rtn:group_size=16"
-    prepared = hemostat.prepare(stories.model, "rtn", group_size=16)
+    assert curve.method == "rtn:group_size=4"
+    prepared = hemostat.prepare(stories.model, "rtn", group_size=4)
     for severity, damage in zip(curve.severities, curve.damages, strict=True):
         alone = hemostat.compare(stories.model, prepared.at(severity), tokens)
         found, expected = damage.to_dict(windows=True), alone.to_dict(windows=True)
@@ -32,7 +32,7 @@ def test_gives_what_compare_gives(stories, tokens):
         ("magnitude", {"scope": "row"}),
         ("wanda", {}),
         ("wanda", {"m": 4}),
-        ("rtn", {"group_size": 16}),
+        ("rtn", {"group_size": 4}),
         ("gaussian", {}),
         ("svd", {}),
         ("activation", {}),

@@ -96,11 +96,12 @@ def test_published_curves(shared):
     assert crossed > 10
 
 
-class TestSweptCurve:
-    @pytest.fixture(scope="class")
-    def curve(self, stories):
-        return hemostat.sweep(stories.model, "magnitude", stories.tokens[:12], severities=[0, 0.1, 0.3, 0.5, 0.7])
+@pytest.fixture(scope="module")
+def curve(stories):
+    return hemostat.sweep(stories.model, "magnitude", stories.tokens[:12], severities=[0, 0.1, 0.3, 0.5, 0.7])
 
+
+class TestSweptCurve:
     def test_agrees_with_plain_arrays(self, curve):
         severities = curve.severities[1:]
         perplexities = [damage.perplexity for damage in curve.damages[1:]]

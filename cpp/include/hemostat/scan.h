@@ -63,7 +63,8 @@ SweepCurve sweep(const BaselineEvaluation& baseline, const MethodSpec& method, c
 SweepCurve sweep(const Model& model, const MethodSpec& method, const at::Tensor& tokens,
                  const Statistics* statistics = nullptr, const SweepOptions& options = {});
 
-// The threshold of a curve, with intervals from its windows. Neutral among its severities is left out.
+// The threshold of a curve, with intervals where all of its damages have their windows. Neutral among its severities is
+// left out.
 Threshold find_threshold(const SweepCurve& curve);
 
 struct ScanOptions {

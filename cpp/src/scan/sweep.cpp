@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -65,6 +66,10 @@ Threshold find_threshold(const SweepCurve& curve) {
       windows[i] -= damage.window_nll_baseline.at(i);
     }
     window_delta.push_back(std::move(windows));
+  }
+  const auto lacks_windows = [](const std::vector<double>& windows) { return windows.empty(); };
+  if (std::any_of(window_delta.begin(), window_delta.end(), lacks_windows)) {
+    window_delta.clear();  // trials of an earlier run, whose windows were not kept
   }
   return Threshold(curve.axis, curve.severities, std::move(delta_nll), std::move(window_delta));
 }

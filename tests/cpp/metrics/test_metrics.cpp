@@ -143,6 +143,29 @@ TEST(Compare, AppliesTheHeadsLogitMap) {
   EXPECT_NEAR(compare(baseline, damaged, tokens).kl.mean, compare(baseline, cooler, tokens).kl.mean, 1e-6);
 }
 
+// Noise on the head's own input goes by positions, which no chunk may change.
+TEST(Compare, ShowsANoisyHeadItsPositions) {
+  const Model baseline = random_model();
+  Model damaged = baseline;
+  damaged.head.linear.input.noise = 0.5;
+  const at::Tensor tokens = random_tokens(5, 12);
+  const at::Tensor p = log_probabilities(baseline, tokens), q = log_probabilities(damaged, tokens);
+  const Damage damage = compare(baseline, damaged, tokens, {.batch = 3});
+  EXPECT_NEAR(damage.kl.mean, (p.exp() * (p - q)).sum(1).mean().item<double>(), 1e-5);
+  EXPECT_GT(damage.kl.mean, 1e-3);
+  expect_no_damage(compare(damaged, damaged, tokens, {.batch = 3}));
+}
+
+TEST(Compare, LeavesWeightsThatWantGradientsAlone) {
+  Model model = random_model();
+  model.blocks[0].mlp.up.weight.requires_grad_();
+  model.head.linear.weight.requires_grad_();
+  const at::Tensor tokens = random_tokens(2, 12);
+  expect_no_damage(BaselineEvaluation(model, tokens).compare(model));
+  model.forward(tokens).sum().backward();
+  EXPECT_TRUE(model.head.linear.weight.grad().defined());
+}
+
 TEST(Compare, TakesModelsOfTwoDtypes) {
   const Model baseline = random_model();
   const at::Tensor tokens = random_tokens(4, 16);

@@ -198,6 +198,7 @@ TEST(Scan, TakesKnownTrialsAsTheyAre) {
   EXPECT_EQ(result.curves[1].seconds[0], 42);
   EXPECT_EQ(result.curves[0].severities, (std::vector<double>{0.5}));
   EXPECT_EQ(last_done, 3);
+  EXPECT_FALSE(find_threshold(result.curves[1]).zone(100).interval.has_value());  // the known trial has no windows
   EXPECT_EQ(std::count(stages.begin(), stages.end(), "statistics"), 0);
 }
 

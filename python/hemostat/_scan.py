@@ -186,7 +186,13 @@ def _byte_count(model: _C.Model, evaluation: torch.Tensor) -> int | None:
 
 def _identity(spec: str) -> dict[str, Any]:
     parsed = _C.MethodSpec.parse(spec)
-    return {"method": parsed.method, "options": dict(parsed.options)}
+    options = {name: int(value) if _is_integer(value) else value for name, value in parsed.options.items()}
+    return {"method": parsed.method, "options": options}
+
+
+def _is_integer(value: Any) -> bool:
+    """Options that also take a word, such as group_size, hold their numbers as text."""
+    return isinstance(value, str) and value.removeprefix("-").isdecimal()
 
 
 def _method_facts(curve: _C.SweepCurve) -> dict[str, Any]:

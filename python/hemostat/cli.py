@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
-import os
 import sys
 import tempfile
 import time
@@ -20,11 +19,11 @@ import typer
 import hemostat
 from hemostat import _C
 from hemostat._scan import split_methods
-from hemostat.report import Report, aligned, interval, number, percent, severity_text, signed
+from hemostat.report import Report, aligned, interval, number, percent, signed
 
 __all__ = ["app", "main"]
 
-DEFAULT_METHODS = ("magnitude", "wanda", "rtn:group_size=64", "activation", "drop_layers")
+DEFAULT_METHODS = ("magnitude", "wanda", "rtn", "activation", "drop_layers")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 RUN_FILES = ("report.json", "report.html", "scan.db")
 
@@ -70,13 +69,19 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-@app.callback()
-def options(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and exit.")] = False,
-) -> None:
-    if version:
+def _print_version(wanted: bool) -> None:
+    if wanted:
         print(f"hemostat {importlib.metadata.version('hemostat')}, torch {torch.__version__}")
         raise typer.Exit()
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass  # what --version does, its callback does
 
 
 @app.command("scan")
@@ -141,9 +146,7 @@ def compare_command(
 ) -> None:
     """Measure what separates two checkpoints on the same text."""
     _check_text("--text", text)
-    kind = _dtype(dtype)
-    first = hemostat.Model.load(baseline, dtype=kind, device=device)
-    second = hemostat.Model.load(damaged, dtype=kind, device=device)
+    first, second = _load(baseline, dtype, device), _load(damaged, dtype, device)
     tokens = hemostat.data.tokens(first, text, length=length, windows=windows)
     damage = hemostat.compare(first, second, tokens)
     if as_json:
@@ -189,7 +192,7 @@ def apply_command(
 
     statistics = None
     if text is None and needs:
-        subject = hemostat.data.smollm2(dtype=_dtype(dtype) or torch.bfloat16, device=device)
+        subject = hemostat.data.smollm2(dtype=_dtype(dtype) or torch.bfloat16, device=_device(device))
         model, tokens = subject.model, subject.calibration[:calibration_windows]
     else:
         model = _load(checkpoint, dtype, device)
@@ -212,11 +215,10 @@ def methods_command(plugin: Plugins = None) -> None:
     rows = []
     for method in hemostat.methods():
         axis = method.axis
-        ends = axis.to_dict()
-        reach = f"{severity_text(ends, axis.neutral)} → {severity_text(ends, axis.farthest)}"
+        reach = f"{number(axis.minimum, 3)} … {number(axis.maximum, 3)}, unchanged at {number(axis.neutral, 3)}"
         options = ", ".join(f"{option.name}={_option_text(option.default)}" for option in method.options)
-        rows.append([method.name, method.kind, f"{axis.name}, {reach}", ", ".join(sorted(method.needs)), options])
-    print("\n".join(aligned(["method", "kind", "severity, unchanged → farthest", "needs", "options"], rows, left=5)))
+        rows.append([method.name, method.kind, f"{axis.name}: {reach}", ", ".join(sorted(method.needs)), options])
+    print("\n".join(aligned(["method", "kind", "severity", "needs", "options"], rows, left=5)))
 
 
 @dataclass(frozen=True)
@@ -245,7 +247,7 @@ def _subject(
     if text is None and _is_smollm2(checkpoint):
         if length is not None:
             raise ValueError("--length needs --text: smollm2's own text comes in windows of 512 tokens")
-        subject = hemostat.data.smollm2(dtype=kind or torch.bfloat16, device=device)
+        subject = hemostat.data.smollm2(dtype=kind or torch.bfloat16, device=_device(device))
         model, fitted, rest = subject.model, subject.calibration, subject.evaluation
         name = "pydoc_data.topics"
     elif text is None:
@@ -269,13 +271,21 @@ def _is_smollm2(checkpoint: str) -> bool:
 
 def _load(checkpoint: str, dtype: str | None, device: str) -> hemostat.Model:
     source = hemostat.data.smollm2_directory() if _is_smollm2(checkpoint) else checkpoint
-    return hemostat.Model.load(source, dtype=_dtype(dtype), device=device)
+    return hemostat.Model.load(source, dtype=_dtype(dtype), device=_device(device))
 
 
 def _dtype(name: str | None) -> torch.dtype | None:
     if name is not None and name not in DTYPES:
         raise ValueError(f"--dtype is {name!r}, but takes {', '.join(DTYPES)}")
     return DTYPES.get(name)
+
+
+def _device(name: str) -> str:
+    try:
+        torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"--device is {name!r}, but takes cpu, cuda or cuda:N") from None
+    return name
 
 
 def _check_text(option: str, path: Path) -> None:
@@ -299,13 +309,9 @@ def _load_plugins(paths: list[Path] | None) -> None:
 
 
 def _option_text(value: object) -> str:
-    return (
-        str(value).lower()
-        if isinstance(value, bool)
-        else "+".join(map(str, value))
-        if isinstance(value, list)
-        else str(value)
-    )
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "+".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _plan_text(subject: _Subject, specs: list[str], points: int | None) -> str:
@@ -365,8 +371,10 @@ def _check_run_directory(directory: Path) -> None:
 def _check_writable(directory: Path) -> None:
     """Before any work rather than after it."""
     existing = next(parent for parent in [directory, *directory.absolute().parents] if parent.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise ValueError(f"--out {directory}: {existing} cannot be written to")
+    try:
+        tempfile.TemporaryDirectory(dir=existing, prefix=".hemostat-").cleanup()
+    except OSError as error:
+        raise ValueError(f"--out {directory}: {existing} cannot be written to ({error.strerror})") from None
 
 
 def _write_run(report: Report, directory: Path) -> None:

@@ -124,9 +124,13 @@ def byte_count(model: Model, tokens: torch.Tensor) -> int:
         tokens: int64 [windows, length].
 
     Raises:
-        ValueError: the model has no tokenizer.json, or one whose tokens have no bytes of their own.
+        ValueError: an id is out of range, or the model has no tokenizer.json whose tokens have bytes of their own.
     """
-    return int(_token_bytes(_tokenizer(model), model.config.vocab_size)[tokens[:, 1:].cpu()].sum())
+    sizes = _token_bytes(_tokenizer(model), model.config.vocab_size)
+    targets = tokens[:, 1:].cpu()
+    if targets.numel() and not 0 <= int(targets.min()) <= int(targets.max()) < len(sizes):
+        raise ValueError(f"hemostat.data.byte_count: tokens has ids outside 0 … {len(sizes) - 1}")
+    return int(sizes[targets].sum())
 
 
 def smollm2(dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> Subject:
@@ -249,27 +253,19 @@ def _tokenizer(model: Model) -> Tokenizer:
 
 
 def _leading_tokens(model: Model, tokenizer: Tokenizer, bos: bool | str) -> list[int]:
-    """What leads each window. tokenizer_config.json's add_bos_token, where it is set, outdoes tokenizer.json."""
+    """What leads each window: what tokenizer.json's post-processor puts first, as in transformers."""
     if bos is False:
         return []
     probe = tokenizer.encode("a", add_special_tokens=False).ids
     special = tokenizer.encode("a", add_special_tokens=True).ids
     lead = next((special[:i] for i in range(len(special)) if special[i : i + len(probe)] == probe), [])
-    try:
-        settings = json.loads((Path(model.source) / "tokenizer_config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        settings = {}
-    wanted = True if bos is True else settings.get("add_bos_token")
-    if wanted is None:
+    if lead or bos == "auto":
         return lead
-    if not wanted or lead:
-        return lead if wanted else []
-    token = settings.get("bos_token")
-    token = token["content"] if isinstance(token, dict) else token
-    identifier = tokenizer.token_to_id(token) if token else model.config.bos_token_id
-    if identifier is None:
-        raise ValueError("hemostat.data.tokens: bos is True, but the tokenizer and config.json name no such token")
-    return [identifier]
+    if model.config.bos_token_id is None:
+        raise ValueError(
+            "hemostat.data.tokens: bos is True, but neither tokenizer.json nor config.json has such a token"
+        )
+    return [model.config.bos_token_id]
 
 
 def _token_bytes(tokenizer: Tokenizer, vocab_size: int) -> torch.Tensor:

@@ -57,18 +57,22 @@ class Report:
 
     @property
     def provenance(self) -> dict[str, Any]:
+        """What was measured, on what, by which protocol and versions."""
         return self._document["provenance"]
 
     @property
     def baseline(self) -> dict[str, Any]:
+        """The unchanged model's perplexity and the noise floor."""
         return self._document["baseline"]
 
     @property
     def trials(self) -> list[dict[str, Any]]:
+        """One mapping a trial: method, options, severity, damage."""
         return self._document["trials"]
 
     @property
     def thresholds(self) -> list[dict[str, Any]]:
+        """One mapping a method: point, interval and zone."""
         return self._document["thresholds"]
 
     def __repr__(self) -> str:
@@ -324,8 +328,9 @@ def interval(bounds: Sequence[float | None] | Mapping[str, float | None] | None,
 
 
 def severity_text(axis: Mapping[str, Any], severity: float) -> str:
-    """Three digits and the unit, which a fraction has none of."""
-    return number(severity, 3) + (f" {axis['unit']}" if axis["unit"] not in ("", "fraction") else "")
+    """Three digits, and the unit where it is short: fractions have none, and long ones stand beside the axis's name."""
+    unit = axis["unit"]
+    return number(severity, 3) + (f" {unit}" if unit and " " not in unit and unit != "fraction" else "")
 
 
 def axis_name(axis: Mapping[str, Any]) -> str:

@@ -155,7 +155,7 @@ class TestScan:
             (["--windows", "0"], "--windows"),
             (["--points", "many"], "--points"),
             (["--length", "65"], "length is 65"),
-            (["--device", "tpu"], "tpu"),
+            (["--device", "tpu"], "--device is 'tpu'"),
             (["--nonsense"], "--nonsense"),
             (["--out", "/proc/nothing/run"], "--out /proc/nothing/run"),
             (["extra"], "extra"),
@@ -248,7 +248,7 @@ class TestCompare:
 
     def test_bad_input_is_named(self, run, tiny_checkpoint, text, tmp_path):
         refused(run("compare", tiny_checkpoint, tmp_path / "nowhere", "--text", text), "nowhere")
-        refused(run("compare", tiny_checkpoint, "--text", text), "DAMAGED")
+        refused(run("compare", tiny_checkpoint, "--text", text), "damaged")
         refused(run("compare", tiny_checkpoint, tiny_checkpoint), "--text")
 
 

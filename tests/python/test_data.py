@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -161,6 +162,11 @@ class TestByteCount:
         windows = torch.tensor([[257, 65, 66, 258]])
         assert data.byte_count(tiny_model, windows) == 2
 
+    def test_an_id_out_of_range_is_refused(self, tiny_model):
+        for identifier in (-1, 259):
+            with pytest.raises(ValueError, match="ids outside 0 … 258"):
+                data.byte_count(tiny_model, torch.tensor([[65, identifier]]))
+
     def test_counts_the_bytes_of_the_targets_text(self, stories):
         text = "Once upon a time, there was a girl named Zoë. She liked 寿司 \U0001f600."
         length = len(stories.model.tokenizer.encode(text, add_special_tokens=False).ids) + 1
@@ -223,7 +229,7 @@ class TestSmolLM2:
         processes = [
             subprocess.Popen(
                 [sys.executable, "-c", program, str(tmp_path)],
-                env={"HEMOSTAT_CACHE": str(tmp_path / "cache"), "PATH": ""},
+                env=os.environ | {"HEMOSTAT_CACHE": str(tmp_path / "cache")},
                 stdout=subprocess.PIPE,
                 text=True,
             )

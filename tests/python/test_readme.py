@@ -52,6 +52,8 @@ def test_python(workplace, capsys):
 def test_commands(workplace):
     commands = [line for block in blocks("") for line in block.splitlines() if line.startswith("hemostat")]
     assert [command.split()[1] for command in commands] == ["scan", "compare", "apply", "methods", "scan"]
+    # The checkpoint here is smaller: no group of 64 divides its rows.
+    commands = [command.replace("group_size=64", "group_size=4") for command in commands]
     scan, compare, apply, methods, plugin = (command.split()[1:] for command in commands)
     assert main([*scan, "--windows", "2", "--points", "2"]) == 0
     assert (workplace / "scan" / "report.html").exists()

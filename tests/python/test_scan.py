@@ -16,8 +16,8 @@ def report(stories):
         stories.model,
         stories.tokens[8:],
         stories.tokens[:8],
-        methods=["magnitude", "wanda", "rtn:group_size=32", "rtn", "drop_layers"],
-        severities={"magnitude": [0.1, 0.4, 0.7], "rtn:group_size=32": [8, 4, 2]},
+        methods=["magnitude", "wanda", "rtn:group_size=4", "rtn", "drop_layers"],
+        severities={"magnitude": [0.1, 0.4, 0.7], "rtn:group_size=4": [8, 4, 2]},
         points=4,
     )
 
@@ -29,7 +29,7 @@ def curve_of(report, method, **options):
 class TestReport:
     def test_has_a_trial_for_each_severity_in_order(self, report):
         assert [trial["severity"] for trial in curve_of(report, "magnitude")] == [0.1, 0.4, 0.7]
-        assert [trial["severity"] for trial in curve_of(report, "rtn", group_size=32)] == [8, 4, 2]
+        assert [trial["severity"] for trial in curve_of(report, "rtn", group_size=4)] == [8, 4, 2]
         for method in ("wanda", "rtn"):
             assert len(curve_of(report, method)) == 4
         assert 1 <= len(curve_of(report, "drop_layers")) <= 4
@@ -45,7 +45,7 @@ class TestReport:
         ]
 
     def test_damage_grows_with_severity(self, report):
-        for method, options in (("magnitude", {}), ("wanda", {}), ("rtn", {"group_size": 32}), ("rtn", {})):
+        for method, options in (("magnitude", {}), ("wanda", {}), ("rtn", {"group_size": 4}), ("rtn", {})):
             kls = [trial["damage"]["kl"]["mean"] for trial in curve_of(report, method, **options)]
             assert kls == sorted(kls)
             assert kls[-1] > 10 * kls[0]
@@ -76,7 +76,7 @@ class TestReport:
         assert provenance["model"]["parameters"] == stories.model.parameters
         assert provenance["evaluation"] | {"sha256": ""} == {"windows": 16, "length": 256, "sha256": ""}
         assert provenance["calibration"]["source"] == "given"
-        assert [method["label"] for method in provenance["methods"]][2] == "rtn:group_size=32"
+        assert [method["label"] for method in provenance["methods"]][2] == "rtn:group_size=4"
         assert provenance["versions"]["torch"] == torch.__version__
         assert provenance["seed"] == 0
 

@@ -7,9 +7,11 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <tuple>
 
 #include <ATen/core/Tensor.h>
 
+#include "kernels/divergence.h"
 #include "kernels/matrix.h"
 
 namespace hemostat::kernels {
@@ -24,7 +26,14 @@ void check_kept_until(const at::Tensor& score, const std::optional<at::Tensor>& 
 void check_fake_quantize(const at::Tensor& weight, const c10::SymInt& levels, const c10::SymInt& group_size,
                          const at::Tensor& out);
 void check_quantize(const at::Tensor& weight, const c10::SymInt& levels, const c10::SymInt& group_size);
-void check_divergence(const at::Tensor& baseline_logits, const at::Tensor& damaged_logits, const at::Tensor& targets);
+void check_divergence(const at::Tensor& baseline_logits, const at::Tensor& damaged_logits, const at::Tensor& targets,
+                      double damaged_scale);
+
+// What `divergence` returns, in the order of DivergenceOut, on the device of the logits; and where to write it.
+using DivergenceTensors = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor,
+                                     at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
+DivergenceTensors empty_divergence(const at::Tensor& baseline_logits);
+DivergenceOut divergence_out(DivergenceTensors& tensors);
 
 // "hemostat.kernels.mask_smallest: score …": throws ValueError, TypeError.
 void check_matrix(std::string_view op, std::string_view name, const at::Tensor& tensor);

@@ -1,7 +1,8 @@
-// Divergence of two sets of logits: schema, checks, CPU and Meta implementations. See hemostat/kernels.h.
+// Per-token comparison of two sets of logits: schema, checks, CPU and Meta implementations. See hemostat/kernels.h.
 #include "kernels/divergence.h"
 
-#include <array>
+#include <algorithm>
+#include <cmath>
 #include <tuple>
 
 #include <ATen/Parallel.h>
@@ -17,102 +18,104 @@
 
 namespace hemostat::kernels {
 
-void check_divergence(const at::Tensor& baseline_logits, const at::Tensor& damaged_logits, const at::Tensor& targets) {
+void check_divergence(const at::Tensor& baseline_logits, const at::Tensor& damaged_logits, const at::Tensor& targets,
+                      double damaged_scale) {
   constexpr std::string_view op = "divergence";
   check_matrix(op, "baseline_logits", baseline_logits);
   check_matrix(op, "damaged_logits", damaged_logits);
-  if (baseline_logits.scalar_type() != damaged_logits.scalar_type()) {
-    type_error(op, fmt::format("baseline_logits is {}, but damaged_logits is {}",
-                               c10::toString(baseline_logits.scalar_type()),
-                               c10::toString(damaged_logits.scalar_type())));
+  if (damaged_logits.sym_sizes() != baseline_logits.sym_sizes()) {
+    value_error(op, fmt::format("damaged_logits has shape {}, but baseline_logits has shape {}",
+                                shape_of(damaged_logits), shape_of(baseline_logits)));
   }
-  if (baseline_logits.sym_sizes() != damaged_logits.sym_sizes()) {
-    value_error(op, fmt::format("baseline_logits has shape {}, but damaged_logits {}", shape_of(baseline_logits),
-                                shape_of(damaged_logits)));
-  }
-  if (targets.scalar_type() != at::kLong) {
-    type_error(op, fmt::format("targets must be int64, got {}", c10::toString(targets.scalar_type())));
+  if (damaged_logits.scalar_type() != baseline_logits.scalar_type()) {
+    type_error(op, fmt::format("damaged_logits is {}, but baseline_logits is {}",
+                               c10::toString(damaged_logits.scalar_type()),
+                               c10::toString(baseline_logits.scalar_type())));
   }
   if (targets.dim() != 1 || targets.sym_size(0) != baseline_logits.sym_size(0)) {
-    value_error(op, fmt::format("targets has shape {}, but baseline_logits {}", shape_of(targets),
-                                shape_of(baseline_logits)));
+    value_error(op, fmt::format("targets has shape {}, but baseline_logits has shape {} and takes one target a token",
+                                shape_of(targets), shape_of(baseline_logits)));
   }
-  if (baseline_logits.sym_size(1) < 1) {
-    value_error(op, fmt::format("baseline_logits has shape {}: no vocabulary", shape_of(baseline_logits)));
+  if (targets.scalar_type() != at::kLong) {
+    type_error(op, fmt::format("targets is {}, but takes int64", c10::toString(targets.scalar_type())));
   }
   check_same_device(op, damaged_logits, "damaged_logits", baseline_logits, "baseline_logits");
   check_same_device(op, targets, "targets", baseline_logits, "baseline_logits");
+  if (baseline_logits.sym_size(1) < 1) value_error(op, "baseline_logits has a vocabulary of 0, but takes at least 1");
+  if (!(damaged_scale > 0) || !std::isfinite(damaged_scale)) {
+    value_error(op, fmt::format("damaged_scale must be positive and finite, got {}", damaged_scale));
+  }
+}
+
+DivergenceTensors empty_divergence(const at::Tensor& baseline_logits) {
+  const c10::SymInt tokens = baseline_logits.sym_size(0);
+  const auto of = [&](at::ScalarType dtype) {
+    return at::empty_symint({tokens}, baseline_logits.options().dtype(dtype));
+  };
+  return {of(at::kFloat), of(at::kFloat), of(at::kFloat), of(at::kFloat), of(at::kFloat), of(at::kFloat),
+          of(at::kFloat), of(at::kFloat), of(at::kLong),  of(at::kLong),  of(at::kFloat)};
+}
+
+DivergenceOut divergence_out(DivergenceTensors& tensors) {
+  return std::apply(
+      [](auto& nll_baseline, auto& nll_damaged, auto& kl, auto& kl_reverse, auto& entropy_baseline,
+         auto& entropy_damaged, auto& confidence_baseline, auto& confidence_damaged, auto& top1_baseline,
+         auto& top1_damaged, auto& top5_overlap) {
+        const auto floats = [](at::Tensor& tensor) { return tensor.mutable_data_ptr<float>(); };
+        const auto tokens = [](at::Tensor& tensor) { return tensor.mutable_data_ptr<int64_t>(); };
+        return DivergenceOut{floats(nll_baseline),        floats(nll_damaged),        floats(kl),
+                             floats(kl_reverse),          floats(entropy_baseline),   floats(entropy_damaged),
+                             floats(confidence_baseline), floats(confidence_damaged), tokens(top1_baseline),
+                             tokens(top1_damaged),        floats(top5_overlap)};
+      },
+      tensors);
 }
 
 namespace {
-
-using T = at::Tensor;
-using Outputs = std::tuple<T, T, T, T, T, T, T, T, T, T, T>;
 
 const DivergenceLoops& loops() {
   static const DivergenceLoops& chosen = HEMOSTAT_PICK(divergence_loops);
   return chosen;
 }
 
-// In the schema's order: eight of float32, two of int64, one of float32.
-Outputs outputs_like(const T& logits) {
-  const auto floats = [&] { return at::empty_symint({logits.sym_size(0)}, logits.options().dtype(at::kFloat)); };
-  const auto indices = [&] { return at::empty_symint({logits.sym_size(0)}, logits.options().dtype(at::kLong)); };
-  return {floats(), floats(), floats(), floats(), floats(),  floats(),
-          floats(), floats(), indices(), indices(), floats()};
-}
-
-DivergenceOutputs pointers(const Outputs& outputs) {
-  const auto& [nll_a, nll_b, kl, reverse, h_a, h_b, c_a, c_b, top_a, top_b, overlap] = outputs;
-  const auto floats = [](const T& tensor) { return tensor.mutable_data_ptr<float>(); };
-  return {.nll_baseline = floats(nll_a),
-          .nll_damaged = floats(nll_b),
-          .kl = floats(kl),
-          .kl_reverse = floats(reverse),
-          .entropy_baseline = floats(h_a),
-          .entropy_damaged = floats(h_b),
-          .confidence_baseline = floats(c_a),
-          .confidence_damaged = floats(c_b),
-          .top5_overlap = floats(overlap),
-          .top1_baseline = top_a.mutable_data_ptr<int64_t>(),
-          .top1_damaged = top_b.mutable_data_ptr<int64_t>()};
-}
-
-Outputs divergence_cpu(const T& baseline_logits, const T& damaged_logits, const T& targets, double damaged_scale) {
-  check_divergence(baseline_logits, damaged_logits, targets);
+DivergenceTensors divergence_cpu(const at::Tensor& baseline_logits, const at::Tensor& damaged_logits, const at::Tensor& targets,
+                       double damaged_scale) {
+  check_divergence(baseline_logits, damaged_logits, targets, damaged_scale);
   const int64_t tokens = baseline_logits.size(0), vocab = baseline_logits.size(1);
-  const T contiguous_targets = targets.contiguous();
-  const int64_t* target = contiguous_targets.const_data_ptr<int64_t>();
-  for (int64_t i = 0; i < tokens; ++i) {
-    if (target[i] < 0 || target[i] >= vocab) {
-      value_error("divergence", fmt::format("targets has {} at {}, but the vocabulary takes 0 … {}", target[i], i, vocab - 1));
+  const at::Tensor held_targets = targets.contiguous();
+  const auto* target = held_targets.const_data_ptr<int64_t>();
+  for (int64_t token = 0; token < tokens; ++token) {
+    if (target[token] < 0 || target[token] >= vocab) {
+      value_error("divergence", fmt::format("targets[{}] is {}, but the vocabulary has {} tokens", token,
+                                            target[token], vocab));
     }
   }
-  const Outputs outputs = outputs_like(baseline_logits);
-  const DivergenceOutputs to = pointers(outputs);
+  DivergenceTensors result = empty_divergence(baseline_logits);
+  const DivergenceOut out = divergence_out(result);
   const Matrix baseline = matrix_of(baseline_logits), damaged = matrix_of(damaged_logits);
-  at::parallel_for(0, tokens, 1, [&](int64_t begin, int64_t end) {
-    const Scratch<float> buffer(2 * kDivergenceTile);
-    loops().rows(baseline, damaged, target, static_cast<float>(damaged_scale), begin, end, to, buffer.get());
+  const int64_t tokens_per_task = std::max<int64_t>(1, (int64_t{1} << 13) / vocab);
+  at::parallel_for(0, tokens, tokens_per_task, [&](int64_t begin, int64_t end) {
+    const Scratch<float> buffer(2 * kDivergenceBlock);
+    loops().rows(baseline, damaged, target, static_cast<float>(damaged_scale), begin, end, out, buffer.get());
   });
-  return outputs;
+  return result;
 }
 
-Outputs divergence_meta(const T& baseline_logits, const T& damaged_logits, const T& targets, double /*damaged_scale*/) {
-  check_divergence(baseline_logits, damaged_logits, targets);
-  return outputs_like(baseline_logits);
+DivergenceTensors divergence_meta(const at::Tensor& baseline_logits, const at::Tensor& damaged_logits,
+                        const at::Tensor& targets, double damaged_scale) {
+  check_divergence(baseline_logits, damaged_logits, targets, damaged_scale);
+  return empty_divergence(baseline_logits);
 }
 
 }  // namespace
 
 Divergence divergence(const at::Tensor& baseline_logits, const at::Tensor& damaged_logits, const at::Tensor& targets,
                       double damaged_scale) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("hemostat::divergence", "")
-                             .typed<Outputs(const T&, const T&, const T&, double)>();
-  auto [nll_a, nll_b, kl, reverse, h_a, h_b, c_a, c_b, top_a, top_b, overlap] =
-      op.call(baseline_logits, damaged_logits, targets, damaged_scale);
-  return {nll_a, nll_b, kl, reverse, h_a, h_b, c_a, c_b, top_a, top_b, overlap};
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("hemostat::divergence", "")
+          .typed<DivergenceTensors(const at::Tensor&, const at::Tensor&, const at::Tensor&, double)>();
+  return std::make_from_tuple<Divergence>(op.call(baseline_logits, damaged_logits, targets, damaged_scale));
 }
 
 }  // namespace hemostat::kernels

@@ -8,20 +8,32 @@
 
 namespace hemostat::kernels {
 
-// One entry per token in each.
-struct DivergenceOutputs {
-  float *nll_baseline, *nll_damaged, *kl, *kl_reverse, *entropy_baseline, *entropy_damaged;
-  float *confidence_baseline, *confidence_damaged, *top5_overlap;
+// One entry a token each; see hemostat/kernels.h.
+struct DivergenceOut {
+  float *nll_baseline, *nll_damaged;
+  float *kl, *kl_reverse;
+  float *entropy_baseline, *entropy_damaged;
+  float *confidence_baseline, *confidence_damaged;
   int64_t *top1_baseline, *top1_damaged;
+  float* top5_overlap;
 };
 
-inline constexpr int64_t kDivergenceTile = 2048;  // logits of each model that stay in the first cache
+// What one pass over a row of both gathers. Exponents are relative to the largest logit of their own row: with
+// x = logit − largest and e = exp(x), the sums over the vocabulary are
+struct DivergenceSums {
+  double baseline, damaged;                  // Σ e
+  double baseline_x, damaged_x;              // Σ e·x
+  double baseline_excess, damaged_excess;    // Σ e·(x − x of the other), 0 where e is 0
+};
 
 struct DivergenceLoops {
-  // Tokens [begin, end); targets in 0 … columns − 1. `buffer` has room for two tiles.
+  // Tokens [begin, end) of [tokens, vocab ≥ 1] logits of one element type; targets in range. `buffer` has room for
+  // 2 · kDivergenceBlock floats.
   void (*rows)(const Matrix& baseline, const Matrix& damaged, const int64_t* targets, float damaged_scale,
-               int64_t begin, int64_t end, const DivergenceOutputs& outputs, float* buffer);
+               int64_t begin, int64_t end, const DivergenceOut& out, float* buffer);
 };
+
+inline constexpr int64_t kDivergenceBlock = 2048;
 
 HEMOSTAT_FOR_EACH_ISA(extern const DivergenceLoops divergence_loops;)
 

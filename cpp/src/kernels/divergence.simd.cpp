@@ -1,228 +1,305 @@
 // CPU loops of `divergence`. See divergence.h.
 //
-// One read of both rows, tile by tile, with running maxima. With x = a − max a, y = b − max b, p ∝ exp x, q ∝ exp y:
-//   KL(p ‖ q) = Σ p (a − b) − log Σ exp a + log Σ exp b        H(p) = log Σ exp x − Σ p x
-// Sixteen float32 lanes sum within a tile, whatever the width of the machine's vectors; tiles are summed in float64.
+// A row of both logits is read once, block by block. Each block is reduced while it lies in the L1 cache: its largest
+// logits, then the sums of DivergenceSums relative to the largest so far, which are shifted when a larger one comes.
+// Sums have 16 lanes within a block whatever the vectors' width, and double precision across blocks, so that every
+// instruction set gives the same bits.
 #include "kernels/divergence.h"
 
 #include "kernels/elements.simd.h"
+#include "kernels/flags.simd.h"
 
 namespace hemostat::kernels {
 namespace {
 
-constexpr int64_t kLanes = 16, kChunk = 64;
-using Floats = float __attribute__((vector_size(kLanes * sizeof(float))));
-using Ints = int32_t __attribute__((vector_size(kLanes * sizeof(int32_t))));
+#if defined(__AVX512F__)
+constexpr int kWidth = 16;
+#elif defined(__AVX2__)
+constexpr int kWidth = 8;
+#else
+constexpr int kWidth = 4;
+#endif
+constexpr int kLanes = 16;
+constexpr int kVectors = kLanes / kWidth;
 
-constexpr float kLowest = -3.4028234663852886e38f;
-constexpr float kNegligible = -86.0f;  // exp of less counts as 0
-constexpr float kInfinity = __builtin_inff();
+typedef float Vector __attribute__((vector_size(4 * kWidth), aligned(4), may_alias));
+typedef int32_t Integers __attribute__((vector_size(4 * kWidth), aligned(4), may_alias));
 
-inline Floats load(const float* from) {
-  Floats v;
-  __builtin_memcpy(&v, from, sizeof(v));
-  return v;
-}
-
-// exp x for x ≤ 0, to 2 units in the last place; NaN stays NaN. exp x = 2ⁿ · exp r, r = x − n · log 2, |r| ≤ log(2)/2,
-// exp r ≈ 1 + r + r² · p(r); p minimizes the largest relative error on that interval (3e-9, before rounding).
-inline Floats exp_nonpositive(Floats x) {
-  const Floats shifted = x * 1.44269504088896341f + 12582912.0f;  // n in the lowest bits
-  const Floats n = shifted - 12582912.0f;
-  const Floats r = (x - n * 0.693359375f) - n * -2.12194440e-4f;  // log 2 in two parts, the first exact in the product
-  Floats p = r * 1.3814613182e-3f + 8.3687099281e-3f;
-  p = p * r + 4.1668387370e-2f;
-  p = p * r + 1.6666520689e-1f;
-  p = p * r + 4.9999993452e-1f;
-  p = (p * (r * r) + r) + 1.0f;
-  Ints bits, exponent;
-  __builtin_memcpy(&bits, &p, sizeof(bits));
-  __builtin_memcpy(&exponent, &shifted, sizeof(exponent));
-  bits += exponent << 23;
-  Floats result;
-  __builtin_memcpy(&result, &bits, sizeof(result));
-  const Floats kept = x < kNegligible ? Floats{} : result;
-  return x == x ? kept : x;
-}
-
-inline double sum(Floats v) {
-  double total = 0;
-  for (int64_t lane = 0; lane < kLanes; ++lane) total += v[lane];
-  return total;
-}
-
-inline float largest(Floats v) {
-  float result = v[0];
-  for (int64_t lane = 1; lane < kLanes; ++lane) result = v[lane] > result ? v[lane] : result;
-  return result;
-}
-
-// The five largest, in falling order; of equal ones those that came first.
-struct TopFive {
-  float values[5] = {-kInfinity, -kInfinity, -kInfinity, -kInfinity, -kInfinity};
-  int64_t indices[5] = {-1, -1, -1, -1, -1};
-
-  void offer(float value, int64_t index) {
-    if (!(value > values[4])) return;
-    int at = 4;
-    for (; at > 0 && value > values[at - 1]; --at) {
-      values[at] = values[at - 1];
-      indices[at] = indices[at - 1];
-    }
-    values[at] = value;
-    indices[at] = index;
-  }
+struct Lanes {
+  Vector part[kVectors] = {};
 };
 
-// What one row of logits has shown so far, relative to its maximum.
-struct Row {
-  float maximum = kLowest;
-  double total = 0;       // Σ exp x
-  double weighted = 0;    // Σ exp x · x
-  double difference = 0;  // Σ exp x · (a − b)
-  TopFive top;
-
-  void raise(float to) {
-    if (!(to > maximum)) return;
-    const double by = static_cast<double>(maximum) - to, factor = __builtin_exp(by);
-    weighted = total == 0 ? 0 : factor * (weighted + by * total);
-    total *= factor;
-    difference *= factor;
-    maximum = to;
+// In a fixed order: halves are added until one lane is left.
+inline float sum(const Lanes& lanes) {
+  float values[kLanes];
+  __builtin_memcpy(values, lanes.part, sizeof(values));
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+    for (int lane = 0; lane < half; ++lane) values[lane] += values[lane + half];
   }
-
-  double log_total() const { return __builtin_log(total) + maximum; }
-};
-
-// The tile's maximum; chunks that may hold one of the five largest are searched.
-inline float scan(const float* values, int64_t count, int64_t offset, TopFive& top) {
-  float maximum = kLowest;
-  for (int64_t begin = 0; begin < count; begin += kChunk) {
-    const int64_t end = begin + kChunk < count ? begin + kChunk : count;
-    Floats highest = load(values + begin);
-    for (int64_t i = begin + kLanes; i < end; i += kLanes) {
-      const Floats v = load(values + i);
-      highest = v > highest ? v : highest;
-    }
-    const float of_chunk = largest(highest);
-    if (of_chunk > top.values[4]) {
-      for (int64_t i = begin; i < end; ++i) top.offer(values[i], offset + i);
-    }
-    maximum = of_chunk > maximum ? of_chunk : maximum;
-  }
-  return maximum;
+  return values[0];
 }
 
-struct TileSums {
-  double a_total, b_total, a_weighted, b_weighted, a_difference, b_difference;
-  bool finite() const {
-    const double all = a_total + b_total + a_weighted + b_weighted + a_difference + b_difference;
-    return all - all == 0;
-  }
+constexpr float kNegativeInfinity = -__builtin_inff();
+
+// Below this exponent e is taken as 0: what is left out of a row is less than its vocabulary · 1e-38.
+constexpr float kLeast = -87.0f;
+
+// exp(x) for kLeast ≤ x ≤ 0: 2^n · exp(r) with |r| ≤ ln 2 / 2, where exp(r) − 1 − r is r² times a polynomial fitted
+// for the least relative error. Off by at most 1.4 · 2^-24 of the result; exp(0) = 1; NaN stays NaN.
+inline Vector exponential(Vector x) {
+  constexpr float kLog2E = 1.44269504f;
+  // ln 2 in two parts; the first has few bits, so that n times it is exact.
+  constexpr float kLn2High = 0.693359375f;
+  constexpr float kLn2Low = static_cast<float>(0.693147180559945309 - 0.693359375);
+  // Adding this rounds to an integer and leaves n + 127 in the lowest bits.
+  constexpr float kShift = 12582912.0f + 127.0f;
+  const Vector shifted = x * kLog2E + kShift;
+  const Vector n = shifted - kShift;
+  const Vector r = (x - n * kLn2High) - n * kLn2Low;
+  Vector p = r * 0.0013814540579915047f + 0.00836874544620514f;
+  p = p * r + 0.04166838899254799f;
+  p = p * r + 0.1666652113199234f;
+  p = p * r + 0.4999999403953552f;
+  p = p * (r * r) + r;
+  p = p + 1.0f;
+  const Integers power = reinterpret_cast<const Integers&>(shifted) << 23;
+  return p * reinterpret_cast<const Vector&>(power);
+}
+
+// For |value| < 2^22; larger ones stay as they are.
+inline float round_even(float value) {
+  if (!(__builtin_fabsf(value) < 4194304.0f)) return value;
+  constexpr float kShift = 12582912.0f;
+  return (value + kShift) - kShift;
+}
+
+struct Extremes {
+  float least, largest;
 };
 
-// Differences are of x and y.
-TileSums sums_of(const float* a, const float* b, int64_t count, float a_maximum, float b_maximum) {
-  Floats a_total{}, b_total{}, a_weighted{}, b_weighted{}, a_difference{}, b_difference{};
+// NaN is passed over. count is a multiple of kLanes.
+Extremes extremes(const float* values, int64_t count) {
+  Lanes least, largest;
+  for (int j = 0; j < kVectors; ++j) least.part[j] = largest.part[j] = *reinterpret_cast<const Vector*>(values + j * kWidth);
   for (int64_t i = 0; i < count; i += kLanes) {
-    const Floats x = load(a + i) - a_maximum, y = load(b + i) - b_maximum;
-    const Floats p = exp_nonpositive(x), q = exp_nonpositive(y), d = x - y;
-    a_total += p;
-    b_total += q;
-    a_weighted += p * x;
-    b_weighted += q * y;
-    a_difference += p * d;
-    b_difference += q * d;
-  }
-  return {sum(a_total),    sum(b_total),      sum(a_weighted),
-          sum(b_weighted), sum(a_difference), sum(b_difference)};
-}
-
-// Entries [begin, begin + count) in float32, scaled, filled up to whole vectors with what weighs nothing.
-const float* tile(const Matrix& logits, int64_t row, int64_t begin, int64_t count, float scale, float* buffer) {
-  const float* values = row_floats(logits, row, begin, count, buffer);
-  if (scale == 1 && count % kLanes == 0) return values;
-  for (int64_t i = 0; i < count; ++i) buffer[i] = values[i] * scale;
-  for (int64_t i = count; i % kLanes != 0; ++i) buffer[i] = kLowest;
-  return buffer;
-}
-
-const float* without_infinities(const float* values, int64_t count, float* buffer) {
-  for (int64_t i = 0; i < count; ++i) buffer[i] = values[i] == -kInfinity ? kLowest : values[i];
-  return buffer;
-}
-
-float value_at(const Matrix& logits, int64_t row, int64_t column) {
-  float buffer;
-  return *row_floats(logits, row, column, 1, &buffer);
-}
-
-float overlap(const TopFive& a, const TopFive& b, int64_t columns) {
-  const int64_t most = columns < 5 ? columns : 5;
-  int64_t common = 0;
-  for (int64_t i = 0; i < most; ++i) {
-    for (int64_t j = 0; j < most; ++j) common += a.indices[i] >= 0 && a.indices[i] == b.indices[j];
-  }
-  return static_cast<float>(common) / static_cast<float>(most);
-}
-
-void row_divergence(const Matrix& baseline, const Matrix& damaged, int64_t row, int64_t target, float scale,
-                    const DivergenceOutputs& outputs, float* buffer) {
-  const int64_t columns = baseline.columns;
-  Row a_row, b_row;
-  bool baseline_alone = false, damaged_alone = false;  // a token possible to one model and impossible to the other
-  for (int64_t begin = 0; begin < columns; begin += kDivergenceTile) {
-    const int64_t count = columns - begin < kDivergenceTile ? columns - begin : kDivergenceTile;
-    const int64_t padded = (count + kLanes - 1) / kLanes * kLanes;
-    const float* a = tile(baseline, row, begin, count, 1, buffer);
-    const float* b = tile(damaged, row, begin, count, scale, buffer + kDivergenceTile);
-    a_row.raise(scan(a, padded, begin, a_row.top));
-    b_row.raise(scan(b, padded, begin, b_row.top));
-    TileSums sums = sums_of(a, b, padded, a_row.maximum, b_row.maximum);
-    if (!sums.finite()) {
-      for (int64_t i = 0; i < count; ++i) {
-        baseline_alone |= a[i] > -kInfinity && b[i] == -kInfinity;
-        damaged_alone |= b[i] > -kInfinity && a[i] == -kInfinity;
-      }
-      a = without_infinities(a, padded, buffer);
-      b = without_infinities(b, padded, buffer + kDivergenceTile);
-      sums = sums_of(a, b, padded, a_row.maximum, b_row.maximum);
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j) {
+      const Vector value = *reinterpret_cast<const Vector*>(values + i + j * kWidth);
+      least.part[j] = value < least.part[j] ? value : least.part[j];
+      largest.part[j] = value > largest.part[j] ? value : largest.part[j];
     }
-    const double apart = static_cast<double>(a_row.maximum) - b_row.maximum;
-    a_row.total += sums.a_total;
-    b_row.total += sums.b_total;
-    a_row.weighted += sums.a_weighted;
-    b_row.weighted += sums.b_weighted;
-    a_row.difference += sums.a_difference + apart * sums.a_total;
-    b_row.difference += sums.b_difference + apart * sums.b_total;
   }
-  const double not_a_number = __builtin_nan("");
-  const bool a_ok = a_row.maximum > kLowest && a_row.total - a_row.total == 0;
-  const bool b_ok = b_row.maximum > kLowest && b_row.total - b_row.total == 0;
-  const double a_log = a_ok ? a_row.log_total() : not_a_number, b_log = b_ok ? b_row.log_total() : not_a_number;
-  const auto divergence = [&](bool alone, double value) {
-    if (!a_ok || !b_ok) return static_cast<float>(not_a_number);
-    return alone ? kInfinity : static_cast<float>(value > 0 ? value : 0);
-  };
-  outputs.nll_baseline[row] = static_cast<float>(a_log - value_at(baseline, row, target));
-  outputs.nll_damaged[row] = static_cast<float>(b_log - value_at(damaged, row, target) * scale);
-  outputs.kl[row] = divergence(baseline_alone, a_row.difference / a_row.total - a_log + b_log);
-  outputs.kl_reverse[row] = divergence(damaged_alone, a_log - b_log - b_row.difference / b_row.total);
-  outputs.entropy_baseline[row] =
-      static_cast<float>(a_ok ? __builtin_log(a_row.total) - a_row.weighted / a_row.total : not_a_number);
-  outputs.entropy_damaged[row] =
-      static_cast<float>(b_ok ? __builtin_log(b_row.total) - b_row.weighted / b_row.total : not_a_number);
-  outputs.confidence_baseline[row] = static_cast<float>(a_ok ? 1 / a_row.total : not_a_number);
-  outputs.confidence_damaged[row] = static_cast<float>(b_ok ? 1 / b_row.total : not_a_number);
-  outputs.top1_baseline[row] = a_ok ? a_row.top.indices[0] : -1;
-  outputs.top1_damaged[row] = b_ok ? b_row.top.indices[0] : -1;
-  outputs.top5_overlap[row] = a_ok && b_ok ? overlap(a_row.top, b_row.top, columns) : 0;
+  float low[kLanes], high[kLanes];
+  __builtin_memcpy(low, least.part, sizeof(low));
+  __builtin_memcpy(high, largest.part, sizeof(high));
+  Extremes found{__builtin_inff(), kNegativeInfinity};
+  for (int lane = 0; lane < kLanes; ++lane) {
+    found.least = low[lane] < found.least ? low[lane] : found.least;
+    found.largest = high[lane] > found.largest ? high[lane] : found.largest;
+  }
+  return found;
+}
+
+// Adds a block to the sums; `at` and `damaged_at` are what exponents are relative to. `wide` allows for exponents
+// below kLeast, among them those of −Inf. `next` and `next_damaged` will be read soon.
+template <bool wide>
+void add_block(const float* baseline, const float* damaged, int64_t count, float damaged_scale, float at,
+               float damaged_at, const char* next, const char* next_damaged, int64_t next_step, DivergenceSums& sums) {
+  // x − y is at − damaged_at less than the logits' own difference, which is exact where they are close. So that it is
+  // also where one row is shifted far from the other, the offset's multiple of 16 is taken off first, without rounding.
+  const double offset = static_cast<double>(at) - damaged_at;
+  const float coarse = 16 * round_even(static_cast<float>(offset / 16));
+  const float fine = static_cast<float>(offset - coarse);
+  Lanes e_sum, f_sum, ex_sum, fy_sum, excess, excess_damaged;
+  for (int64_t i = 0; i < count; i += kLanes) {
+    __builtin_prefetch(next + i * next_step);
+    __builtin_prefetch(next_damaged + i * next_step);
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j) {
+      const Vector logit = *reinterpret_cast<const Vector*>(baseline + i + j * kWidth);
+      const Vector damaged_logit = *reinterpret_cast<const Vector*>(damaged + i + j * kWidth) * damaged_scale;
+      const Vector x = logit - at;
+      const Vector y = damaged_logit - damaged_at;
+      const Vector difference = (logit - (damaged_logit + coarse)) - fine;
+      if (wide) {
+        const Vector zero = {};
+        const Vector least = zero + kLeast;
+        const Vector x_within = x < kLeast ? least : x;
+        const Vector y_within = y < kLeast ? least : y;
+        const Vector e = x < kLeast ? zero : exponential(x_within);
+        const Vector f = y < kLeast ? zero : exponential(y_within);
+        // Where e is 0 the other may be −Inf, and the product NaN.
+        const Vector by_x = e * difference, by_y = f * difference;
+        e_sum.part[j] += e;
+        f_sum.part[j] += f;
+        ex_sum.part[j] += e * x_within;
+        fy_sum.part[j] += f * y_within;
+        excess.part[j] += e == 0.0f ? zero : by_x;
+        excess_damaged.part[j] -= f == 0.0f ? zero : by_y;
+      } else {
+        const Vector e = exponential(x);
+        const Vector f = exponential(y);
+        e_sum.part[j] += e;
+        f_sum.part[j] += f;
+        ex_sum.part[j] += e * x;
+        fy_sum.part[j] += f * y;
+        excess.part[j] += e * difference;
+        excess_damaged.part[j] -= f * difference;
+      }
+    }
+  }
+  sums.baseline += sum(e_sum);
+  sums.damaged += sum(f_sum);
+  sums.baseline_x += sum(ex_sum);
+  sums.damaged_x += sum(fy_sum);
+  sums.baseline_excess += sum(excess);
+  sums.damaged_excess += sum(excess_damaged);
+}
+
+// Makes the sums relative to larger logits: baseline's by `up` ≥ 0, damaged's by `damaged_up`.
+void shift(double up, double damaged_up, DivergenceSums& sums) {
+  const double factor = up > 0 ? __builtin_exp(-up) : 1;
+  const double damaged_factor = damaged_up > 0 ? __builtin_exp(-damaged_up) : 1;
+  sums.baseline_x = factor * (sums.baseline_x - up * sums.baseline);
+  sums.damaged_x = damaged_factor * (sums.damaged_x - damaged_up * sums.damaged);
+  sums.baseline_excess = factor * (sums.baseline_excess + (damaged_up - up) * sums.baseline);
+  sums.damaged_excess = damaged_factor * (sums.damaged_excess + (up - damaged_up) * sums.damaged);
+  sums.baseline *= factor;
+  sums.damaged *= damaged_factor;
+}
+
+// The five largest logits and their tokens, in order; of equal ones the lowest token first.
+struct TopFive {
+  float logits[5];
+  int64_t tokens[5];
+  int64_t count = 0;
+
+  void insert(float logit, int64_t token) {
+    int64_t place = count < 5 ? count++ : 4;
+    for (; place > 0 && logit > logits[place - 1]; --place) {
+      logits[place] = logits[place - 1];
+      tokens[place] = tokens[place - 1];
+    }
+    logits[place] = logit;
+    tokens[place] = token;
+  }
+
+  void add_block(const float* values, int64_t count_of_block, int64_t first_token, float largest) {
+    constexpr int64_t kChunk = 64;
+    int64_t begin = 0;
+    for (; begin < count_of_block && count < 5; ++begin) insert(values[begin], first_token + begin);
+    if (!(largest > logits[count - 1])) return;
+    for (; begin < count_of_block; begin += kChunk) {
+      const int64_t size = count_of_block - begin < kChunk ? count_of_block - begin : kChunk;
+      const float* chunk = values + begin;
+      const float fifth = logits[4];
+      alignas(64) uint8_t flags[kChunk] = {};
+      if (size == kChunk) {
+        uint32_t any = 0;
+        for (int64_t i = 0; i < kChunk; ++i) any |= chunk[i] > fifth;
+        if (any == 0) continue;
+        for (int64_t i = 0; i < kChunk; ++i) flags[i] = chunk[i] > fifth;
+      } else {
+        for (int64_t i = 0; i < size; ++i) flags[i] = chunk[i] > fifth;
+      }
+      for_each_set(flags, kChunk, [&](int64_t i) {
+        if (chunk[i] > logits[4]) insert(chunk[i], first_token + begin + i);
+      });
+    }
+  }
+};
+
+float overlap(const TopFive& a, const TopFive& b) {
+  int64_t shared = 0;
+  for (int64_t i = 0; i < a.count; ++i) {
+    for (int64_t j = 0; j < b.count; ++j) shared += a.tokens[i] == b.tokens[j];
+  }
+  return static_cast<float>(shared) / static_cast<float>(a.count);
+}
+
+inline float logit_at(const Matrix& logits, int64_t row, int64_t token) {
+  float value = 0;
+  return *row_floats(logits, row, token, 1, &value);
+}
+
+inline const char* address(const Matrix& matrix, int64_t row, int64_t column) {
+  const int64_t size = matrix.element == Element::float32 ? 4 : 2;
+  return static_cast<const char*>(matrix.data) + (row * matrix.row_stride + column * matrix.column_stride) * size;
+}
+
+// A whole number of lanes: the rest of a row in `buffer`, followed by logits that weigh nothing.
+inline const float* padded(const float* values, int64_t count, int64_t padded_count, float* buffer) {
+  if (count == padded_count) return values;
+  if (values != buffer) __builtin_memcpy(buffer, values, static_cast<size_t>(count) * sizeof(float));
+  for (int64_t i = count; i < padded_count; ++i) buffer[i] = kNegativeInfinity;
+  return buffer;
+}
+
+void row(const Matrix& baseline, const Matrix& damaged, int64_t target, float damaged_scale, int64_t token,
+         const DivergenceOut& out, float* buffer) {
+  const int64_t vocab = baseline.columns;
+  const int64_t step = baseline.element == Element::float32 ? 4 : 2;
+  float at = kNegativeInfinity, damaged_at = kNegativeInfinity;
+  DivergenceSums sums{0, 0, 0, 0, 0, 0};
+  TopFive top, top_damaged;
+  for (int64_t begin = 0; begin < vocab; begin += kDivergenceBlock) {
+    const int64_t count = vocab - begin < kDivergenceBlock ? vocab - begin : kDivergenceBlock;
+    const int64_t lanes = (count + kLanes - 1) / kLanes * kLanes;
+    const float* x = padded(row_floats(baseline, token, begin, count, buffer), count, lanes, buffer);
+    float* other = buffer + kDivergenceBlock;
+    const float* y = padded(row_floats(damaged, token, begin, count, other), count, lanes, other);
+    const Extremes of_x = extremes(x, lanes), of_y = extremes(y, lanes);
+    top.add_block(x, count, begin, of_x.largest);
+    top_damaged.add_block(y, count, begin, of_y.largest);
+
+    const float largest_y = of_y.largest * damaged_scale;
+    const float new_at = of_x.largest > at ? of_x.largest : at;
+    const float new_damaged_at = largest_y > damaged_at ? largest_y : damaged_at;
+    if (new_at != at || new_damaged_at != damaged_at) {
+      // Before the first finite logit every e was 0, whatever it was relative to.
+      const double up = at == kNegativeInfinity ? 0.0 : static_cast<double>(new_at) - at;
+      const double damaged_up =
+          damaged_at == kNegativeInfinity ? 0.0 : static_cast<double>(new_damaged_at) - damaged_at;
+      shift(up, damaged_up, sums);
+      at = new_at;
+      damaged_at = new_damaged_at;
+    }
+    const float relative = at == kNegativeInfinity ? 0.0f : at;
+    const float damaged_relative = damaged_at == kNegativeInfinity ? 0.0f : damaged_at;
+    const bool narrow =
+        of_x.least - relative >= kLeast && of_y.least * damaged_scale - damaged_relative >= kLeast;
+    const char* next = address(baseline, token, begin) + kDivergenceBlock * step;
+    const char* next_damaged = address(damaged, token, begin) + kDivergenceBlock * step;
+    (narrow ? add_block<false> : add_block<true>)(x, y, lanes, damaged_scale, relative, damaged_relative, next,
+                                                  next_damaged, step, sums);
+  }
+
+  const double nan = __builtin_nan("");
+  if (at == kNegativeInfinity) sums.baseline = nan;
+  if (damaged_at == kNegativeInfinity) sums.damaged = nan;
+  const double log_sum = __builtin_log(sums.baseline), damaged_log_sum = __builtin_log(sums.damaged);
+  // Rounding must not make negative what cannot be; NaN stays.
+  const auto positive = [](double value) { return static_cast<float>(value < 0 ? 0.0 : value); };
+  const double logit = logit_at(baseline, token, target);
+  const double damaged_logit = logit_at(damaged, token, target) * damaged_scale;
+  out.nll_baseline[token] = positive(log_sum + at - logit);
+  out.nll_damaged[token] = positive(damaged_log_sum + damaged_at - damaged_logit);
+  out.kl[token] = positive(sums.baseline_excess / sums.baseline - log_sum + damaged_log_sum);
+  out.kl_reverse[token] = positive(sums.damaged_excess / sums.damaged - damaged_log_sum + log_sum);
+  out.entropy_baseline[token] = positive(log_sum - sums.baseline_x / sums.baseline);
+  out.entropy_damaged[token] = positive(damaged_log_sum - sums.damaged_x / sums.damaged);
+  out.confidence_baseline[token] = static_cast<float>(1 / sums.baseline);
+  out.confidence_damaged[token] = static_cast<float>(1 / sums.damaged);
+  out.top1_baseline[token] = top.tokens[0];
+  out.top1_damaged[token] = top_damaged.tokens[0];
+  const bool valid = sums.baseline == sums.baseline && sums.damaged == sums.damaged;
+  out.top5_overlap[token] = valid ? overlap(top, top_damaged) : static_cast<float>(nan);
 }
 
 void rows(const Matrix& baseline, const Matrix& damaged, const int64_t* targets, float damaged_scale, int64_t begin,
-          int64_t end, const DivergenceOutputs& outputs, float* buffer) {
-  for (int64_t row = begin; row < end; ++row) {
-    row_divergence(baseline, damaged, row, targets[row], damaged_scale, outputs, buffer);
+          int64_t end, const DivergenceOut& out, float* buffer) {
+  for (int64_t token = begin; token < end; ++token) {
+    row(baseline, damaged, targets[token], damaged_scale, token, out, buffer);
   }
 }
 

@@ -2,6 +2,7 @@
 #include "kernels/select.h"
 
 #include "kernels/elements.simd.h"
+#include "kernels/flags.simd.h"
 
 namespace hemostat::kernels {
 namespace {
@@ -160,17 +161,6 @@ void narrow_by_sample(const int32_t* keys, int64_t count, int64_t removed, Brack
     const int64_t pivot = rank - around.below <= 2 ? around.low : around.high;
     if (pivot > bracket.low && pivot < bracket.high) narrow(keys, count, removed, pivot, bracket);
     if (bracket.below == removed) return;
-  }
-}
-
-// Calls visit(i) for each of the `count` flags (a multiple of 8, each 0 or 1) that is set, in order.
-template <class Visit>
-inline void for_each_set(const uint8_t* flags, int64_t count, Visit visit) {
-  for (int64_t word = 0; word < count; word += 8) {
-    uint64_t bits;
-    __builtin_memcpy(&bits, flags + word, 8);
-    // Little endian: the first flag is the lowest byte.
-    for (; bits != 0; bits &= bits - 1) visit(word + __builtin_ctzll(bits) / 8);
   }
 }
 

@@ -217,8 +217,9 @@ def _convert_gguf(gguf: Path, directory: Path) -> None:
     if source.config.tie_word_embeddings:
         weights.pop("lm_head.weight", None)
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
-    config = source.config.to_dict()
-    for field in ("quantization_config", "_name_or_path", "_model_name_or_path"):
+    config = json.loads(source.config.to_json_string(use_diff=True))
+    # The file's packing, its own name, and what is the tokenizer's.
+    for field in ("quantization_config", "_name_or_path", "_model_name_or_path", "unk_token_id"):
         config.pop(field, None)
     config |= {"architectures": [type(source).__name__], "dtype": "bfloat16"}
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

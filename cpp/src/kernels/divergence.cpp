@@ -132,3 +132,8 @@ TORCH_LIBRARY_FRAGMENT(hemostat, m) {
 TORCH_LIBRARY_IMPL(hemostat, CPU, m) { m.impl("divergence", hemostat::kernels::divergence_cpu); }
 
 TORCH_LIBRARY_IMPL(hemostat, Meta, m) { m.impl("divergence", hemostat::kernels::divergence_meta); }
+
+// Not differentiable: results carry no gradient.
+TORCH_LIBRARY_IMPL(hemostat, Autograd, m) {
+  m.impl("divergence", torch::CppFunction::makeFallthrough());
+}

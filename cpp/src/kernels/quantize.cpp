@@ -206,3 +206,9 @@ TORCH_LIBRARY_IMPL(hemostat, Meta, m) {
   m.impl("fake_quantize", hemostat::kernels::fake_quantize_meta);
   m.impl("quantize", hemostat::kernels::quantize_meta);
 }
+
+// Not differentiable: results carry no gradient.
+TORCH_LIBRARY_IMPL(hemostat, Autograd, m) {
+  m.impl("fake_quantize", torch::CppFunction::makeFallthrough());
+  m.impl("quantize", torch::CppFunction::makeFallthrough());
+}

@@ -459,3 +459,10 @@ TORCH_LIBRARY_IMPL(hemostat, Meta, m) {
   m.impl("mask_pattern", hemostat::kernels::mask_pattern_meta);
   m.impl("kept_until", hemostat::kernels::kept_until_meta);
 }
+
+// Not differentiable: results carry no gradient.
+TORCH_LIBRARY_IMPL(hemostat, Autograd, m) {
+  m.impl("mask_smallest", torch::CppFunction::makeFallthrough());
+  m.impl("mask_pattern", torch::CppFunction::makeFallthrough());
+  m.impl("kept_until", torch::CppFunction::makeFallthrough());
+}

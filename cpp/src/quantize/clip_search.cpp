@@ -1,13 +1,13 @@
 #include <algorithm>
 #include <cstdint>
-#include <vector>
 
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/amax.h>
 #include <ATen/ops/amin.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/div.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/maximum.h>
 #include <ATen/ops/round.h>
@@ -24,7 +24,7 @@ constexpr int64_t kGrid = 100;
 constexpr int64_t kFactors = 80;
 
 // Entries searched together: the passes of one factor then stay in cache.
-constexpr int64_t kChunk = int64_t{1} << 16;
+constexpr int64_t kChunk = int64_t{1} << 14;
 
 GroupRange search(const at::Tensor& groups, int64_t levels, bool symmetric) {
   const auto steps = static_cast<double>(levels - 1);
@@ -64,15 +64,25 @@ GroupRange search(const at::Tensor& groups, int64_t levels, bool symmetric) {
 
 GroupRange search_clip(const at::Tensor& groups, int64_t levels, bool symmetric) {
   const int64_t together = std::max<int64_t>(1, kChunk / std::max<int64_t>(1, groups.size(1)));
-  std::vector<at::Tensor> scales;
-  std::vector<at::Tensor> zeros;
-  for (int64_t first = 0; first < groups.size(0); first += together) {
-    const int64_t count = std::min(together, groups.size(0) - first);
-    const auto range = search(groups.narrow(0, first, count).to(at::kFloat), levels, symmetric);
-    scales.push_back(range.scale);
-    zeros.push_back(range.zero);
+  const int64_t chunks = (groups.size(0) + together - 1) / together;
+  GroupRange found{.scale = at::empty({groups.size(0), 1}, groups.options().dtype(at::kFloat)),
+                   .zero = at::empty({groups.size(0), 1}, groups.options().dtype(at::kFloat))};
+  const auto search_chunks = [&](int64_t first, int64_t end) {
+    for (int64_t chunk = first; chunk < end; ++chunk) {
+      const int64_t row = chunk * together;
+      const int64_t count = std::min(together, groups.size(0) - row);
+      const auto range = search(groups.narrow(0, row, count).to(at::kFloat), levels, symmetric);
+      found.scale.narrow(0, row, count).copy_(range.scale);
+      found.zero.narrow(0, row, count).copy_(range.zero);
+    }
+  };
+  // Other devices take their work from one thread, in the order of its stream.
+  if (groups.is_cpu()) {
+    at::parallel_for(0, chunks, 1, search_chunks);
+  } else {
+    search_chunks(0, chunks);
   }
-  return {.scale = at::cat(scales), .zero = at::cat(zeros)};
+  return found;
 }
 
 }  // namespace hemostat::quantize

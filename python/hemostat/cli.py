@@ -35,16 +35,20 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Checkpoint = Annotated[str, typer.Argument(help="A Hugging Face directory, a Hub id, or smollm2.")]
+Checkpoint = Annotated[
+    str, typer.Argument(metavar="CHECKPOINT", help="A Hugging Face directory, a Hub id, or smollm2.")
+]
 Plugins = Annotated[
     list[Path] | None,
     typer.Option("--plugin", metavar="FILE", help="Python file that registers methods; repeatable."),
 ]
-Windows = Annotated[int | None, typer.Option(min=1, help="Evaluate at most so many windows.")]
-CalibrationWindows = Annotated[int, typer.Option(min=1, help="Calibrate on at most so many windows.")]
-Length = Annotated[int | None, typer.Option(min=2, help="Tokens in a window [default: min(context, 512)].")]
-Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16 [default: as stored].")]
-Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
+Windows = Annotated[int | None, typer.Option(metavar="N", min=1, help="Evaluate at most so many windows.")]
+CalibrationWindows = Annotated[int, typer.Option(metavar="N", min=1, help="Calibrate on at most so many windows.")]
+Length = Annotated[
+    int | None, typer.Option(metavar="N", min=2, help="Tokens in a window [default: min(context, 512)].")
+]
+Dtype = Annotated[str | None, typer.Option(metavar="DTYPE", help="float32, bfloat16 or float16 [default: as stored].")]
+Device = Annotated[str, typer.Option(metavar="DEVICE", help="cpu, cuda or cuda:N.")]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -87,28 +91,33 @@ def common(
 @app.command("scan")
 def scan_command(
     checkpoint: Checkpoint,
-    text: Annotated[Path | None, typer.Option(help="Text to evaluate on; smollm2 brings its own.")] = None,
+    text: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Text to evaluate on; smollm2 brings its own.")
+    ] = None,
     calibration: Annotated[
-        Path | None, typer.Option(help="Text to collect statistics on [default: the first fifth of --text].")
+        Path | None,
+        typer.Option(metavar="FILE", help="Text to collect statistics on [default: the first fifth of --text]."),
     ] = None,
     methods: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"Methods with their options, separated by commas; repeatable [default: {','.join(DEFAULT_METHODS)}]."
+            metavar="LIST",
+            help=f"Methods with their options, separated by commas; repeatable [default: {','.join(DEFAULT_METHODS)}].",
         ),
     ] = None,
     plugin: Plugins = None,
     plan: Annotated[bool, typer.Option("--plan", help="Print what would be done, and do nothing.")] = False,
     out: Annotated[
-        Path | None, typer.Option(help="Where report.html and report.json go [default: CHECKPOINT-scan].")
+        Path | None,
+        typer.Option(metavar="DIR", help="Where report.html and report.json go [default: CHECKPOINT-scan]."),
     ] = None,
     windows: Windows = None,
     calibration_windows: CalibrationWindows = 128,
-    points: Annotated[int | None, typer.Option(min=1, help="At most so many severities a method.")] = None,
+    points: Annotated[int | None, typer.Option(metavar="N", min=1, help="At most so many severities a method.")] = None,
     length: Length = None,
     dtype: Dtype = None,
     device: Device = "cpu",
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the bootstrap.")] = 0,
 ) -> None:
     """Measure methods × severities on a checkpoint, print a table, and write a report."""
     _load_plugins(plugin)
@@ -135,9 +144,11 @@ def scan_command(
 
 @app.command("compare")
 def compare_command(
-    baseline: Annotated[str, typer.Argument(help="The unchanged checkpoint.")],
-    damaged: Annotated[str, typer.Argument(help="The changed checkpoint.")],
-    text: Annotated[Path, typer.Option(help="Text to evaluate on, tokenized by the baseline's tokenizer.")],
+    baseline: Annotated[str, typer.Argument(metavar="BASELINE", help="The unchanged checkpoint.")],
+    damaged: Annotated[str, typer.Argument(metavar="DAMAGED", help="The changed checkpoint.")],
+    text: Annotated[
+        Path, typer.Option(metavar="FILE", help="Text to evaluate on, tokenized by the baseline's tokenizer.")
+    ],
     windows: Windows = None,
     length: Length = None,
     dtype: Dtype = None,
@@ -168,10 +179,14 @@ def compare_command(
 @app.command("apply")
 def apply_command(
     checkpoint: Checkpoint,
-    method: Annotated[str, typer.Option(help="A method with its options, such as rtn:group_size=64.")],
-    severity: Annotated[float, typer.Option(help="How far, on the method's axis.")],
-    out: Annotated[Path, typer.Option(help="The new checkpoint's directory.")],
-    text: Annotated[Path | None, typer.Option(help="Calibration text, where the method needs statistics.")] = None,
+    method: Annotated[
+        str, typer.Option(metavar="METHOD", help="A method with its options, such as rtn:group_size=64.")
+    ],
+    severity: Annotated[float, typer.Option(metavar="NUMBER", help="How far, on the method's axis.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The new checkpoint's directory.")],
+    text: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Calibration text, where the method needs statistics.")
+    ] = None,
     plugin: Plugins = None,
     calibration_windows: CalibrationWindows = 128,
     length: Length = None,
@@ -216,7 +231,7 @@ def methods_command(plugin: Plugins = None) -> None:
     for method in hemostat.methods():
         axis = method.axis
         reach = f"{number(axis.minimum, 3)} … {number(axis.maximum, 3)}, unchanged at {number(axis.neutral, 3)}"
-        options = ", ".join(f"{option.name}={_option_text(option.default)}" for option in method.options)
+        options = ", ".join(f"{option.name}={_option_text(option.default)}".rstrip("=") for option in method.options)
         rows.append([method.name, method.kind, f"{axis.name}: {reach}", ", ".join(sorted(method.needs)), options])
     print("\n".join(aligned(["method", "kind", "severity", "needs", "options"], rows, left=5)))
 

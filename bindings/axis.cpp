@@ -162,7 +162,10 @@ Returns:
     dict: What the constructor takes.
 )")
       .def(
-          "__eq__", [](const Axis& self, const Axis& other) { return to_dict(self).equal(to_dict(other)); },
+          "__eq__",
+          [](const Axis& self, const py::object& other) {
+            return py::isinstance<Axis>(other) && to_dict(self).equal(to_dict(other.cast<Axis>()));
+          },
           py::is_operator())
       .def("__repr__",
            [](const Axis& self) {

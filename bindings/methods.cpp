@@ -328,12 +328,13 @@ Raises:
 
   module.def(
       "prepare",
-      [](const Model& model, const std::string& method, const Statistics* statistics, const py::kwargs& options) {
+      [](const Model& model, const std::string& method, const std::optional<Statistics>& statistics,
+         const py::kwargs& options) {
         const MethodSpec spec = spec_from(method, options);
         py::gil_scoped_release release;
-        return prepare(model, spec.method, statistics, spec.options);
+        return prepare(model, spec.method, statistics ? &*statistics : nullptr, spec.options);
       },
-      "model"_a, "method"_a, "statistics"_a = nullptr,
+      "model"_a, "method"_a, "statistics"_a = std::optional<Statistics>(),
       R"(Does the work that does not depend on severity; ``at(severity)`` is then cheap.
 
 Args:

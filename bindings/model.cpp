@@ -227,7 +227,13 @@ void register_layers(py::module_& module) {
       .def_property_readonly("b", tensor_or_none(&Linear::b), "[r, in_features], the second factor, or None.")
       .def_property_readonly("bias", tensor_or_none(&Linear::bias), "[out_features], or None.")
       .def_property_readonly(
-          "packed", [](const Linear& self) { return std::const_pointer_cast<quantize::PackedWeight>(self.packed); },
+          "packed",
+          [](const Linear& self) -> std::optional<std::shared_ptr<quantize::PackedWeight>> {
+            if (!self.packed) {
+              return std::nullopt;
+            }
+            return std::const_pointer_cast<quantize::PackedWeight>(self.packed);
+          },
           "The codes as stored, or None.")
       .def_readonly("input", &Linear::input, "What happens to the input first.")
       .def_property_readonly("defined", &Linear::defined, "False: the model has no such layer.")
@@ -496,8 +502,9 @@ void save(const Model& self, const std::filesystem::path& directory) {
   }
 }
 
-at::Tensor forward(const Model& self, const at::Tensor& tokens, KvCache* cache, Observer* observer) {
-  return self.forward(tokens, {.cache = cache, .observer = observer});
+at::Tensor forward(const Model& self, const at::Tensor& tokens, std::optional<KvCache*> cache,
+                   std::optional<Observer*> observer) {
+  return self.forward(tokens, {.cache = cache.value_or(nullptr), .observer = observer.value_or(nullptr)});
 }
 
 constexpr const char* kForwardDoc = R"(The logits of each token's successor.
@@ -517,12 +524,9 @@ Raises:
     TypeError: For tokens that are not integers.
 )";
 
-void register_model_class(py::module_& module) {
-  py::class_<Model>(module, "Model", R"(A language model as data.
+void register_model_class(py::class_<Model>& model) {
+  model
 
-From Python a model is immutable: methods that change something return another model, which shares every tensor that
-stayed as it was. Load one with :meth:`load`, or share a transformers module's with :meth:`from_transformers`.
-)")
       .def_static("load", load, "checkpoint"_a, py::kw_only(), "dtype"_a = std::optional<at::ScalarType>(),
                   "device"_a = "cpu", R"(Loads a checkpoint.
 
@@ -618,10 +622,10 @@ Args:
 Returns:
     Model: Shares the tensors that are already so.
 )")
-      .def("forward", forward, "tokens"_a, py::kw_only(), "cache"_a = nullptr, "observer"_a = nullptr,
-           py::call_guard<py::gil_scoped_release>(), kForwardDoc)
-      .def("__call__", forward, "tokens"_a, py::kw_only(), "cache"_a = nullptr, "observer"_a = nullptr,
-           py::call_guard<py::gil_scoped_release>(), kForwardDoc)
+      .def("forward", forward, "tokens"_a, py::kw_only(), "cache"_a = std::optional<KvCache*>(),
+           "observer"_a = std::optional<Observer*>(), py::call_guard<py::gil_scoped_release>(), kForwardDoc)
+      .def("__call__", forward, "tokens"_a, py::kw_only(), "cache"_a = std::optional<KvCache*>(),
+           "observer"_a = std::optional<Observer*>(), py::call_guard<py::gil_scoped_release>(), kForwardDoc)
       .def(
           "linears",
           [](const Model& self, const Patterns& include, const Patterns& exclude) {
@@ -685,9 +689,14 @@ void register_model(py::module_& module) {
   register_layers(module);
   register_blocks(module);
   register_ends(module);
-  // The cache, the observer and Model name each other in their signatures.
+  // Model, the cache and the observer name each other in their signatures, so the class comes before the functions.
+  py::class_<Model> model(module, "Model", R"(A language model as data.
+
+From Python a model is immutable: methods that change something return another model, which shares every tensor that
+stayed as it was. Load one with :meth:`load`, or share a transformers module's with :meth:`from_transformers`.
+)");
   register_running(module);
-  register_model_class(module);
+  register_model_class(model);
   module.def("family_config", &family_config, "model"_a,
              R"(config.json for a model as it is now, as :meth:`Model.save` writes it.
 

@@ -204,10 +204,11 @@ Returns:
 
   module.def(
       "sweep",
-      [](const Model& model, const SpecArgument& method, const at::Tensor& tokens, const Statistics* statistics,
-         std::optional<std::vector<double>> severities, const std::optional<at::Tensor>& unigram,
-         std::optional<int64_t> byte_count, int64_t batch, double memory_budget, int64_t bootstrap_samples,
-         int64_t seed, const std::optional<py::function>& on_trial, const ProgressFunction& progress) {
+      [](const Model& model, const SpecArgument& method, const at::Tensor& tokens,
+         const std::optional<Statistics>& statistics, std::optional<std::vector<double>> severities,
+         const std::optional<at::Tensor>& unigram, std::optional<int64_t> byte_count, int64_t batch,
+         double memory_budget, int64_t bootstrap_samples, int64_t seed, const std::optional<py::function>& on_trial,
+         const ProgressFunction& progress) {
         const MethodSpec spec = spec_from(method);
         SweepOptions sweep_options;
         sweep_options.severities = std::move(severities);
@@ -220,9 +221,9 @@ Returns:
         sweep_options.compare.progress = progress_callback(progress);
         sweep_options.on_trial = callback<const Trial&>(on_trial);
         py::gil_scoped_release release;
-        return sweep(model, spec, tokens, statistics, sweep_options);
+        return sweep(model, spec, tokens, statistics ? &*statistics : nullptr, sweep_options);
       },
-      "model"_a, "method"_a, "tokens"_a, py::kw_only(), "statistics"_a = nullptr,
+      "model"_a, "method"_a, "tokens"_a, py::kw_only(), "statistics"_a = std::optional<Statistics>(),
       "severities"_a = std::optional<std::vector<double>>(), "unigram"_a = std::optional<at::Tensor>(),
       "byte_count"_a = std::optional<int64_t>(), "batch"_a = CompareOptions().batch,
       "memory_budget"_a = CompareOptions().memory_budget, "bootstrap_samples"_a = CompareOptions().bootstrap_samples,

@@ -89,7 +89,7 @@ def from_transformers(module: PreTrainedModel) -> _C.Model:
         TypeError: it has no config of transformers.
         ValueError: its config cannot be honoured; the message names the field.
     """
-    config = getattr(module, "config", None)
+    config: Any = getattr(module, "config", None)
     if not isinstance(module, torch.nn.Module) or not hasattr(config, "to_diff_dict"):
         raise TypeError(
             f"hemostat.Model.from_transformers: module is a {type(module).__name__}, "
@@ -135,7 +135,8 @@ def to_transformers(model: _C.Model) -> PreTrainedModel:
     logging.disable_progress_bar()
     try:
         # from_pretrained, unlike from_config, allocates no weights, and fills the buffers that no checkpoint holds.
-        module, report = AutoModelForCausalLM._model_mapping[type(config)].from_pretrained(
+        family: Any = AutoModelForCausalLM._model_mapping[type(config)]
+        module, report = family.from_pretrained(
             None, config=config, state_dict=tensors, dtype=model.dtype, output_loading_info=True
         )
     finally:
@@ -163,15 +164,14 @@ def _snapshot(identifier: str) -> str:
             "to load it from the Hugging Face Hub, run: pip install huggingface_hub"
         ) from None
 
-    wanted = {"allow_patterns": FILES, "ignore_patterns": ["*/*"]}
     try:
-        cached = snapshot_download(identifier, local_files_only=True, **wanted)
+        cached = snapshot_download(identifier, local_files_only=True, allow_patterns=FILES, ignore_patterns=["*/*"])
         if _is_complete(Path(cached)):
             return cached
     except Exception:  # whatever is wrong with the cache, the Hub may still have it
         pass
     try:
-        return snapshot_download(identifier, **wanted)
+        return snapshot_download(identifier, allow_patterns=FILES, ignore_patterns=["*/*"])
     except Exception as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(

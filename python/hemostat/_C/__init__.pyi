@@ -1,0 +1,2069 @@
+"""
+The C++ library behind the hemostat package.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import os
+import typing
+
+import torch
+
+from . import ablate, context, decode, extend, lowrank, metrics, noise, normalize, prune, quantize
+
+__all__: list[str] = [
+    "Attention",
+    "Axis",
+    "BaselineEvaluation",
+    "Block",
+    "CacheQuantization",
+    "Damage",
+    "Decoder",
+    "Experts",
+    "Head",
+    "InputPerturbation",
+    "InputStatistics",
+    "KlSummary",
+    "KvCache",
+    "Linear",
+    "LinearInput",
+    "Linears",
+    "LogitMap",
+    "Method",
+    "MethodSpec",
+    "Mlp",
+    "Model",
+    "ModelConfig",
+    "NoiseFloor",
+    "Norm",
+    "NumericalError",
+    "Observer",
+    "OptionSpec",
+    "PlannedMethod",
+    "Prepared",
+    "Rope",
+    "ScanResult",
+    "Statistics",
+    "SweepCurve",
+    "Threshold",
+    "Trial",
+    "Zone",
+    "ablate",
+    "collect",
+    "compare",
+    "context",
+    "decode",
+    "every_need",
+    "extend",
+    "family_config",
+    "find_method",
+    "find_threshold",
+    "lowrank",
+    "measure_noise_floor",
+    "methods",
+    "metrics",
+    "needs_of",
+    "noise",
+    "normalize",
+    "plan",
+    "prepare",
+    "prune",
+    "quantize",
+    "register_method",
+    "scan",
+    "sweep",
+]
+
+class LinearInput:
+    """
+    What happens to a linear layer's input first. Read-only.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def bits(self) -> float:
+        """
+        Below 16: each token is fake-quantized to round(2^bits) levels.
+        """
+    @property
+    def neutral(self) -> bool:
+        """
+        Whether the input is left as it is.
+        """
+    @property
+    def noise(self) -> float:
+        """
+        σ of the noise, relative to the token's standard deviation.
+        """
+    @property
+    def noise_seed(self) -> int:
+        """
+        Seed of the noise.
+        """
+    @property
+    def rotation(self) -> torch.Tensor | None:
+        """
+        [in_features, in_features]: x @ rotation; None: no rotation.
+        """
+    @property
+    def scale(self) -> torch.Tensor | None:
+        """
+        [in_features]: x · scale; None: no scaling.
+        """
+    @property
+    def symmetric(self) -> bool:
+        """
+        Whether that quantization is symmetric.
+        """
+
+class Linear:
+    """
+    y = weight · x + bias, held as a weight, as two factors, or as packed codes. Read-only.
+    """
+    def __repr__(self) -> str: ...
+    def dense(self) -> torch.Tensor:
+        """
+        The weight [out_features, in_features], factors multiplied out and codes dequantized.
+        """
+    @property
+    def a(self) -> torch.Tensor | None:
+        """
+        [out_features, r], the first factor, or None.
+        """
+    @property
+    def b(self) -> torch.Tensor | None:
+        """
+        [r, in_features], the second factor, or None.
+        """
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """
+        [out_features], or None.
+        """
+    @property
+    def defined(self) -> bool:
+        """
+        False: the model has no such layer.
+        """
+    @property
+    def factored(self) -> bool:
+        """
+        Whether the layer is held as two factors.
+        """
+    @property
+    def in_features(self) -> int:
+        """
+        Features of the input.
+        """
+    @property
+    def input(self) -> LinearInput:
+        """
+        What happens to the input first.
+        """
+    @property
+    def out_features(self) -> int:
+        """
+        Features of the output.
+        """
+    @property
+    def packed(self) -> quantize.PackedWeight | None:
+        """
+        The codes as stored, or None.
+        """
+    @property
+    def weight(self) -> torch.Tensor | None:
+        """
+        [out_features, in_features]; None where the layer is factored or packed.
+        """
+
+class Norm:
+    """
+    A normalization layer. Read-only.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def alpha(self) -> float:
+        """
+        dynamic_tanh: weight · tanh(alpha · x) + bias.
+        """
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """
+        [features], or None.
+        """
+    @property
+    def epsilon(self) -> float:
+        """
+        Added to the mean square (rms) or the variance (layer).
+        """
+    @property
+    def kind(self) -> str:
+        """
+        'rms', 'layer', 'dynamic_tanh' or 'none'.
+        """
+    @property
+    def weight(self) -> torch.Tensor | None:
+        """
+        [features], or None.
+        """
+
+class Rope:
+    """
+    Rotary position embedding. Read-only.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def attention_scale(self) -> float:
+        """
+        Multiplies cosine and sine (YaRN).
+        """
+    @property
+    def inverse_frequencies(self) -> torch.Tensor | None:
+        """
+        float32 [rotary_dim / 2], radians per position; None: no rotation.
+        """
+
+class CacheQuantization:
+    """
+    Fake quantization of the key-value cache. Read-only.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def bits(self) -> float:
+        """
+        Below 16: round(2^bits) levels.
+        """
+    @property
+    def key_max(self) -> torch.Tensor | None:
+        """
+        float32 [kv_heads, head_dim]; None: keys are quantized per token.
+        """
+    @property
+    def key_min(self) -> torch.Tensor | None:
+        """
+        float32 [kv_heads, head_dim]; None: keys are quantized per token.
+        """
+
+class Attention:
+    """
+    A block's attention. Read-only.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def cache(self) -> CacheQuantization:
+        """
+        Quantization of the key-value cache.
+        """
+    @property
+    def head_dim(self) -> int:
+        """
+        Features of a head.
+        """
+    @property
+    def heads(self) -> int:
+        """
+        Query heads.
+        """
+    @property
+    def k(self) -> Linear:
+        """
+        Key projection.
+        """
+    @property
+    def k_norm(self) -> Norm:
+        """
+        Norm of each key head, before the rotation.
+        """
+    @property
+    def kv_heads(self) -> int:
+        """
+        Key-value heads.
+        """
+    @property
+    def o(self) -> Linear:
+        """
+        Output projection.
+        """
+    @property
+    def q(self) -> Linear:
+        """
+        Query projection.
+        """
+    @property
+    def q_norm(self) -> Norm:
+        """
+        Norm of each query head, before the rotation.
+        """
+    @property
+    def rope(self) -> Rope:
+        """
+        Rotary position embedding.
+        """
+    @property
+    def scale(self) -> float:
+        """
+        Of q·k; 0: 1/sqrt(head_dim).
+        """
+    @property
+    def sinks(self) -> int:
+        """
+        With a window: first positions that stay visible.
+        """
+    @property
+    def v(self) -> Linear:
+        """
+        Value projection.
+        """
+    @property
+    def window(self) -> int:
+        """
+        Tokens that one sees, itself included; 0: all before it.
+        """
+
+class Mlp:
+    """
+    down(activation(gate(x)) · up(x)), or down(activation(up(x))). Read-only.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def activation(self) -> str:
+        """
+        'silu', 'gelu', 'gelu_tanh' or 'relu'.
+        """
+    @property
+    def down(self) -> Linear:
+        """
+        Down projection.
+        """
+    @property
+    def gate(self) -> Linear:
+        """
+        Gate projection; not defined where there is none.
+        """
+    @property
+    def up(self) -> Linear:
+        """
+        Up projection.
+        """
+
+class Experts:
+    """
+    A mixture of MLPs and how it chooses. Read-only.
+    """
+    def __len__(self) -> int: ...
+    def __repr__(self) -> str: ...
+    @property
+    def mlps(self) -> list[Mlp]:
+        """
+        The experts; empty where the block has a dense MLP.
+        """
+    @property
+    def normalize(self) -> bool:
+        """
+        Whether the chosen weights sum to 1.
+        """
+    @property
+    def router(self) -> Linear:
+        """
+        [experts, hidden_size].
+        """
+    @property
+    def temperature(self) -> float:
+        """
+        softmax(router(x)/temperature) chooses.
+        """
+    @property
+    def top_k(self) -> int:
+        """
+        Experts that each token uses.
+        """
+
+class Block:
+    """
+    One transformer block. Read-only.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def attention(self) -> Attention:
+        """
+        The attention sublayer.
+        """
+    @property
+    def attention_norm(self) -> Norm:
+        """
+        Norm of the attention sublayer.
+        """
+    @property
+    def attention_output_norm(self) -> Norm:
+        """
+        Norm of the attention's output before it is added.
+        """
+    @property
+    def attention_residual(self) -> bool:
+        """
+        False: the attention's input is not added to its output.
+        """
+    @property
+    def experts(self) -> Experts:
+        """
+        The mixture of experts; empty where the MLP is dense.
+        """
+    @property
+    def mlp(self) -> Mlp:
+        """
+        The dense MLP; its layers are not defined where there are experts.
+        """
+    @property
+    def mlp_norm(self) -> Norm:
+        """
+        Norm of the MLP sublayer.
+        """
+    @property
+    def mlp_output_norm(self) -> Norm:
+        """
+        Norm of the MLP's output before it is added.
+        """
+    @property
+    def mlp_residual(self) -> bool:
+        """
+        False: the MLP's input is not added to its output.
+        """
+    @property
+    def origin(self) -> int:
+        """
+        Index of the checkpoint's block that this one came from.
+        """
+    @property
+    def placement(self) -> str:
+        """
+        'pre': x + f(norm(x)); 'post': norm(x + f(x)).
+        """
+    @property
+    def skip_attention(self) -> bool:
+        """
+        The attention is not computed and adds nothing.
+        """
+    @property
+    def skip_mlp(self) -> bool:
+        """
+        The MLP is not computed and adds nothing.
+        """
+
+class InputPerturbation:
+    """
+    What happens to the tokens that a model reads. Read-only.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def kind(self) -> str:
+        """
+        'none', 'replace', 'drop' or 'swap'.
+        """
+    @property
+    def rate(self) -> float:
+        """
+        Fraction of the tokens, 0 … 1.
+        """
+    @property
+    def seed(self) -> int:
+        """
+        Decides, with position and token, which fall.
+        """
+
+class LogitMap:
+    """
+    logits ← scale · logits + bias + a·(b·logits). Read-only.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def a(self) -> torch.Tensor | None:
+        """
+        [vocab_size, r], or None.
+        """
+    @property
+    def b(self) -> torch.Tensor | None:
+        """
+        [r, vocab_size], or None.
+        """
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """
+        [vocab_size], or None.
+        """
+    @property
+    def scale(self) -> float:
+        """
+        Multiplies the logits.
+        """
+
+class Head:
+    """
+    The output head and the map of its logits. Read-only.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def linear(self) -> Linear:
+        """
+        [vocab_size, hidden_size]; the embedding's storage where they are tied.
+        """
+    @property
+    def map(self) -> LogitMap:
+        """
+        What happens to the logits.
+        """
+
+class Decoder:
+    """
+    What decoding does to the logits. Read-only.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def temperature(self) -> float:
+        """
+        logits / temperature; 1 changes nothing.
+        """
+
+class ModelConfig:
+    """
+    What a checkpoint's config.json says. Read-only.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def bos_token_id(self) -> int | None:
+        """
+        The token that begins a text, or None.
+        """
+    @property
+    def context(self) -> int:
+        """
+        Longest sequence in tokens (max_position_embeddings).
+        """
+    @property
+    def eos_token_ids(self) -> list[int]:
+        """
+        Tokens that end a text; often one, may be none.
+        """
+    @property
+    def family(self) -> str:
+        """
+        model_type in config.json: 'llama', 'mistral', 'qwen2'.
+        """
+    @property
+    def hidden_size(self) -> int:
+        """
+        Features of the residual stream.
+        """
+    @property
+    def json(self) -> str:
+        """
+        The text of config.json as loaded.
+        """
+    @property
+    def vocab_size(self) -> int:
+        """
+        Entries of the vocabulary.
+        """
+
+class Model:
+    """
+    A language model as data.
+
+    From Python a model is immutable: methods that change something return another model, which shares every tensor that
+    stayed as it was. Load one with :meth:`load`, or share a transformers module's with :meth:`from_transformers`.
+    """
+    @staticmethod
+    def from_tensors(config: str | dict, tensors: collections.abc.Mapping[str, torch.Tensor]) -> Model:
+        """
+        A model from a config and named tensors, which are shared, gradients included.
+
+        Args:
+            config: What config.json holds, as its text or as a dict.
+            tensors: By the names that the family's checkpoints give them.
+
+        Returns:
+            Model: The model.
+
+        Raises:
+            ValueError: For a config field that cannot be honoured, or a tensor that is missing, unknown or of a wrong shape.
+        """
+    @staticmethod
+    def from_transformers(module: typing.Any) -> Model:
+        """
+        A model on the tensors of a transformers module.
+
+        The tensors are shared and not detached: gradients reach the module's ``.grad``, and an optimizer's step on the module
+        is seen here.
+
+        Args:
+            module: A transformers causal language model.
+
+        Returns:
+            Model: The model.
+
+        Raises:
+            ValueError: For a module whose config cannot be honoured; the message names the field.
+        """
+    @staticmethod
+    def load(
+        checkpoint: str | os.PathLike | str | bytes,
+        *,
+        dtype: torch.dtype | None = None,
+        device: str | torch.device = "cpu",
+    ) -> Model:
+        """
+        Loads a checkpoint.
+
+        Args:
+            checkpoint: A Hugging Face directory (config.json and one or many \\*.safetensors), or a model's id on the Hub, which
+                is looked for in the local cache first and downloaded if it is not there.
+            dtype: None keeps the stored one.
+            device: Where the tensors go. On the CPU in the stored dtype they are views on the mapped files.
+
+        Returns:
+            Model: The model.
+
+        Raises:
+            ValueError: Where there is no such checkpoint, or it has a config field that cannot be honoured or a tensor that
+                does not fit; the message names it.
+        """
+    def __call__(
+        self, tokens: torch.Tensor, *, cache: KvCache | None = None, observer: Observer | None = None
+    ) -> torch.Tensor:
+        """
+        The logits of each token's successor.
+
+        Autograd works through it. Logits are raw: what decoding does to them is in :attr:`decoder`.
+
+        Args:
+            tokens: Integers [B, T] (or [T], which is one sequence) on the model's device, ids in 0 … vocab_size − 1.
+            cache: Continues after the tokens it holds and adds these to it.
+            observer: Sees the pass from inside.
+
+        Returns:
+            Logits [B, T, vocab_size] in the model's dtype.
+
+        Raises:
+            ValueError: For an id out of range or tokens on another device.
+            TypeError: For tokens that are not integers.
+        """
+    def __repr__(self) -> str: ...
+    def forward(
+        self, tokens: torch.Tensor, *, cache: KvCache | None = None, observer: Observer | None = None
+    ) -> torch.Tensor:
+        """
+        The logits of each token's successor.
+
+        Autograd works through it. Logits are raw: what decoding does to them is in :attr:`decoder`.
+
+        Args:
+            tokens: Integers [B, T] (or [T], which is one sequence) on the model's device, ids in 0 … vocab_size − 1.
+            cache: Continues after the tokens it holds and adds these to it.
+            observer: Sees the pass from inside.
+
+        Returns:
+            Logits [B, T, vocab_size] in the model's dtype.
+
+        Raises:
+            ValueError: For an id out of range or tokens on another device.
+            TypeError: For tokens that are not integers.
+        """
+    def linears(
+        self,
+        include: str | collections.abc.Sequence[str] | None = None,
+        exclude: str | collections.abc.Sequence[str] | None = None,
+    ) -> Linears:
+        """
+        The linears, as (name, weight) pairs.
+
+        Names are the checkpoint's own without ``.weight``; repeated blocks repeat theirs.
+
+        Args:
+            include: fnmatch pattern or patterns on names. None: the linears inside blocks, routers left out; with it, all that
+                match, the head and routers too.
+            exclude: Pattern or patterns of names to leave out.
+
+        Returns:
+            Linears: A sequence of pairs.
+
+        Example:
+            >>> shapes = {name: tuple(weight.shape) for name, weight in model.linears(include="*.mlp.*")}
+        """
+    def replace(self, weights: collections.abc.Mapping[str, torch.Tensor]) -> Model:
+        """
+        A model whose named linears have other weights; biases stay.
+
+        Args:
+            weights: By the names of :meth:`linears`, each [out_features, in_features]. A linear becomes dense.
+
+        Returns:
+            Model: Shares every other tensor.
+
+        Raises:
+            ValueError: For an unknown name or a wrong shape.
+            TypeError: For a dtype that is not floating.
+
+        Example:
+            >>> half = model.replace({name: weight * 0.5 for name, weight in model.linears()})
+        """
+    def save(self, directory: os.PathLike | str | bytes) -> None:
+        """
+        Writes a Hugging Face directory that :meth:`load` and transformers read.
+
+        Holds config.json, model.safetensors and the tokenizer's files of :attr:`source`. What transformers cannot express goes
+        to hemostat.json beside them, and a warning says so. The directory appears whole or not at all.
+
+        Args:
+            directory: Where to.
+
+        Raises:
+            ValueError: Where the directory cannot be written.
+        """
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """
+        Named tensors as :meth:`save` writes them; a tied head is left out.
+
+        Returns:
+            dict[str, torch.Tensor]: By the names that the family's checkpoints give them.
+        """
+    def to(self, dtype: torch.dtype | None = None, device: str | torch.device | None = None) -> Model:
+        """
+        The model in another dtype or on another device.
+
+        Args:
+            dtype: None keeps it.
+            device: None keeps it.
+
+        Returns:
+            Model: Shares the tensors that are already so.
+        """
+    def to_transformers(self) -> typing.Any:
+        """
+        A transformers causal language model with this model's tensors, which are shared.
+
+        Returns:
+            transformers.PreTrainedModel: In evaluation mode.
+
+        Raises:
+            ValueError: Where transformers cannot express the model (per-layer sizes, factors, input treatments).
+        """
+    @property
+    def blocks(self) -> list[Block]:
+        """
+        The blocks in order.
+        """
+    @property
+    def bytes(self) -> float:
+        """
+        Bytes of those, as stored.
+        """
+    @property
+    def config(self) -> ModelConfig:
+        """
+        What the checkpoint's config says.
+        """
+    @property
+    def decoder(self) -> Decoder:
+        """
+        What decoding does to the logits.
+        """
+    @property
+    def device(self) -> torch.device:
+        """
+        Device of the weights.
+        """
+    @property
+    def dtype(self) -> torch.dtype:
+        """
+        dtype of the weights.
+        """
+    @property
+    def embedding(self) -> torch.Tensor:
+        """
+        [vocab_size, hidden_size].
+        """
+    @property
+    def final_norm(self) -> Norm:
+        """
+        The norm before the head.
+        """
+    @property
+    def head(self) -> Head:
+        """
+        The output head.
+        """
+    @property
+    def input(self) -> InputPerturbation:
+        """
+        What happens to the tokens that the model reads.
+        """
+    @property
+    def parameters(self) -> int:
+        """
+        Entries of all distinct weights; packed and factored ones as stored.
+        """
+    @property
+    def source(self) -> str:
+        """
+        The directory it was loaded from; empty: none.
+        """
+    @property
+    def tied(self) -> bool:
+        """
+        Whether the head's weight is the embedding.
+        """
+    @property
+    def tokenizer(self) -> typing.Any:
+        """
+        The ``tokenizers.Tokenizer`` of :attr:`source`'s tokenizer.json. ValueError where there is none.
+        """
+
+class KvCache:
+    """
+    Keys and values of the tokens that a model has read.
+
+    Pass it to :meth:`Model.forward` as ``cache``: the tokens given then continue after those it holds, and are added to it.
+
+    Args:
+        model: The model that fills it; another model's shapes don't fit.
+        batch: Sequences side by side.
+        capacity: Tokens to reserve memory for; it grows beyond.
+    """
+    def __init__(
+        self,
+        model: Model,
+        batch: typing.SupportsInt | typing.SupportsIndex = 1,
+        capacity: typing.SupportsInt | typing.SupportsIndex = 0,
+    ) -> None: ...
+    def __len__(self) -> int: ...
+    def __repr__(self) -> str: ...
+    @property
+    def length(self) -> int:
+        """
+        Tokens held.
+        """
+
+class Observer:
+    """
+    Sees a forward pass from inside: subclass it and override what you want to see.
+
+    Tensors are live: clone what you keep and may change. An exception raised in a method ends the forward pass and reaches
+    its caller. Attention probabilities are computed only where ``wants_attention`` is true (a class attribute, a property
+    or a method).
+
+    Example:
+        >>> class Norms(hemostat.Observer):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.norms = []
+        ...     def hidden_state(self, index, x):
+        ...         self.norms.append(x.norm().item())
+        >>> logits = model.forward(tokens, observer=Norms())
+    """
+
+    wants_attention: typing.ClassVar[bool] = False
+    def __init__(self) -> None: ...
+    def attention(self, block: typing.SupportsInt | typing.SupportsIndex, probabilities: torch.Tensor) -> None:
+        """
+        Called with attention probabilities [B, heads, T, S] where ``wants_attention`` is true.
+
+        Args:
+            block: Index of the block in this model.
+            probabilities: Rows sum to 1 over the S visible tokens.
+        """
+    def hidden_state(self, index: typing.SupportsInt | typing.SupportsIndex, x: torch.Tensor) -> None:
+        """
+        Called with the residual stream [B, T, hidden_size] before each block and after the last.
+
+        Args:
+            index: 0 … L; L is after the last block, before the final norm.
+            x: The residual stream.
+        """
+    def linear_input(
+        self, block: typing.SupportsInt | typing.SupportsIndex, names: collections.abc.Sequence[str], x: torch.Tensor
+    ) -> None:
+        """
+        Called before the linears ``names``, which share the input ``x`` [..., in_features].
+
+        Args:
+            block: Index of the block in this model.
+            names: The linears' names.
+            x: The input as it is before the linears' own input treatment.
+        """
+    def routing(
+        self, block: typing.SupportsInt | typing.SupportsIndex, experts: torch.Tensor, weights: torch.Tensor
+    ) -> None:
+        """
+        Called with a mixture's choice for each token.
+
+        Args:
+            block: Index of the block in this model.
+            experts: int64 [tokens, top_k], the chosen experts.
+            weights: [tokens, top_k], their weights.
+        """
+
+class Linears:
+    """
+    The linears of a model, in order: names and weights.
+
+    A sequence of (name, weight) pairs that can be indexed by name too. A weight that is held as factors or codes is
+    multiplied out or dequantized each time it is asked for.
+    """
+    def __contains__(self, name: str) -> bool: ...
+    @typing.overload
+    def __getitem__(self, index: typing.SupportsInt | typing.SupportsIndex) -> tuple[str, torch.Tensor]:
+        """
+        The (name, weight) pair at an index.
+        """
+    @typing.overload
+    def __getitem__(self, name: str) -> torch.Tensor:
+        """
+        The weight of a name; the first of them where blocks are repeated.
+        """
+    def __iter__(self) -> collections.abc.Iterator[tuple[str, torch.Tensor]]: ...
+    def __len__(self) -> int: ...
+    def __repr__(self) -> str: ...
+    @property
+    def names(self) -> list[str]:
+        """
+        Names in order; repeated blocks repeat theirs.
+        """
+
+class InputStatistics:
+    """
+    Statistics of the input of a linear layer; linears that share an input share them. Read-only.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def absmax(self) -> torch.Tensor:
+        """
+        float32 [in_features]: largest |x|. ValueError if not collected.
+        """
+    @property
+    def absmean(self) -> torch.Tensor:
+        """
+        float32 [in_features]: mean |x|. ValueError if not collected.
+        """
+    @property
+    def count(self) -> int:
+        """
+        Tokens that were seen.
+        """
+    @property
+    def gram(self) -> torch.Tensor:
+        """
+        float32 [in_features, in_features]: XᵀX / count. ValueError if not collected.
+        """
+    @property
+    def in_features(self) -> int:
+        """
+        Features of the input.
+        """
+    @property
+    def needs(self) -> set[str]:
+        """
+        What was collected: 'column_norm', 'absmax', 'absmean', 'gram'.
+        """
+    @property
+    def norm(self) -> torch.Tensor:
+        """
+        float32 [in_features]: root mean square of each feature. ValueError if not collected.
+        """
+
+class Statistics:
+    """
+    What :func:`hemostat.collect` gathered, by the names of linears.
+
+    Example:
+        >>> norm = statistics["model.layers.0.self_attn.q_proj"].norm
+    """
+    def __contains__(self, linear: str) -> bool: ...
+    def __getitem__(self, linear: str) -> InputStatistics: ...
+    def __iter__(self) -> collections.abc.Iterator[str]: ...
+    def __len__(self) -> int: ...
+    def __repr__(self) -> str: ...
+    def items(self) -> list[tuple[str, InputStatistics]]:
+        """
+        Pairs of name and statistics.
+        """
+    def keys(self) -> list[str]:
+        """
+        The linears' names, sorted.
+        """
+    def merge(self, other: Statistics) -> Statistics:
+        """
+        Adds what another pass gathered, as if one pass had seen both texts.
+
+        Args:
+            other: Statistics of the same linears and the same kinds.
+
+        Returns:
+            Statistics: This object.
+
+        Raises:
+            ValueError: Where names, sizes or kinds differ.
+        """
+    def values(self) -> list[InputStatistics]:
+        """
+        The statistics, in the order of the names.
+        """
+    @property
+    def needs(self) -> set[str]:
+        """
+        What every input has: 'column_norm', 'absmax', 'absmean', 'gram'.
+        """
+
+class Axis:
+    """
+    The severity axis of a method: what its points are measured along.
+
+    Args:
+        name: What the severity is, ``"sparsity"``.
+        unit: Its unit, ``"fraction"``.
+        neutral: The severity at which the model comes back unchanged.
+        minimum: Least severity that a method takes, beside neutral.
+        maximum: Largest severity that a method takes, beside neutral.
+        farthest: The severity at distance 1. None: the end that is farther from neutral.
+        kind: ``"continuous"``, ``"integer"`` or ``"listed"`` (only those in default_grid).
+        default_grid: Severities that a sweep measures unless told, without neutral.
+        continuous_at_neutral: False: damage jumps there, and fits leave the neutral point out.
+        measured_by: ``"teacher_forcing"`` or ``"generation"``.
+
+    Raises:
+        ValueError: For a range that is empty, a severity outside it, or another word.
+
+    Example:
+        >>> axis = hemostat.Axis(name="bits", unit="bits", neutral=16, minimum=2, maximum=16, default_grid=[8, 4, 3, 2])
+    """
+
+    __hash__: typing.ClassVar[None] = None
+    def __eq__(self, arg0: typing.Any) -> bool: ...
+    def __getstate__(self) -> dict: ...
+    def __init__(
+        self,
+        *,
+        name: str,
+        unit: str = "",
+        neutral: typing.SupportsFloat | typing.SupportsIndex = 0.0,
+        minimum: typing.SupportsFloat | typing.SupportsIndex = 0.0,
+        maximum: typing.SupportsFloat | typing.SupportsIndex = 1.0,
+        farthest: typing.SupportsFloat | typing.SupportsIndex | None = None,
+        kind: str = "continuous",
+        default_grid: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] = [],
+        continuous_at_neutral: bool = True,
+        measured_by: str = "teacher_forcing",
+    ) -> None: ...
+    def __repr__(self) -> str: ...
+    def __setstate__(self, arg0: dict) -> None: ...
+    def distance(self, severity: typing.SupportsFloat | typing.SupportsIndex) -> float:
+        """
+        How far a severity is from neutral.
+
+        Args:
+            severity: On this axis.
+
+        Returns:
+            float: |severity − neutral| / |farthest − neutral|, 0 … 1.
+        """
+    def severity_at(self, distance: typing.SupportsFloat | typing.SupportsIndex) -> float:
+        """
+        The inverse of :meth:`distance`.
+
+        Args:
+            distance: 0 … 1.
+
+        Returns:
+            float: The severity.
+        """
+    def to_dict(self) -> dict:
+        """
+        Every field, ready for JSON.
+
+        Returns:
+            dict: What the constructor takes.
+        """
+    @property
+    def continuous_at_neutral(self) -> bool:
+        """
+        False: damage jumps at neutral.
+        """
+    @property
+    def default_grid(self) -> list[float]:
+        """
+        Severities measured unless told, from mild to severe.
+        """
+    @property
+    def direction(self) -> int:
+        """
+        1: damage grows as the severity rises; −1: as it falls (bits).
+        """
+    @property
+    def farthest(self) -> float:
+        """
+        The severity at distance 1.
+        """
+    @property
+    def kind(self) -> str:
+        """
+        'continuous', 'integer' or 'listed'.
+        """
+    @property
+    def maximum(self) -> float:
+        """
+        Largest severity, beside neutral.
+        """
+    @property
+    def measured_by(self) -> str:
+        """
+        'teacher_forcing' or 'generation'.
+        """
+    @property
+    def minimum(self) -> float:
+        """
+        Least severity, beside neutral.
+        """
+    @property
+    def name(self) -> str:
+        """
+        What the severity is.
+        """
+    @property
+    def neutral(self) -> float:
+        """
+        The severity at which the model comes back unchanged.
+        """
+    @property
+    def unit(self) -> str:
+        """
+        Its unit.
+        """
+
+class OptionSpec:
+    """
+    An option that a method takes.
+
+    Args:
+        name: The keyword.
+        default: The value unless given; its type is the option's type.
+        description: With unit and range.
+        choices: Of a text option; empty: any.
+    """
+    def __init__(
+        self, name: str, default: typing.Any, description: str = "", choices: collections.abc.Sequence[str] = []
+    ) -> None: ...
+    def __repr__(self) -> str: ...
+    @property
+    def choices(self) -> list[str]:
+        """
+        Of a text option; empty: any.
+        """
+    @property
+    def default(self) -> bool | int | float | str | list[int] | list[str]:
+        """
+        The value unless given.
+        """
+    @property
+    def description(self) -> str:
+        """
+        What it does, with unit and range.
+        """
+    @property
+    def name(self) -> str:
+        """
+        The keyword.
+        """
+
+class Method:
+    """
+    A perturbation in the registry. Read-only.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def axis(self) -> Axis:
+        """
+        The severity axis for default options, before a model is known.
+        """
+    @property
+    def description(self) -> str:
+        """
+        One line.
+        """
+    @property
+    def kind(self) -> str:
+        """
+        What it changes: weights, activations, architecture, input, decoding ….
+        """
+    @property
+    def name(self) -> str:
+        """
+        What it is called, ``'wanda'``.
+        """
+    @property
+    def needs(self) -> set[str]:
+        """
+        Statistics that it reads: 'column_norm', 'absmax', 'absmean', 'gram'.
+        """
+    @property
+    def options(self) -> list[OptionSpec]:
+        """
+        What its preparation takes.
+        """
+
+class MethodSpec:
+    """
+    A method and its options, as text: ``"rtn:group_size=64,symmetric=true"``.
+
+    Args:
+        text: A method's name, then options after a colon.
+        **options: More options.
+
+    Raises:
+        ValueError: For an unknown method or option, or a bad value.
+        TypeError: For an option of another type, or one that is given twice.
+    """
+    @staticmethod
+    def parse(text: str) -> MethodSpec:
+        """
+        Reads a spec.
+
+        Args:
+            text: A method's name, then options after a colon.
+
+        Returns:
+            MethodSpec: The method and the options given.
+
+        Raises:
+            ValueError: For an unknown method or option, or a bad value.
+        """
+    def __init__(self, text: str, **kwargs) -> None: ...
+    def __repr__(self) -> str: ...
+    def __str__(self) -> str: ...
+    def text(self) -> str:
+        """
+        The canonical spelling: options sorted, defaults left out.
+        """
+    @property
+    def method(self) -> str:
+        """
+        The method's name.
+        """
+    @property
+    def options(self) -> dict[str, bool | int | float | str | list[int] | list[str]]:
+        """
+        The options given, by name.
+        """
+
+class Prepared:
+    """
+    A method made ready for one model: cheap to apply at any severity.
+    """
+    def __repr__(self) -> str: ...
+    def at(self, severity: typing.SupportsFloat | typing.SupportsIndex) -> Model:
+        """
+        The model at a severity.
+
+        Args:
+            severity: On :attr:`axis`; integer axes take 4.0 too.
+
+        Returns:
+            Model: The unchanged model at neutral. Shares every tensor that the method leaves alone.
+
+        Raises:
+            ValueError: For a severity out of range or between two steps.
+        """
+    @property
+    def axis(self) -> Axis:
+        """
+        The method's axis for this model and these options.
+        """
+
+class KlSummary:
+    """
+    KL(baseline ‖ damaged) over tokens, in nats. Read-only.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def by_confidence(self) -> list[float]:
+        """
+        Mean in each quartile of the baseline's confidence, least confident first.
+        """
+    @property
+    def max(self) -> float:
+        """
+        Largest.
+        """
+    @property
+    def mean(self) -> float:
+        """
+        Mean.
+        """
+    @property
+    def median(self) -> float:
+        """
+        Median.
+        """
+    @property
+    def p90(self) -> float:
+        """
+        90th percentile.
+        """
+    @property
+    def p99(self) -> float:
+        """
+        99th percentile.
+        """
+    @property
+    def reverse_mean(self) -> float:
+        """
+        Mean of KL(damaged ‖ baseline).
+        """
+
+class Damage:
+    """
+    What was measured between a baseline and a damaged model on the same tokens.
+
+    Teacher forcing: every target inside a window counts once. Logarithms are natural. Read-only.
+    """
+    @staticmethod
+    def from_dict(fields: dict) -> Damage:
+        """
+        The inverse of :meth:`to_dict`.
+
+        Args:
+            fields: What ``to_dict(windows=True)`` gave. None stands for NaN.
+
+        Returns:
+            Damage: The same damage.
+
+        Raises:
+            ValueError: For a field that is missing, other than the windows' NLL.
+        """
+    def __getstate__(self) -> dict: ...
+    def __repr__(self) -> str: ...
+    def __setstate__(self, arg0: dict) -> None: ...
+    def to_dict(self, *, windows: bool = False) -> dict:
+        """
+        Every field, ready for JSON: None stands for NaN and infinity.
+
+        Args:
+            windows: Whether to include each window's NLL, which intervals of thresholds are made from.
+
+        Returns:
+            dict: ``kl`` is a dict, the interval a list.
+        """
+    @property
+    def accuracy(self) -> float:
+        """
+        The damaged model's top-1 accuracy, 0 … 1.
+        """
+    @property
+    def accuracy_baseline(self) -> float:
+        """
+        The baseline's top-1 accuracy, 0 … 1.
+        """
+    @property
+    def bits_per_byte(self) -> float | None:
+        """
+        NLL in bits per UTF-8 byte, comparable across tokenizers; None without a byte count.
+        """
+    @property
+    def calibration_error(self) -> float:
+        """
+        The damaged model's expected calibration error, 0 … 1.
+        """
+    @property
+    def calibration_error_baseline(self) -> float:
+        """
+        The baseline's expected calibration error, 0 … 1.
+        """
+    @property
+    def delta_nll(self) -> float:
+        """
+        nll − nll_baseline, nats per token.
+        """
+    @property
+    def delta_nll_interval(self) -> tuple[float, float]:
+        """
+        (low, high) of delta_nll, 95 %, paired bootstrap over windows.
+        """
+    @property
+    def entropy_baseline(self) -> float:
+        """
+        The baseline's mean entropy, nats.
+        """
+    @property
+    def entropy_shift(self) -> float:
+        """
+        Mean entropy of the damaged model minus the baseline's.
+        """
+    @property
+    def flips_right_to_wrong(self) -> float:
+        """
+        Fraction of tokens that only the baseline got right.
+        """
+    @property
+    def flips_wrong_to_right(self) -> float:
+        """
+        Fraction of tokens that only the damaged model got right.
+        """
+    @property
+    def index(self) -> float | None:
+        """
+        The hemorrhage index, (NLL − NLL_base)/(NLL_unigram − NLL_base), from 0.
+
+        0 for the unchanged model, 1 where it is no better than the unigram model; None where the baseline is no better.
+        """
+    @property
+    def index_source(self) -> str:
+        """
+        Where the unigram counts came from: 'given' or 'evaluated tokens'.
+        """
+    @property
+    def kl(self) -> KlSummary:
+        """
+        KL(baseline ‖ damaged).
+        """
+    @property
+    def nll(self) -> float:
+        """
+        The damaged model's mean NLL, nats per token.
+        """
+    @property
+    def nll_baseline(self) -> float:
+        """
+        The baseline's mean NLL, nats per token.
+        """
+    @property
+    def perplexity(self) -> float:
+        """
+        exp(nll) of the damaged model.
+        """
+    @property
+    def perplexity_baseline(self) -> float:
+        """
+        exp(nll_baseline).
+        """
+    @property
+    def tokens(self) -> int:
+        """
+        Targets that were evaluated.
+        """
+    @property
+    def top1_agreement(self) -> float:
+        """
+        Fraction of tokens with the same likeliest prediction.
+        """
+    @property
+    def top5_overlap(self) -> float:
+        """
+        Mean shared fraction of the five likeliest predictions.
+        """
+    @property
+    def window_nll(self) -> list[float]:
+        """
+        The damaged model's mean NLL of each window.
+        """
+    @property
+    def window_nll_baseline(self) -> list[float]:
+        """
+        The baseline's mean NLL of each window.
+        """
+    @property
+    def windows(self) -> int:
+        """
+        Windows that were evaluated.
+        """
+    @property
+    def within_noise_floor(self) -> bool:
+        """
+        Whether a sweep found no more damage than numerics alone do.
+        """
+
+class BaselineEvaluation:
+    """
+    A baseline evaluated once, to be compared with many.
+
+    Keeps the baseline's logits where they fit into the budget, else its final hidden states.
+
+    Args:
+        baseline: The unchanged model.
+        tokens: int64 [windows, length] on the model's device.
+        unigram: int64 [vocab_size] token counts for the hemorrhage index. None: counted from the evaluated tokens.
+        byte_count: UTF-8 bytes of all targets, for bits per byte.
+        batch: Windows at a time.
+        memory_budget: Bytes.
+        bootstrap_samples: Resamples of the intervals.
+        seed: Of the resampling.
+        progress: Called with (done, total) windows; what it raises ends the work.
+    """
+    def __init__(
+        self,
+        baseline: Model,
+        tokens: torch.Tensor,
+        *,
+        unigram: torch.Tensor | None = None,
+        byte_count: typing.SupportsInt | typing.SupportsIndex | None = None,
+        batch: typing.SupportsInt | typing.SupportsIndex = 4,
+        memory_budget: typing.SupportsFloat | typing.SupportsIndex = 1073741824.0,
+        bootstrap_samples: typing.SupportsInt | typing.SupportsIndex = 2000,
+        seed: typing.SupportsInt | typing.SupportsIndex = 0,
+        progress: collections.abc.Callable | None = None,
+    ) -> None: ...
+    def __repr__(self) -> str: ...
+    def compare(self, damaged: Model) -> Damage:
+        """
+        The damage between the baseline and another model.
+
+        Args:
+            damaged: A model with the same vocabulary.
+
+        Returns:
+            Damage: What was measured.
+
+        Raises:
+            ValueError: Where the vocabularies differ.
+        """
+    def unchanged(self) -> Damage:
+        """
+        The baseline compared with itself, without another forward pass: its perplexity, and no damage.
+        """
+    @property
+    def bytes(self) -> float:
+        """
+        Memory that the kept logits or hidden states take.
+        """
+    @property
+    def keeps_logits(self) -> bool:
+        """
+        Whether the baseline's logits fit into the budget.
+        """
+    @property
+    def model(self) -> Model:
+        """
+        The baseline.
+        """
+    @property
+    def tokens(self) -> torch.Tensor:
+        """
+        int64 [windows, length], what it was evaluated on.
+        """
+
+class Zone:
+    """
+    The robust zone at a tolerance: how far one can go. Read-only.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def censored(self) -> bool:
+        """
+        The tolerance is never exceeded: the edge is the farthest measured severity.
+        """
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """
+        (low, high) of the edge, 95 %, bootstrap over windows; None for plain arrays.
+        """
+    @property
+    def severity(self) -> float | None:
+        """
+        The zone's edge; None: even the mildest measured severity exceeds the tolerance.
+        """
+    @property
+    def tolerance(self) -> float:
+        """
+        Largest ΔNLL inside the zone, nats per token.
+        """
+
+class Threshold:
+    """
+    Where a damage curve turns. Read-only.
+
+    Example:
+        >>> threshold = hemostat.find_threshold(curve)
+        >>> largest_safe_sparsity = threshold.zone(0.05)
+    """
+    def __repr__(self) -> str: ...
+    def to_dict(
+        self, *, tolerances: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] = [0.02, 0.05, 0.1]
+    ) -> dict:
+        """
+        The threshold, ready for JSON.
+
+        Args:
+            tolerances: Of the zones.
+
+        Returns:
+            dict: ``point``, ``interval`` and ``zone``, whose keys are the tolerances as text.
+        """
+    def zone(self, tolerance: typing.SupportsFloat | typing.SupportsIndex) -> float | None:
+        """
+        The largest safe severity, seen from neutral.
+
+        Damage is made monotone (running maximum), then interpolated linearly in distance from neutral. Integer axes step back
+        to the last whole step within the tolerance.
+
+        Args:
+            tolerance: Largest ΔNLL that is still safe, above 0, nats per token.
+
+        Returns:
+            float | None: The severity; the farthest measured one where none exceeds the tolerance (see :meth:`zone_details`);
+            None where even the mildest one does.
+
+        Raises:
+            ValueError: For a tolerance that is not above 0.
+        """
+    def zone_details(self, tolerance: typing.SupportsFloat | typing.SupportsIndex) -> Zone:
+        """
+        The same with its interval, and whether it is censored.
+
+        Args:
+            tolerance: Largest ΔNLL that is still safe, above 0, nats per token.
+
+        Returns:
+            Zone: The zone.
+        """
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """
+        (low, high) of the point, or None.
+        """
+    @property
+    def point(self) -> float | None:
+        """
+        The phase-transition point, a severity; None where none is fitted.
+        """
+
+class Trial:
+    """
+    One method at one severity, and what it did. Read-only.
+
+    Args:
+        method: The method's canonical spec.
+        severity: On its axis.
+        damage: What was measured.
+        seconds: What applying and evaluating took.
+    """
+    def __init__(
+        self,
+        method: str,
+        severity: typing.SupportsFloat | typing.SupportsIndex,
+        damage: Damage,
+        seconds: typing.SupportsFloat | typing.SupportsIndex = 0.0,
+    ) -> None: ...
+    def __repr__(self) -> str: ...
+    @property
+    def damage(self) -> Damage:
+        """
+        What was measured.
+        """
+    @property
+    def method(self) -> str:
+        """
+        The method's canonical spec.
+        """
+    @property
+    def seconds(self) -> float:
+        """
+        What applying and evaluating took.
+        """
+    @property
+    def severity(self) -> float:
+        """
+        On the method's axis.
+        """
+
+class NoiseFloor:
+    """
+    The damage that numerics alone do. Read-only.
+
+    A float32 model against itself computed in bfloat16, half types against float32.
+
+    Args:
+        against: The other compute type.
+        delta_nll: abs(ΔNLL), nats per token.
+        kl: Mean KL, nats per token.
+        top1_agreement: Fraction of tokens.
+    """
+    def __init__(
+        self,
+        against: str,
+        delta_nll: typing.SupportsFloat | typing.SupportsIndex,
+        kl: typing.SupportsFloat | typing.SupportsIndex,
+        top1_agreement: typing.SupportsFloat | typing.SupportsIndex,
+    ) -> None: ...
+    def __repr__(self) -> str: ...
+    def to_dict(self) -> dict:
+        """
+        Every field, ready for JSON.
+        """
+    @property
+    def against(self) -> str:
+        """
+        The other compute type.
+        """
+    @property
+    def delta_nll(self) -> float:
+        """
+        abs(ΔNLL), nats per token.
+        """
+    @property
+    def kl(self) -> float:
+        """
+        Mean KL, nats per token.
+        """
+    @property
+    def top1_agreement(self) -> float:
+        """
+        Fraction of tokens with the same top-1 prediction.
+        """
+
+class SweepCurve:
+    """
+    Damage along one method's axis. Read-only.
+
+    Args:
+        method: The method's canonical spec.
+        axis: Its axis for the model.
+        severities: From mild to severe.
+        damages: One for each severity.
+        noise_floor: The damage that numerics alone do.
+        seconds_prepare: What preparing took.
+        seconds: What each trial took.
+
+    Raises:
+        ValueError: Where damages and severities differ in number.
+    """
+    def __init__(
+        self,
+        method: str,
+        axis: Axis,
+        severities: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex],
+        damages: collections.abc.Sequence[Damage],
+        noise_floor: NoiseFloor,
+        seconds_prepare: typing.SupportsFloat | typing.SupportsIndex = 0.0,
+        seconds: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] = [],
+    ) -> None: ...
+    def __len__(self) -> int: ...
+    def __repr__(self) -> str: ...
+    def to_dict(self, *, windows: bool = False) -> dict:
+        """
+        Every field, ready for JSON.
+
+        Args:
+            windows: Whether damages include each window's NLL.
+
+        Returns:
+            dict: ``axis``, ``noise_floor`` and each damage are dicts.
+        """
+    @property
+    def axis(self) -> Axis:
+        """
+        Its axis for the model.
+        """
+    @property
+    def damages(self) -> list[Damage]:
+        """
+        What each severity did.
+        """
+    @property
+    def distances(self) -> list[float]:
+        """
+        The severities' distances from neutral, 0 … 1.
+        """
+    @property
+    def method(self) -> str:
+        """
+        The method's canonical spec.
+        """
+    @property
+    def noise_floor(self) -> NoiseFloor:
+        """
+        The damage that numerics alone do.
+        """
+    @property
+    def seconds(self) -> list[float]:
+        """
+        What each trial took.
+        """
+    @property
+    def seconds_prepare(self) -> float:
+        """
+        What preparing took.
+        """
+    @property
+    def severities(self) -> list[float]:
+        """
+        From mild to severe.
+        """
+
+class ScanResult:
+    """
+    What a whole scan measured. Read-only.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def baseline(self) -> Damage:
+        """
+        The baseline against itself: its perplexity.
+        """
+    @property
+    def curves(self) -> list[SweepCurve]:
+        """
+        One for each method.
+        """
+    @property
+    def noise_floor(self) -> NoiseFloor:
+        """
+        The damage that numerics alone do.
+        """
+
+class PlannedMethod:
+    """
+    The severities that a scan gives a method. Read-only.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def method(self) -> str:
+        """
+        The method's canonical spec.
+        """
+    @property
+    def severities(self) -> list[float]:
+        """
+        In the order of the scan.
+        """
+
+def collect(
+    model: Model,
+    tokens: torch.Tensor,
+    needs: collections.abc.Sequence[str] | None = None,
+    *,
+    memory_budget: typing.SupportsFloat | typing.SupportsIndex = 1073741824.0,
+    batch: typing.SupportsInt | typing.SupportsIndex = 8,
+    include: str | collections.abc.Sequence[str] | None = None,
+    exclude: str | collections.abc.Sequence[str] | None = None,
+    progress: collections.abc.Callable | None = None,
+) -> Statistics:
+    """
+    What hemostat.collect calls.
+    """
+
+def compare(
+    baseline: Model,
+    damaged: Model,
+    tokens: torch.Tensor,
+    *,
+    unigram: torch.Tensor | None = None,
+    byte_count: typing.SupportsInt | typing.SupportsIndex | None = None,
+    batch: typing.SupportsInt | typing.SupportsIndex = 4,
+    memory_budget: typing.SupportsFloat | typing.SupportsIndex = 1073741824.0,
+    bootstrap_samples: typing.SupportsInt | typing.SupportsIndex = 2000,
+    seed: typing.SupportsInt | typing.SupportsIndex = 0,
+    progress: collections.abc.Callable | None = None,
+) -> Damage:
+    """
+    What hemostat.compare calls.
+    """
+
+def every_need() -> set[str]:
+    """
+    Names of every statistic that needs no gradient.
+    """
+
+def family_config(model: Model) -> str:
+    """
+    config.json for a model as it is now, as :meth:`Model.save` writes it.
+
+    Args:
+        model: The model.
+
+    Returns:
+        str: JSON.
+
+    Raises:
+        ValueError: Where the family's config cannot express the model.
+    """
+
+def find_method(name: str) -> Method:
+    """
+    The method of a name.
+
+    Args:
+        name: Without options.
+
+    Returns:
+        Method: Its entry in the registry.
+
+    Raises:
+        ValueError: For an unknown name; the message lists near ones.
+    """
+
+@typing.overload
+def find_threshold(curve: SweepCurve) -> Threshold:
+    """
+    The phase-transition point of a sweep's curve, and its robust zones, with intervals from its windows.
+
+    Args:
+        curve: What :func:`hemostat.sweep` gave.
+
+    Returns:
+        Threshold: ``point`` (None: the data show no transition), ``interval``, ``zone(tolerance)``.
+    """
+
+@typing.overload
+def find_threshold(
+    severities: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex | None] | torch.Tensor,
+    perplexities: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex | None] | torch.Tensor,
+    *,
+    baseline: typing.SupportsFloat | typing.SupportsIndex | None = None,
+    neutral: typing.SupportsFloat | typing.SupportsIndex = 0.0,
+) -> Threshold:
+    """
+    The same on plain arrays.
+
+    Args:
+        severities: On one side of neutral.
+        perplexities: Above 0; NaN, infinity or None: collapsed, beyond every tolerance.
+        baseline: The unchanged model's perplexity. None: the one at ``neutral`` among the severities, else the smallest.
+        neutral: The severity at which the model is unchanged.
+
+    Returns:
+        Threshold: Without intervals, which need a sweep's windows.
+
+    Raises:
+        ValueError: For arrays of different lengths or severities on both sides of neutral.
+    """
+
+def measure_noise_floor(baseline: BaselineEvaluation) -> NoiseFloor:
+    """
+    The damage that numerics alone do.
+
+    Args:
+        baseline: An evaluated baseline; it is evaluated again in another compute type.
+
+    Returns:
+        NoiseFloor: A float32 model against itself in bfloat16, half types against float32.
+    """
+
+def methods() -> list[Method]:
+    """
+    All registered methods: ours in catalogue order, then users'.
+
+    Returns:
+        list[Method]: With ``name``, ``kind``, ``axis``, ``needs``, ``options``, ``description``.
+    """
+
+def needs_of(methods: collections.abc.Sequence[str]) -> set[str]:
+    """
+    What the named methods need, together.
+
+    Args:
+        methods: Names or specs.
+
+    Returns:
+        set[str]: Names of statistics.
+    """
+
+def plan(
+    model: Model,
+    methods: collections.abc.Sequence[str | MethodSpec],
+    *,
+    severities: collections.abc.Mapping[str, collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex]]
+    | None = None,
+    points: typing.SupportsInt | typing.SupportsIndex | None = None,
+) -> list[PlannedMethod]:
+    """
+    The severities that a scan gives each method.
+
+    Args:
+        model: The baseline.
+        methods: Names or specs.
+        severities: By spec as given in ``methods``; others take their axis's default grid.
+        points: At most so many severities a method, spread over its grid.
+
+    Returns:
+        list[PlannedMethod]: In the order of the methods.
+
+    Raises:
+        ValueError: For an unknown method or option, or a severity out of range.
+    """
+
+def prepare(model: Model, method: str, statistics: Statistics | None = None, **kwargs) -> Prepared:
+    """
+    Does the work that does not depend on severity; ``at(severity)`` is then cheap.
+
+    Args:
+        model: The model to change.
+        method: A method's name, or a spec with options, ``"rtn:group_size=64"``.
+        statistics: What :func:`hemostat.collect` gathered, for methods that need it.
+        **options: The method's own options; see :func:`hemostat.methods`.
+
+    Returns:
+        Prepared: With ``axis`` and ``at(severity)``.
+
+    Raises:
+        ValueError: For an unknown method or option, a value out of range, or statistics that are needed but not given.
+        TypeError: For an option of another type.
+
+    Example:
+        >>> pruned = hemostat.prepare(model, "wanda", statistics).at(0.5)
+    """
+
+def register_method(
+    *,
+    name: str,
+    kind: str,
+    description: str,
+    axis: Axis,
+    needs: collections.abc.Set[str],
+    options: collections.abc.Sequence[OptionSpec],
+    function: collections.abc.Callable,
+    axis_for: collections.abc.Callable | None = None,
+) -> None:
+    """
+    What hemostat.method calls.
+    """
+
+def scan(
+    model: Model,
+    evaluation: torch.Tensor,
+    calibration: torch.Tensor,
+    methods: collections.abc.Sequence[str | MethodSpec],
+    *,
+    severities: collections.abc.Mapping[str, collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex]]
+    | None = None,
+    points: typing.SupportsInt | typing.SupportsIndex | None = None,
+    unigram: torch.Tensor | None = None,
+    byte_count: typing.SupportsInt | typing.SupportsIndex | None = None,
+    memory_budget: typing.SupportsFloat | typing.SupportsIndex = 1073741824.0,
+    seed: typing.SupportsInt | typing.SupportsIndex = 0,
+    bootstrap_samples: typing.SupportsInt | typing.SupportsIndex = 2000,
+    batch: typing.SupportsInt | typing.SupportsIndex = 4,
+    known: collections.abc.Sequence[Trial] = [],
+    on_trial: collections.abc.Callable | None = None,
+    progress: collections.abc.Callable | None = None,
+) -> ScanResult:
+    """
+    What hemostat.scan calls. progress: (stage, done, total).
+    """
+
+def sweep(
+    model: Model,
+    method: str | MethodSpec,
+    tokens: torch.Tensor,
+    *,
+    statistics: Statistics | None = None,
+    severities: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] | None = None,
+    unigram: torch.Tensor | None = None,
+    byte_count: typing.SupportsInt | typing.SupportsIndex | None = None,
+    batch: typing.SupportsInt | typing.SupportsIndex = 4,
+    memory_budget: typing.SupportsFloat | typing.SupportsIndex = 1073741824.0,
+    bootstrap_samples: typing.SupportsInt | typing.SupportsIndex = 2000,
+    seed: typing.SupportsInt | typing.SupportsIndex = 0,
+    on_trial: collections.abc.Callable | None = None,
+    progress: collections.abc.Callable | None = None,
+) -> SweepCurve:
+    """
+    What hemostat.sweep calls.
+    """
+
+class NumericalError(ArithmeticError): ...

@@ -60,8 +60,8 @@ Tensors load_tensors(const fs::path& directory) {
   std::map<std::string, std::string> shard_of;
   try {
     shard_of = nlohmann::json::parse(read_text(index_path)).at("weight_map").get<std::map<std::string, std::string>>();
-  } catch (const nlohmann::json::exception& error) {
-    throw ValueError(fmt::format("hemostat.Model.load: {} has no valid weight_map: {}", index_path.string(), error.what()));
+  } catch (const nlohmann::json::exception&) {
+    throw ValueError(fmt::format("hemostat.Model.load: {} has no valid weight_map", index_path.string()));
   }
   std::map<std::string, Tensors> shards;
   Tensors tensors;

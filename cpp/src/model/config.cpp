@@ -294,8 +294,8 @@ json parse_object(const std::string& text, const std::string& file) {
       throw ValueError(fmt::format("hemostat.Model.load: {} is not a JSON object", file));
     }
     return object;
-  } catch (const json::exception& error) {
-    throw ValueError(fmt::format("hemostat.Model.load: {} is not valid JSON: {}", file, error.what()));
+  } catch (const json::parse_error& error) {
+    throw ValueError(fmt::format("hemostat.Model.load: {} is not valid JSON: see its byte {}", file, error.byte));
   }
 }
 

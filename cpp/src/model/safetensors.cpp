@@ -137,8 +137,8 @@ class HeaderReader {
         fail("has a header that is not a JSON object");
       }
       return header;
-    } catch (const json::exception& error) {
-      fail(fmt::format("has a header that is not valid JSON: {}", error.what()));
+    } catch (const json::parse_error& error) {
+      fail(fmt::format("has a header that is not valid JSON: see its byte {}", error.byte));
     }
   }
 

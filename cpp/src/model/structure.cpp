@@ -217,7 +217,7 @@ Model from_structure(const std::string& text, const ModelConfig& config, const s
     }
     return model;
   } catch (const json::exception& error) {
-    throw ValueError(fmt::format("hemostat.Model.load: {} is not a model's structure: {}", file, error.what()));
+    throw ValueError(fmt::format("hemostat.Model.load: {} is not a model's structure (JSON error {})", file, error.id));
   }
 }
 

@@ -13,14 +13,18 @@ inline int32_t key_of(float value) {
   return bits ^ ((bits >> 31) & 0x7fffffff);
 }
 
+// What a pass that makes keys sees of them: their extremes, NaN scores, and how many lie below two pivots.
 struct Range {
   int32_t lowest = INT32_MAX, highest = INT32_MIN;
   int64_t invalid = 0;
+  int32_t low_pivot = INT32_MIN, high_pivot = INT32_MIN;
+  int64_t below_low = 0, below_high = 0;
 };
 
 template <bool absolute, bool scaled>
 void convert(const float* values, const float* scale, int64_t count, int32_t* keys, Range& range) {
-  int32_t lowest = range.lowest, highest = range.highest, invalid = 0;
+  int32_t lowest = range.lowest, highest = range.highest, invalid = 0, below_low = 0, below_high = 0;
+  const int32_t low_pivot = range.low_pivot, high_pivot = range.high_pivot;
   for (int64_t i = 0; i < count; ++i) {
     float value = values[i];
     if (absolute) value = __builtin_fabsf(value);
@@ -29,8 +33,12 @@ void convert(const float* values, const float* scale, int64_t count, int32_t* ke
     invalid += value != value;
     lowest = key < lowest ? key : lowest;
     highest = key > highest ? key : highest;
+    below_low += key < low_pivot;
+    below_high += key < high_pivot;
     keys[i] = key;
   }
+  range.below_low += below_low;
+  range.below_high += below_high;
   range.lowest = lowest;
   range.highest = highest;
   range.invalid += invalid;
@@ -184,10 +192,16 @@ int64_t collect(const int32_t* keys, int64_t count, int64_t low, int64_t high, i
   return found;
 }
 
-// 0 ≤ removed < count.
-Threshold threshold_in(const int32_t* keys, int64_t count, int64_t removed, int32_t lowest, int32_t highest) {
-  Bracket bracket{lowest, int64_t{highest} + 1, 0, count};
-  if (count >= 4 * kSample) narrow_by_sample(keys, count, removed, bracket);
+// 0 ≤ removed < count. Where the two pivots of the range enclose the threshold, it is searched between them.
+Threshold threshold_in(const int32_t* keys, int64_t count, int64_t removed, const Range& range) {
+  Bracket bracket{range.lowest, int64_t{range.highest} + 1, 0, count};
+  if (range.below_low > 0 && range.below_low <= removed && removed < range.below_high) {
+    bracket = {range.low_pivot, range.high_pivot, range.below_low, range.below_high};
+    // A pivot may lie beyond every key.
+    if (bracket.high > int64_t{range.highest} + 1) bracket.high = int64_t{range.highest} + 1;
+  } else if (count >= 4 * kSample) {
+    narrow_by_sample(keys, count, removed, bracket);
+  }
   search(keys, count, removed, count >= 16 * kFew ? kFew : 1, 0, bracket);
   if (bracket.below != removed && bracket.high - bracket.low > 1) {
     if (bracket.population() <= kFew) {
@@ -203,12 +217,12 @@ Threshold threshold_in(const int32_t* keys, int64_t count, int64_t removed, int3
 }
 
 Threshold find_threshold(const int32_t* keys, int64_t count, int64_t removed) {
-  int32_t lowest = INT32_MAX, highest = INT32_MIN;
+  Range range;
   for (int64_t i = 0; i < count; ++i) {
-    lowest = keys[i] < lowest ? keys[i] : lowest;
-    highest = keys[i] > highest ? keys[i] : highest;
+    range.lowest = keys[i] < range.lowest ? keys[i] : range.lowest;
+    range.highest = keys[i] > range.highest ? keys[i] : range.highest;
   }
-  return threshold_in(keys, count, removed, lowest, highest);
+  return threshold_in(keys, count, removed, range);
 }
 
 // --- the masks -------------------------------------------------------------------------------------------------
@@ -248,19 +262,51 @@ void select_row(const int32_t* keys, int64_t count, int64_t removed, const Range
     __builtin_memset(out, removed <= 0, static_cast<size_t>(count));
     return;
   }
-  Threshold threshold = threshold_in(keys, count, removed, range.lowest, range.highest);
+  Threshold threshold = threshold_in(keys, count, removed, range);
   write_mask(keys, count, &threshold, out);
 }
+
+// Where the next row's threshold is expected: around the last one, in a window that narrows while it catches
+// thresholds and widens when it misses one.
+struct Guess {
+  int64_t key = 0, width = 0;
+
+  void aim(Range& range) const {
+    if (width == 0) return;
+    range.low_pivot = key - width > INT32_MIN ? static_cast<int32_t>(key - width) : INT32_MIN;
+    range.high_pivot = key + width < INT32_MAX ? static_cast<int32_t>(key + width) : INT32_MAX;
+  }
+  void learn(int32_t threshold) {
+    if (width == 0) {
+      width = int64_t{1} << 18;
+    } else if (threshold >= key - width && threshold < key + width) {
+      width -= width / 8;
+    } else {
+      width *= width < (int64_t{1} << 28) ? 2 : 1;
+    }
+    if (width < 16) width = 16;
+    key = threshold;
+  }
+};
 
 int64_t mask_rows(const Scores& scores, int64_t begin, int64_t end, int64_t removed, bool* out, int32_t* keys) {
   const int64_t columns = scores.matrix.columns;
   int64_t invalid = 0;
+  Guess guess;
   for (int64_t row = begin; row < end; ++row) {
     Range range;
+    guess.aim(range);
     load_row(scores, row, 0, columns, keys, range);
     invalid += range.invalid;
-    // The order of NaN is undefined, and so is this row's mask; its search is left out.
-    select_row(keys, columns, range.invalid > 0 ? 0 : removed, range, out + row * columns);
+    bool* kept = out + row * columns;
+    // The order of NaN is undefined, and so is that row's mask.
+    if (range.invalid > 0 || removed == 0 || removed == columns) {
+      __builtin_memset(kept, removed < columns, static_cast<size_t>(columns));
+      continue;
+    }
+    Threshold threshold = threshold_in(keys, columns, removed, range);
+    guess.learn(threshold.key);
+    write_mask(keys, columns, &threshold, kept);
   }
   return invalid;
 }

@@ -1,0 +1,35 @@
+"""How every benchmark here measures: medians of interleaved runs, since machines are noisy and drift."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+
+def synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def timed(function: Callable[[], object]) -> float:
+    """Seconds of one call."""
+    synchronize()
+    begin = time.perf_counter()
+    function()
+    synchronize()
+    return time.perf_counter() - begin
+
+
+def medians(functions: dict[str, Callable[[], object]], *, runs: int = 7, warmup: int = 1) -> dict[str, float]:
+    """Median seconds of each, run in turn (A B C A B C …), so that a drift of the machine meets all of them alike."""
+    for function in functions.values():
+        for _ in range(warmup):
+            function()
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(runs):
+        for name, function in functions.items():
+            seconds[name].append(timed(function))
+    return {name: statistics.median(values) for name, values in seconds.items()}

@@ -100,8 +100,10 @@ TEST(Sweep, ChecksBeforeAnyWork) {
   EXPECT_NE(message_of<ValueError>([&] { sweep_at("wanda", {0.1}); }).find("wanda needs statistics"),
             std::string::npos);
   options.severities.reset();
-  const Statistics norms = collect(model, tokens, {.needs = std::set<Need>{Need::absmax}});
-  EXPECT_NE(message_of<ValueError>([&] { sweep(model, spec("wanda"), tokens, &norms, options); }).find("column_norm"),
+  CollectOptions collecting;
+  collecting.needs = {Need::absmax};
+  const Statistics maxima = collect(model, tokens, collecting);
+  EXPECT_NE(message_of<ValueError>([&] { sweep(model, spec("wanda"), tokens, &maxima, options); }).find("column_norm"),
             std::string::npos);
   EXPECT_FALSE(worked);
 }

@@ -34,8 +34,8 @@ class Threshold {
 
   // Damage is made monotone (running maximum), then interpolated linearly in distance, from 0 at neutral where the axis
   // is continuous there. Before a collapse the zone ends at the last severity that has not collapsed. Integer axes
-  // and axes with a step go back to the last whole step within it, listed ones to the last entry measured. ValueError unless tolerance > 0 and
-  // finite.
+  // and axes with a step go back to the last whole step within it, listed ones to the last entry measured. ValueError
+  // unless tolerance > 0 and finite.
   Zone zone(double tolerance) const;
 
  private:

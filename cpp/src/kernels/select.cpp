@@ -312,10 +312,10 @@ int64_t kept_tensor(const Scores& scores, bool wide, void* out) {
   const uint32_t range = static_cast<uint32_t>(highest.load()) - static_cast<uint32_t>(digit.base);
   while ((range >> digit.shift) >= kCells) ++digit.shift;
 
-  // Cells are merged into buckets of about entries/1024; a cell with more is a bucket alone.
+  // Cells are merged into buckets of about entries/512; a cell with more is a bucket alone.
   const int64_t part = histogram_part(entries);
   auto counts = histograms(sequence, part, digit);
-  const int64_t enough = std::max<int64_t>(entries / 1024, 4096);
+  const int64_t enough = std::max<int64_t>(entries / 512, 4096);
   std::vector<uint16_t> bucket_of(kCells);
   std::vector<int64_t> starts{0};
   int64_t size = 0;

@@ -67,7 +67,13 @@ struct SelectLoops {
                  const int32_t* ranks, double entries, bool wide, void* out);
 };
 
-inline constexpr int64_t scratch_of(int64_t count) { return 5 * count + 3 * 2048 + 64; }
+// Bins of three digits of 11 bits, or of one digit of up to 16 where there are keys enough.
+constexpr int64_t bins_of(int64_t count) {
+  const int64_t most = 2 * count < (1 << 16) ? 2 * count : 1 << 16;
+  return most > 3 * 2048 ? most : 3 * 2048;
+}
+// The keys, two arrays of (key, index), and the bins.
+constexpr int64_t scratch_of(int64_t count) { return 5 * count + bins_of(count); }
 
 HEMOSTAT_FOR_EACH_ISA(extern const SelectLoops select_loops;)
 

@@ -450,6 +450,7 @@ void histogram(const int32_t* keys, int64_t count, Digit digit, int32_t* counts)
 
 constexpr int kRadixBits = 11;
 constexpr int32_t kRadix = 1 << kRadixBits;
+static_assert(bins_of(0) >= 3 * kRadix);
 
 struct Entry {
   uint32_t key;
@@ -470,14 +471,17 @@ void for_each_ranked(const int32_t* keys, int64_t count, int32_t lowest, int32_t
   }
   const int first_bit = __builtin_ctz(varying);
   const int bits = 32 - __builtin_clz(static_cast<uint32_t>(highest) - base) - first_bit;
-  const int passes = (bits + kRadixBits - 1) / kRadixBits;
+  // One pass also over more bits, where there are keys enough to pay for its bins: it moves no index.
+  const bool one_pass = bits <= kRadixBits || (bits <= 16 && (int64_t{1} << bits) <= 2 * count);
+  const int passes = one_pass ? 1 : (bits + kRadixBits - 1) / kRadixBits;
   const int digit_bits = (bits + passes - 1) / passes;
   const uint32_t mask = (uint32_t{1} << digit_bits) - 1;
 
   int32_t* starts = scratch;
-  Entry* from = reinterpret_cast<Entry*>(scratch + 3 * kRadix);
+  Entry* from = reinterpret_cast<Entry*>(scratch + bins_of(count));
   Entry* to = from + count;
-  __builtin_memset(starts, 0, sizeof(int32_t) * kRadix * static_cast<size_t>(passes));
+  const int64_t bins_used = one_pass ? int64_t{mask} + 1 : int64_t{kRadix} * passes;
+  __builtin_memset(starts, 0, sizeof(int32_t) * static_cast<size_t>(bins_used));
   if (passes == 1) {
     for (int64_t i = 0; i < count; ++i) ++starts[(static_cast<uint32_t>(keys[i]) - base) >> first_bit];
   } else if (passes == 2) {

@@ -34,10 +34,9 @@ if(HEMOSTAT_WITH_CUDA)
     set(CMAKE_CUDA_COMPILER ${HEMOSTAT_NVCC})
   endif()
   set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
-  enable_language(CUDA)
-  # After the language: before it, CMake 3.25 does not know that the compiler takes this.
-  set(CMAKE_CUDA_STANDARD 20)
+  set(CMAKE_CUDA_STANDARD 17)  # all that the kernels need; CMake 3.25 knows no later one for nvcc
   set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+  enable_language(CUDA)
   find_package(CUDAToolkit REQUIRED)
 endif()
 message(STATUS "hemostat: CUDA kernels ${HEMOSTAT_WITH_CUDA} (HEMOSTAT_CUDA=${HEMOSTAT_CUDA})")

@@ -248,7 +248,7 @@ class TestCompare:
 
     def test_bad_input_is_named(self, run, tiny_checkpoint, text, tmp_path):
         refused(run("compare", tiny_checkpoint, tmp_path / "nowhere", "--text", text), "nowhere")
-        refused(run("compare", tiny_checkpoint, "--text", text), "damaged")
+        refused(run("compare", tiny_checkpoint, "--text", text), "DAMAGED")
         refused(run("compare", tiny_checkpoint, tiny_checkpoint), "--text")
 
 

@@ -3,7 +3,7 @@
 //
 // Common rules. Floating arguments are float32, bfloat16 or float16; arithmetic is in float32. The last
 // dimension may have any stride. Results do not depend on the number of threads. Shapes, dtypes and scalars are
-// checked before any work (ValueError, TypeError). Values are not: a kernel counts in its own pass the
+// checked before any work (c10::ValueError, c10::TypeError). Values are not: a kernel counts in its own pass the
 // entries that its formula cannot take (NaN, and Inf where stated) and returns that count as `invalid`, an
 // int64 scalar tensor on the argument's device, for the caller to look at; `out` is unspecified where it is not 0.
 #pragma once

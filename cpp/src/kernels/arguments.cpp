@@ -1,18 +1,20 @@
 #include "kernels/arguments.h"
 
 #include <ATen/MemoryOverlap.h>
+#include <c10/util/Exception.h>
 #include <fmt/format.h>
 
 #include "hemostat/error.h"
 
 namespace hemostat::kernels {
 
+// c10's errors, because torch.ops turns no others into Python's ValueError and TypeError.
 void value_error(std::string_view op, const std::string& what) {
-  throw ValueError(fmt::format("hemostat.kernels.{}: {}", op, what));
+  C10_THROW_ERROR(ValueError, fmt::format("hemostat.kernels.{}: {}", op, what));
 }
 
 void type_error(std::string_view op, const std::string& what) {
-  throw TypeError(fmt::format("hemostat.kernels.{}: {}", op, what));
+  C10_THROW_ERROR(TypeError, fmt::format("hemostat.kernels.{}: {}", op, what));
 }
 
 std::string shape_of(const at::Tensor& tensor) { return c10::str(tensor.sym_sizes()); }

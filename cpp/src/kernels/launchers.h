@@ -1,10 +1,12 @@
 // Contract between the CUDA kernels (*.cu, free of Torch headers) and their registration (cuda.cpp).
-// Pointers are the device's, `stream` is a cudaStream_t. Rows are read with a column stride of 1. Each launcher adds
-// what its kernel counts as invalid to *invalid, which the caller has zeroed, and returns an error message or null.
+// Pointers are the device's, `stream` is a cudaStream_t. Rows are read with a column stride of 1; no tensor is empty.
+// A launcher adds what its kernel counts as invalid to *invalid, which the caller has zeroed, and returns null or what
+// went wrong.
 #pragma once
 
 #include <cstdint>
 
+#include "kernels/divergence.h"
 #include "kernels/matrix.h"
 #include "kernels/quantize.h"
 #include "kernels/select.h"
@@ -13,7 +15,7 @@ namespace hemostat::kernels::cuda {
 
 using Error = const char*;
 
-// At least one row, 1 … 2^31 − 1 columns.
+// At most 2^31 − 1 columns.
 Error mask_rows(const Scores& scores, int64_t removed, bool* out, int64_t* invalid, void* stream);
 
 // The whole tensor; `scratch` has mask_tensor_scratch(entries) bytes, aligned to 16.
@@ -23,9 +25,11 @@ Error mask_tensor(const Scores& scores, int64_t removed, bool* out, void* scratc
 // Keeps n of every m ≤ 1024.
 Error mask_groups(const Scores& scores, int64_t n, int64_t m, bool* out, int64_t* invalid, void* stream);
 
-// Rows are ranked in batches: `scratch` has room for one. out is float, or double where `wide`.
-int64_t kept_until_scratch(int64_t rows, int64_t columns);
-Error kept_until(const Scores& scores, bool wide, void* out, void* scratch, int64_t* invalid, void* stream);
+// At most 2^31 − 1 entries in a scope. `scratch` has kept_until_scratch() bytes, aligned to 256. out is float, or double
+// where `wide`.
+int64_t kept_until_scratch(int64_t rows, int64_t columns, bool per_row);
+Error kept_until(const Scores& scores, bool per_row, bool wide, void* out, void* scratch, int64_t* invalid,
+                 void* stream);
 
 // Where the result goes: values of weight's type (which may lie in its place), or else codes, scales and zeros.
 struct Rounded {
@@ -39,5 +43,9 @@ Error round_groups(const Matrix& weight, Grid grid, Rounded out, int64_t* invali
 // One group over the whole tensor; `scratch` has kRoundAllScratch bytes, aligned to 8.
 inline constexpr int64_t kRoundAllScratch = 16;
 Error round_all(const Matrix& weight, Grid grid, Rounded out, void* scratch, int64_t* invalid, void* stream);
+
+// Fewer than 2^32 columns. A target outside 0 … columns − 1 gives NaN.
+Error divergence(const Matrix& baseline, const Matrix& damaged, const int64_t* targets, float damaged_scale,
+                 const DivergenceOut& out, void* stream);
 
 }  // namespace hemostat::kernels::cuda

@@ -1,93 +1,13 @@
 // CUDA kernels of `select`. See hemostat/kernels.h for what they compute and launchers.h for how they are called.
-// Scores are ranked through keys: uint32 whose order is the order of the float32 scores, with −0 equal to +0.
 // Every count is an integer, so that no result depends on the order in which blocks and threads run.
 #include <algorithm>
 #include <climits>
 #include <cstdint>
 
-#include <cub/device/device_radix_sort.cuh>
-
-#include "kernels/elements.cuh"
-#include "kernels/launchers.h"
+#include "kernels/scores.cuh"
 
 namespace hemostat::kernels::cuda {
 namespace {
-
-template <class Type>
-struct Source {
-  const typename Type::Storage* data;
-  int64_t row_stride, columns;
-  const float* column_scale;
-  bool absolute;
-  int spare_bits;  // low bits of the keys that say nothing, and are shifted out
-  int unit;
-
-  // Keys of the `unit` entries from (row, column) on. Returns how many of them are NaN.
-  __device__ int keys(int64_t row, int64_t column, uint32_t* keys) const {
-    float values[kUnit];
-    load_unit<Type>(data + row * row_stride + column, unit, values);
-    float scales[kUnit];
-    if (column_scale != nullptr) load_unit<Float32>(column_scale + column, unit, scales);
-    int invalid = 0;
-#pragma unroll
-    for (int j = 0; j < kUnit; ++j) {
-      if (j >= unit) break;
-      float value = absolute ? fabsf(values[j]) : values[j];
-      if (column_scale != nullptr) value = __fmul_rn(value, scales[j]);
-      invalid += value != value;
-      keys[j] = key_of(value);
-    }
-    return invalid;
-  }
-
-  // The key of one entry.
-  __device__ uint32_t key(int64_t row, int64_t column) const {
-    float value = Type::load(data[row * row_stride + column]);
-    if (absolute) value = fabsf(value);
-    if (column_scale != nullptr) value = __fmul_rn(value, column_scale[column]);
-    return key_of(value);
-  }
-
- private:
-  // The bits of a negative number run backwards. Adding 0 turns −0 into +0.
-  __device__ uint32_t key_of(float value) const {
-    const uint32_t bits = __float_as_uint(__fadd_rn(value, 0.0f));
-    const uint32_t flip = static_cast<uint32_t>(static_cast<int32_t>(bits) >> 31) | 0x80000000u;
-    return (bits ^ flip) >> spare_bits;
-  }
-};
-
-int key_bits(const Scores& scores) {
-  if (scores.column_scale != nullptr) return 32;
-  switch (scores.matrix.element) {
-    case Element::bfloat16:
-      return 32 - Bfloat16::kSpareBits;
-    case Element::float16:
-      return 32 - Float16::kSpareBits;
-    default:
-      return 32;
-  }
-}
-
-// `out`, of `out_bytes` an entry, is contiguous.
-template <class Type>
-Source<Type> source_of(const Scores& scores, const void* out, int64_t out_bytes) {
-  const Matrix& matrix = scores.matrix;
-  const bool fours = rows_in_fours(matrix) && aligned(scores.column_scale, sizeof(Four32)) &&
-                     aligned(out, kUnit * out_bytes);
-  return {static_cast<const typename Type::Storage*>(matrix.data), matrix.row_stride, matrix.columns,
-          scores.column_scale, scores.absolute, 32 - key_bits(scores), fours ? kUnit : 1};
-}
-
-// A whole tensor without gaps and scales is one long row.
-Scores flattened(Scores scores) {
-  Matrix& matrix = scores.matrix;
-  if (scores.column_scale == nullptr && (matrix.row_stride == matrix.columns || matrix.rows == 1)) {
-    matrix.columns *= matrix.rows;
-    matrix.rows = 1;
-  }
-  return scores;
-}
 
 // --- a block's common work -------------------------------------------------------------------------------------
 
@@ -278,7 +198,6 @@ __global__ void mask_row(Source<Type> source, int64_t removed, bool cached, uint
     rest = pick.rank;
     equal = pick.entries;
     known = shift;
-    __syncthreads();
   }
 
   const uint32_t threshold = lowest + found;
@@ -471,7 +390,7 @@ __global__ void count_last_digit(Source<Type> source, Chunks chunks, int known, 
   __shared__ uint32_t counts[kLastBins];
   for (int i = threadIdx.x; i < kLastBins; i += blockDim.x) counts[i] = 0;
   __syncthreads();
-  const uint32_t found = selection->found;
+  const uint32_t found = selection->found, mask = (1u << known) - 1;
   const int64_t units_of_row = source.columns / source.unit;
   const int64_t begin = blockIdx.x * chunks.chunk_units, end = min(begin + chunks.chunk_units, chunks.units);
   for (int64_t i = begin + threadIdx.x; i < end; i += blockDim.x) {
@@ -482,7 +401,7 @@ __global__ void count_last_digit(Source<Type> source, Chunks chunks, int known, 
 #pragma unroll
     for (int j = 0; j < kUnit; ++j) {
       if (j >= source.unit) break;
-      if ((keys[j] ^ found) >> known == 0) atomicAdd(&counts[keys[j] & (kLastBins - 1)], 1u);
+      if ((keys[j] ^ found) >> known == 0) atomicAdd(&counts[keys[j] & mask], 1u);
     }
   }
   __syncthreads();
@@ -564,67 +483,6 @@ __global__ void count_nan(Source<Type> source, int64_t units, int64_t* invalid) 
   count_invalid(invalid, nans);
 }
 
-// --- kept_until ------------------------------------------------------------------------------------------------
-
-// Keys and indices of the entries of a batch of rows, in row-major order.
-template <class Type>
-__global__ void load_keys(Source<Type> source, int64_t first_row, int64_t units, uint32_t* keys, uint32_t* indices,
-                          int64_t* invalid) {
-  const int unit = source.unit;
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i >= units) return;
-  int64_t row, column;
-  split(i, source.columns / unit, row, column);
-  uint32_t own[kUnit];
-  count_invalid(invalid, source.keys(first_row + row, column * unit, own));
-  const uint32_t index = static_cast<uint32_t>(i * unit);
-  if (unit == kUnit) {
-    *reinterpret_cast<uint4*>(keys + index) = make_uint4(own[0], own[1], own[2], own[3]);
-    *reinterpret_cast<uint4*>(indices + index) = make_uint4(index, index + 1, index + 2, index + 3);
-  } else {
-    keys[index] = own[0];
-    indices[index] = index;
-  }
-}
-
-__global__ void rows_of(const uint32_t* indices, uint32_t entries, uint32_t columns, uint32_t* rows) {
-  const uint32_t i = blockIdx.x * blockDim.x + threadIdx.x;
-  if (i < entries) rows[i] = indices[i] / columns;
-}
-
-// indices: the batch's entries, row by row, and within a row from the smallest score to the largest.
-template <class Out>
-__global__ void place_ranks(const uint32_t* indices, uint32_t entries, uint32_t columns, Out* out) {
-  const uint32_t i = blockIdx.x * blockDim.x + threadIdx.x;
-  if (i >= entries) return;
-  const uint32_t rank = i % columns;
-  // The quotient is rounded once, from exact integers: float32 holds them up to 2^24.
-  out[indices[i]] = static_cast<Out>(rank + 1) / static_cast<Out>(columns);
-}
-
-constexpr int64_t kBatch = int64_t{1} << 24;
-
-struct SortScratch {
-  uint32_t *keys, *other_keys, *indices, *other_indices;
-  void* sort;
-  size_t sort_bytes;
-};
-
-size_t sort_bytes(int64_t entries) {
-  size_t bytes = 0;
-  cub::DoubleBuffer<uint32_t> keys, values;
-  cub::DeviceRadixSort::SortPairs(nullptr, bytes, keys, values, static_cast<uint32_t>(entries));
-  return bytes;
-}
-
-int64_t batch_rows(int64_t rows, int64_t columns) { return std::clamp<int64_t>(kBatch / columns, 1, rows); }
-
-int64_t padded(int64_t bytes) { return ceil_div(bytes, 256) * 256; }
-
-constexpr int kThreads = 256;
-
-unsigned blocks(int64_t threads) { return static_cast<unsigned>(ceil_div(threads, kThreads)); }
-
 }  // namespace
 
 Error mask_rows(const Scores& scores, int64_t removed, bool* out, int64_t* invalid, void* stream) {
@@ -665,8 +523,8 @@ Error mask_tensor(const Scores& tensor, int64_t removed, bool* out, void* scratc
       using Type = decltype(type);
       const auto source = source_of<Type>(scores, out, 1);
       const int64_t units = entries / source.unit;
-      const unsigned grid = std::min<unsigned>(4 * most_blocks, blocks(units));
-      count_nan<Type><<<grid, kThreads, 0, queue>>>(source, units, invalid);
+      const int64_t grid = std::min<int64_t>(4 * most_blocks, ceil_div(units, kThreads));
+      count_nan<Type><<<static_cast<unsigned>(grid), kThreads, 0, queue>>>(source, units, invalid);
     });
     return last_error();
   }
@@ -724,51 +582,6 @@ Error mask_groups(const Scores& scores, int64_t n, int64_t m, bool* out, int64_t
       }
     }
   });
-  return last_error();
-}
-
-int64_t kept_until_scratch(int64_t rows, int64_t columns) {
-  const int64_t entries = batch_rows(rows, columns) * columns;
-  return 4 * padded(4 * entries) + static_cast<int64_t>(sort_bytes(entries));
-}
-
-Error kept_until(const Scores& scores, bool wide, void* out, void* scratch, int64_t* invalid, void* stream) {
-  const auto queue = static_cast<cudaStream_t>(stream);
-  const int64_t rows = scores.matrix.rows, columns = scores.matrix.columns;
-  const int64_t rows_at_once = batch_rows(rows, columns), room = padded(4 * rows_at_once * columns);
-  auto* bytes = static_cast<char*>(scratch);
-  size_t sort_room = sort_bytes(rows_at_once * columns);
-  for (int64_t row = 0; row < rows; row += rows_at_once) {
-    const int64_t batch = std::min(rows_at_once, rows - row);
-    const auto entries = static_cast<uint32_t>(batch * columns);
-    cub::DoubleBuffer<uint32_t> keys(reinterpret_cast<uint32_t*>(bytes), reinterpret_cast<uint32_t*>(bytes + room));
-    cub::DoubleBuffer<uint32_t> indices(reinterpret_cast<uint32_t*>(bytes + 2 * room),
-                                        reinterpret_cast<uint32_t*>(bytes + 3 * room));
-    void* sort = bytes + 4 * room;
-    for_element(scores.matrix.element, [&](auto type) {
-      using Type = decltype(type);
-      const auto source = source_of<Type>(scores, nullptr, 1);
-      const int64_t units = entries / source.unit;
-      load_keys<Type><<<blocks(units), kThreads, 0, queue>>>(source, row, units, keys.Current(), indices.Current(),
-                                                             invalid);
-    });
-    cub::DeviceRadixSort::SortPairs(sort, sort_room, keys, indices, entries, 0, key_bits(scores), queue);
-    if (batch > 1) {
-      // Stable: within a row the order stays.
-      int row_bits = 1;
-      while ((batch - 1) >> row_bits > 0) ++row_bits;
-      rows_of<<<blocks(entries), kThreads, 0, queue>>>(indices.Current(), entries, static_cast<uint32_t>(columns),
-                                                       keys.Current());
-      cub::DeviceRadixSort::SortPairs(sort, sort_room, keys, indices, entries, 0, row_bits, queue);
-    }
-    if (wide) {
-      place_ranks<<<blocks(entries), kThreads, 0, queue>>>(indices.Current(), entries, static_cast<uint32_t>(columns),
-                                                           static_cast<double*>(out) + row * columns);
-    } else {
-      place_ranks<<<blocks(entries), kThreads, 0, queue>>>(indices.Current(), entries, static_cast<uint32_t>(columns),
-                                                           static_cast<float*>(out) + row * columns);
-    }
-  }
   return last_error();
 }
 

@@ -1,0 +1,184 @@
+// Registration of the CUDA kernels: checks, memory, the current stream, and a call of a launcher. Nothing here needs
+// the CUDA runtime: the device is guarded, and its stream and memory are found, through c10.
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <tuple>
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+#include <c10/core/DeviceGuard.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+#include <c10/util/Exception.h>
+#include <torch/library.h>
+
+#include "kernels/arguments.h"
+#include "kernels/launchers.h"
+
+namespace hemostat::kernels::cuda {
+namespace {
+
+using OptionalTensor = std::optional<at::Tensor>;
+
+// The device of a call's tensors made current, its current stream, and the count of invalid entries.
+class Call {
+ public:
+  Call(const char* op, const at::Tensor& tensor)
+      : op_(op),
+        guard_(tensor.device()),
+        stream_(c10::impl::VirtualGuardImpl(tensor.device().type()).getStream(tensor.device()).native_handle()),
+        options_(tensor.options()) {}
+
+  void* stream() const { return stream_; }
+
+  at::Tensor zero_count() const { return at::zeros({}, options_.dtype(at::kLong)); }
+  at::Tensor bytes(int64_t count) const { return at::empty({count}, options_.dtype(at::kByte)); }
+
+  void check(Error error) const { TORCH_CHECK(error == nullptr, "hemostat::", op_, ": ", error); }
+
+ private:
+  const char* op_;
+  c10::DeviceGuard guard_;
+  void* stream_;
+  at::TensorOptions options_;
+};
+
+// The kernels read rows without gaps; PyTorch's own copy transposes faster than reading across rows would be.
+at::Tensor with_dense_rows(const at::Tensor& matrix) {
+  return matrix.stride(1) == 1 || matrix.size(1) == 1 ? matrix : matrix.contiguous();
+}
+
+// Scores as the kernels see them, and the memory that they point into.
+struct Held {
+  Held(const at::Tensor& score, const OptionalTensor& column_scale, bool absolute)
+      : dense(with_dense_rows(score)),
+        scale(column_scale.has_value() ? column_scale->contiguous() : at::Tensor()),
+        scores{matrix_of(dense), scale.defined() ? scale.const_data_ptr<float>() : nullptr, absolute} {}
+  at::Tensor dense, scale;
+  Scores scores;
+};
+
+Scores row_of(Scores scores, int64_t row, int64_t element_size) {
+  scores.matrix.data = static_cast<const char*>(scores.matrix.data) + row * scores.matrix.row_stride * element_size;
+  scores.matrix.rows = 1;
+  return scores;
+}
+
+at::Tensor mask_smallest_cuda(const at::Tensor& score, const OptionalTensor& column_scale, int64_t removed, bool per_row,
+                         bool absolute, at::Tensor& out) {
+  check_mask_smallest(score, column_scale, removed, per_row, out);
+  const Call call("mask_smallest", score);
+  const at::Tensor invalid = call.zero_count();
+  if (score.numel() == 0) return invalid;
+  const Held held(score, column_scale, absolute);
+  const int64_t rows = score.size(0), columns = score.size(1);
+  bool* kept = out.mutable_data_ptr<bool>();
+  auto* count = invalid.mutable_data_ptr<int64_t>();
+  // A row of its own is better spread over all blocks, and a longer one than int32 counts has to be.
+  if (per_row && rows > 1 && columns <= std::numeric_limits<int32_t>::max()) {
+    call.check(mask_rows(held.scores, removed, kept, count, call.stream()));
+    return invalid;
+  }
+  const at::Tensor scratch = call.bytes(mask_tensor_scratch(per_row ? columns : rows * columns));
+  if (!per_row) {
+    call.check(mask_tensor(held.scores, removed, kept, scratch.mutable_data_ptr(), count, call.stream()));
+    return invalid;
+  }
+  for (int64_t row = 0; row < rows; ++row) {
+    call.check(mask_tensor(row_of(held.scores, row, score.element_size()), removed, kept + row * columns,
+                           scratch.mutable_data_ptr(), count, call.stream()));
+  }
+  return invalid;
+}
+
+at::Tensor mask_pattern_cuda(const at::Tensor& score, const OptionalTensor& column_scale, int64_t n, int64_t m,
+                        bool absolute, at::Tensor& out) {
+  check_mask_pattern(score, column_scale, n, m, out);
+  const Call call("mask_pattern", score);
+  const at::Tensor invalid = call.zero_count();
+  if (score.numel() == 0) return invalid;
+  const Held held(score, column_scale, absolute);
+  call.check(mask_groups(held.scores, n, m, out.mutable_data_ptr<bool>(), invalid.mutable_data_ptr<int64_t>(),
+                         call.stream()));
+  return invalid;
+}
+
+at::Tensor kept_until_cuda(const at::Tensor& score, const OptionalTensor& column_scale, bool per_row, bool absolute,
+                      at::Tensor& out) {
+  check_kept_until(score, column_scale, per_row, out);
+  const Call call("kept_until", score);
+  const at::Tensor invalid = call.zero_count();
+  if (score.numel() == 0) return invalid;
+  const Held held(score, column_scale, absolute);
+  const at::Tensor scratch = call.bytes(kept_until_scratch(score.size(0), score.size(1), per_row));
+  call.check(kept_until(held.scores, per_row, out.scalar_type() == at::kDouble, out.mutable_data_ptr(),
+                        scratch.mutable_data_ptr(), invalid.mutable_data_ptr<int64_t>(), call.stream()));
+  return invalid;
+}
+
+// Groups, or one group for the whole tensor.
+at::Tensor launch_rounding(const Call& call, const at::Tensor& weight, Grid grid, Rounded out) {
+  const at::Tensor invalid = call.zero_count();
+  if (weight.numel() == 0) return invalid;
+  const at::Tensor dense = with_dense_rows(weight);
+  auto* count = invalid.mutable_data_ptr<int64_t>();
+  if (grid.group_size > 0 && grid.group_size < weight.numel()) {
+    call.check(round_groups(matrix_of(dense), grid, out, count, call.stream()));
+    return invalid;
+  }
+  const at::Tensor scratch = call.bytes(kRoundAllScratch);
+  call.check(round_all(matrix_of(dense), grid, out, scratch.mutable_data_ptr(), count, call.stream()));
+  return invalid;
+}
+
+at::Tensor fake_quantize_cuda(const at::Tensor& weight, int64_t levels, int64_t group_size, bool symmetric,
+                         at::Tensor& out) {
+  check_fake_quantize(weight, levels, group_size, out);
+  const Call call("fake_quantize", weight);
+  return launch_rounding(call, weight, {levels, group_size, symmetric},
+                         {out.mutable_data_ptr(), nullptr, nullptr, nullptr});
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> quantize_cuda(const at::Tensor& weight, int64_t levels,
+                                                                    int64_t group_size, bool symmetric) {
+  check_quantize(weight, levels, group_size);
+  const Call call("quantize", weight);
+  const int64_t rows = weight.size(0), columns = weight.size(1);
+  const bool one_group = group_size == 0;
+  const at::Tensor codes = at::empty({rows, columns}, weight.options().dtype(at::kByte));
+  const at::Tensor scale =
+      at::ones({one_group ? 1 : rows, one_group ? 1 : columns / group_size}, weight.options().dtype(at::kFloat));
+  const at::Tensor zero = at::zeros_like(scale);
+  const at::Tensor invalid = launch_rounding(call, weight, {levels, group_size, symmetric},
+                                             {nullptr, codes.mutable_data_ptr<uint8_t>(),
+                                              scale.mutable_data_ptr<float>(), zero.mutable_data_ptr<float>()});
+  return {codes, scale, zero, invalid};
+}
+
+DivergenceTensors divergence_cuda(const at::Tensor& baseline_logits, const at::Tensor& damaged_logits,
+                                  const at::Tensor& targets, double damaged_scale) {
+  check_divergence(baseline_logits, damaged_logits, targets, damaged_scale);
+  const Call call("divergence", baseline_logits);
+  DivergenceTensors result = empty_divergence(baseline_logits);
+  if (baseline_logits.size(0) == 0) return result;
+  const at::Tensor baseline = with_dense_rows(baseline_logits), damaged = with_dense_rows(damaged_logits);
+  const at::Tensor target = targets.contiguous();
+  call.check(divergence(matrix_of(baseline), matrix_of(damaged), target.const_data_ptr<int64_t>(),
+                        static_cast<float>(damaged_scale), divergence_out(result), call.stream()));
+  return result;
+}
+
+}  // namespace
+}  // namespace hemostat::kernels::cuda
+
+TORCH_LIBRARY_IMPL(hemostat, CUDA, m) {
+  m.impl("mask_smallest", hemostat::kernels::cuda::mask_smallest_cuda);
+  m.impl("mask_pattern", hemostat::kernels::cuda::mask_pattern_cuda);
+  m.impl("kept_until", hemostat::kernels::cuda::kept_until_cuda);
+  m.impl("fake_quantize", hemostat::kernels::cuda::fake_quantize_cuda);
+  m.impl("quantize", hemostat::kernels::cuda::quantize_cuda);
+  m.impl("divergence", hemostat::kernels::cuda::divergence_cuda);
+}

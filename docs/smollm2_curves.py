@@ -82,7 +82,7 @@ def draw(report: Report) -> str:
         for at, delta, damage in curve:
             low, high = damage["delta_nll_interval"]
             parts.append(line(x(at), y(low), x(at), y(high), color))
-            fill = "#ffffff" if damage["within_noise_floor"] else color
+            fill = "#ffffff" if damage["within_noise_floor"] or delta < LEAST else color  # hollow: no damage
             parts.append(f'<circle cx="{x(at):.1f}" cy="{y(delta):.1f}" r="4" fill="{fill}" stroke="{color}"/>')
         labels.append((y(curve[-1][1]), x(curve[-1][0]), color, method["label"]))
     for height, start, color, label in apart(labels, 17):

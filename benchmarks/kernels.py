@@ -157,7 +157,7 @@ def divergence_cases(device: torch.device) -> list[Case]:
         result = torch.empty_like(block)
         repeats = 16
 
-        def exponentials(block=block, result=result):
+        def exponentials(block=block, result=result, repeats=repeats):
             for _ in range(repeats):
                 torch.exp(block, out=result)
 

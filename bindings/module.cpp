@@ -1,4 +1,5 @@
 // The extension module hemostat._C: one register_<room>(module) per room, and how C++ exceptions reach Python.
+#include <cstring>
 #include <exception>
 
 #include <pybind11/pybind11.h>
@@ -14,17 +15,27 @@ namespace py = pybind11;
 namespace hemostat::bindings {
 namespace {
 
-void set_error(PyObject* type, const c10::Error& error) { PyErr_SetString(type, error.what_without_backtrace()); }
+// A message may quote a file's bytes or name, which need not be UTF-8.
+void set_error(PyObject* type, const char* message) {
+  const auto text = py::reinterpret_steal<py::object>(
+      PyUnicode_DecodeUTF8(message, static_cast<Py_ssize_t>(std::strlen(message)), "replace"));
+  if (text) {
+    PyErr_SetObject(type, text.ptr());
+  }
+}
 
-// hemostat::ValueError derives from std::invalid_argument, which pybind11 already turns into ValueError.
+void set_error(PyObject* type, const c10::Error& error) { set_error(type, error.what_without_backtrace()); }
+
 // Of c10's errors the derived ones come first; messages end before the C++ backtrace.
 void translate(std::exception_ptr exception) {
   try {
     if (exception) {
       std::rethrow_exception(exception);
     }
+  } catch (const ValueError& error) {
+    set_error(PyExc_ValueError, error.what());
   } catch (const TypeError& error) {
-    PyErr_SetString(PyExc_TypeError, error.what());
+    set_error(PyExc_TypeError, error.what());
   } catch (const Interrupted&) {
     PyErr_SetNone(PyExc_KeyboardInterrupt);
   } catch (const c10::IndexError& error) {
@@ -49,7 +60,7 @@ void translate(std::exception_ptr exception) {
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "The C++ library behind the hemostat package.";
-  py::register_exception_translator(hemostat::bindings::translate);
+  py::register_local_exception_translator(hemostat::bindings::translate);
   py::register_exception<hemostat::NumericalError>(m, "NumericalError", PyExc_ArithmeticError).attr("__module__") =
       "hemostat";
 

@@ -26,7 +26,8 @@ at::Tensor read_windows(const std::string& path, int64_t context) {
     throw std::runtime_error(path + " must hold at least four int64 token IDs");
   }
   std::vector<int64_t> ids(static_cast<size_t>(count));
-  std::copy(bytes.begin(), bytes.begin() + count * static_cast<int64_t>(sizeof(int64_t)), reinterpret_cast<char*>(ids.data()));
+  std::copy(bytes.begin(), bytes.begin() + count * static_cast<int64_t>(sizeof(int64_t)),
+            reinterpret_cast<char*>(ids.data()));
   const int64_t windows = count / length;
   return at::tensor(ids).narrow(0, 0, windows * length).view({windows, length});
 }
@@ -41,7 +42,8 @@ int main(int argc, char** argv) try {
   const hemostat::Model model = hemostat::Model::load(argv[1], {.dtype = at::kFloat});
   const at::Tensor windows = read_windows(argv[2], model.config.context);
   const int64_t half = windows.size(0) / 2;
-  const at::Tensor calibration = windows.narrow(0, 0, half), evaluation = windows.narrow(0, half, windows.size(0) - half);
+  const at::Tensor calibration = windows.narrow(0, 0, half),
+                   evaluation = windows.narrow(0, half, windows.size(0) - half);
 
   const hemostat::Statistics statistics =
       hemostat::collect(model, calibration, {.needs = hemostat::needs_of({"wanda"})});

@@ -298,8 +298,21 @@ def test_nan_scores_are_counted(device, per_row):
 @pytest.mark.parametrize("levels", [2, 3, 7, 16, 256, 65536])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_quantize(device, dtype, levels, symmetric):
-    for shape, group_size in [((1, 1), 1), ((5, 48), 48), ((7, 384), 128), ((3, 9000), 9000), ((3, 30), 3), ((6, 70), 0)]:
-        weights = [random(*shape), random(*shape).abs(), -random(*shape).abs(), torch.zeros(shape), random(*shape) * 1e-4]
+    for shape, group_size in [
+        ((1, 1), 1),
+        ((5, 48), 48),
+        ((7, 384), 128),
+        ((3, 9000), 9000),
+        ((3, 30), 3),
+        ((6, 70), 0),
+    ]:
+        weights = [
+            random(*shape),
+            random(*shape).abs(),
+            -random(*shape).abs(),
+            torch.zeros(shape),
+            random(*shape) * 1e-4,
+        ]
         for weight in (weight.to(dtype) for weight in weights):
             codes, scale, zero, values = reference_quantize(weight, levels, group_size, symmetric)
             assert torch.equal(fake_quantize(device, weight, levels, group_size, symmetric), values.to(dtype))
@@ -322,7 +335,9 @@ def test_quantize_in_place(device):
 def test_quantize_at_the_ends_of_the_range(device):
     largest, least = torch.finfo(torch.float32).max, 2.0**-149
     for symmetric in (False, True):
-        weight = torch.tensor([[0.0, 0.0, 0.0, 0.0], [largest / 2, -largest / 2, 1.0, 0.0], [least, -least, 0.0, least]])
+        weight = torch.tensor(
+            [[0.0, 0.0, 0.0, 0.0], [largest / 2, -largest / 2, 1.0, 0.0], [least, -least, 0.0, least]]
+        )
         found = fake_quantize(device, weight, 16, 4, symmetric)
         assert found.isfinite().all()
         assert torch.equal(found[0], torch.zeros(4))
@@ -477,7 +492,9 @@ def digest():
 
 
 def test_every_instruction_set_gives_the_same_bits():
-    script = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import test_kernels as t; print(t.digest())"
+    script = (
+        f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import test_kernels as t; print(t.digest())"
+    )
     digests = set()
     for isa in ("baseline", "avx2", "avx512"):
         run = subprocess.run(
@@ -545,7 +562,9 @@ def test_empty(device, shape):
         assert codes.shape == shape and invalid == 0
         assert scale.shape == zero.shape == ((1, 1) if group_size == 0 else (shape[0], shape[1] // 4))
     targets = torch.empty(0, dtype=torch.int64, device=device)
-    assert all(out.shape == (0,) for out in ops.divergence(score[:0, :0].new_empty(0, 8), score.new_empty(0, 8), targets))
+    assert all(
+        out.shape == (0,) for out in ops.divergence(score[:0, :0].new_empty(0, 8), score.new_empty(0, 8), targets)
+    )
 
 
 def samples(device):

@@ -48,8 +48,7 @@ at::Tensor kept_until(const at::Tensor& score, const std::optional<at::Tensor>& 
 //               true (as GPTQ): amax = max |w|, scale = 2·amax/(levels − 1), zero = floor(levels/2), same code
 //   out         weight's dtype and shape, contiguous: (code − zero) · scale. `out` may be `weight` itself.
 // round is to nearest, halves to even. A group of zeros stays zero. invalid counts NaN and Inf.
-at::Tensor fake_quantize(const at::Tensor& weight, int64_t levels, int64_t group_size, bool symmetric,
-                         at::Tensor& out);
+at::Tensor fake_quantize(const at::Tensor& weight, int64_t levels, int64_t group_size, bool symmetric, at::Tensor& out);
 
 // The codes themselves, levels ≤ 256: codes uint8 [rows, columns]; scale, zero float32 [rows, groups]
 // ([1, 1] for group_size 0); invalid. (codes − zero) · scale equals fake_quantize's out before its cast.

@@ -22,13 +22,13 @@ using Options = std::map<std::string, OptionValue>;
 
 std::string to_string(const OptionValue& value);
 
-// An option a method takes. The default's type is the option's type; an integer is accepted for a number or a string, one
-// value for a list.
+// An option a method takes. The default's type is the option's type; an integer is accepted for a number or a string,
+// one value for a list.
 struct OptionSpec {
   std::string name;
   OptionValue default_value;
-  std::string description;                 // with unit and range
-  std::vector<std::string> choices;        // of a string option; empty: any
+  std::string description;           // with unit and range
+  std::vector<std::string> choices;  // of a string option; empty: any
 };
 
 // What prepare() gives: the method's axis for this model and these options, and at().
@@ -37,7 +37,7 @@ class Prepared {
   Prepared(std::string method, Axis axis, std::function<Model(double)> apply, Model neutral);
 
   const Axis axis;
-  Model at(double severity) const;         // the model itself at neutral; ValueError out of range
+  Model at(double severity) const;  // the model itself at neutral; ValueError out of range
 
  private:
   std::string method_;
@@ -47,9 +47,9 @@ class Prepared {
 
 struct Method {
   std::string name;
-  std::string kind;                        // weights, activations, architecture, normalization, input, decoding …
-  std::string description;                 // one line
-  Axis axis;                               // for default options, before a model is known
+  std::string kind;         // weights, activations, architecture, normalization, input, decoding …
+  std::string description;  // one line
+  Axis axis;                // for default options, before a model is known
   std::set<Need> needs;
   std::vector<OptionSpec> options;
   // statistics is null where none were given; options are complete (defaults filled in) and checked.
@@ -59,7 +59,8 @@ struct Method {
   std::function<Axis(const Model&, const Options&)> axis_for = nullptr;
 };
 
-// "rtn:group_size=64,symmetric=true" → name and the options given; lists are joined by '+': "wanda:include=*.q_proj+*.k_proj".
+// "rtn:group_size=64,symmetric=true" → name and the options given; lists are joined by '+':
+// "wanda:include=*.q_proj+*.k_proj".
 struct MethodSpec {
   std::string method;
   Options options;
@@ -81,9 +82,9 @@ Prepared prepare(const Model& model, const std::string& method, const Statistics
                  const Options& options = {});
 
 struct CollectOptions {
-  std::optional<std::set<Need>> needs;     // none: every one that takes no gradient
+  std::optional<std::set<Need>> needs;          // none: every one that takes no gradient
   double memory_budget = 1024.0 * 1024 * 1024;  // bytes
-  int64_t batch = 8;                       // windows at a time
+  int64_t batch = 8;                            // windows at a time
   LinearFilter filter;
   std::function<void(int64_t done, int64_t total)> progress;  // windows; may throw Interrupted
 };

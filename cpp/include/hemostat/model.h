@@ -26,11 +26,11 @@ namespace hemostat {
 
 // What happens to a linear layer's input first, in the order of the fields. All neutral by default.
 struct LinearInput {
-  at::Tensor scale;             // [in_features]: x · scale. Undefined: none
-  at::Tensor rotation;          // [in_features, in_features]: x @ rotation. Undefined: none
-  double bits = 16;             // < 16: dynamic fake quantization of each token to round(2^bits) levels
-  bool symmetric = false;       // of that quantization
-  double noise = 0;             // σ: x + σ · std(x of the token) · z, z standard normal from (noise_seed, position, feature)
+  at::Tensor scale;        // [in_features]: x · scale. Undefined: none
+  at::Tensor rotation;     // [in_features, in_features]: x @ rotation. Undefined: none
+  double bits = 16;        // < 16: dynamic fake quantization of each token to round(2^bits) levels
+  bool symmetric = false;  // of that quantization
+  double noise = 0;        // σ: x + σ · std(x of the token) · z, z standard normal from (noise_seed, position, feature)
   int64_t noise_seed = 0;
 
   bool neutral() const;
@@ -38,17 +38,17 @@ struct LinearInput {
 
 // y = weight · x + bias. Exactly one of: weight; a and b (weight = a·b, kept as two products); packed.
 struct Linear {
-  at::Tensor weight;                                      // [out_features, in_features]
-  at::Tensor a, b;                                        // [out_features, r], [r, in_features]
+  at::Tensor weight;                                     // [out_features, in_features]
+  at::Tensor a, b;                                       // [out_features, r], [r, in_features]
   std::shared_ptr<const quantize::PackedWeight> packed;  // dequantized on use
-  at::Tensor bias;                                        // [out_features], undefined: none
+  at::Tensor bias;                                       // [out_features], undefined: none
   LinearInput input;
 
-  bool defined() const;        // false: this model has no such layer (e.g. the gate of a plain MLP)
+  bool defined() const;  // false: this model has no such layer (e.g. the gate of a plain MLP)
   bool factored() const;
   int64_t out_features() const;
   int64_t in_features() const;
-  at::Tensor dense() const;    // the weight, factors multiplied out and codes dequantized
+  at::Tensor dense() const;                     // the weight, factors multiplied out and codes dequantized
   Linear with_weight(at::Tensor weight) const;  // the same layer with a dense weight
 };
 
@@ -72,18 +72,18 @@ struct Rope {
 // Keys are quantized per channel in fixed ranges, values per token in their own: each token's cache entry depends
 // on that token alone.
 struct CacheQuantization {
-  double bits = 16;              // < 16: round(2^bits) levels
-  at::Tensor key_min, key_max;   // [kv_heads, head_dim] float32; undefined: keys per token too
+  double bits = 16;             // < 16: round(2^bits) levels
+  at::Tensor key_min, key_max;  // [kv_heads, head_dim] float32; undefined: keys per token too
 };
 
 struct Attention {
   Linear q, k, v, o;
   int64_t heads = 0, kv_heads = 0, head_dim = 0;
-  Norm q_norm, k_norm;           // over head_dim, before the rotation
+  Norm q_norm, k_norm;  // over head_dim, before the rotation
   Rope rope;
-  double scale = 0;              // of q·k; 0: 1/sqrt(head_dim)
-  int64_t window = 0;            // a token sees itself and the window − 1 before it; 0: all before it
-  int64_t sinks = 0;             // with a window: the first `sinks` positions stay visible
+  double scale = 0;    // of q·k; 0: 1/sqrt(head_dim)
+  int64_t window = 0;  // a token sees itself and the window − 1 before it; 0: all before it
+  int64_t sinks = 0;   // with a window: the first `sinks` positions stay visible
   CacheQuantization cache;
 };
 
@@ -97,9 +97,9 @@ struct Mlp {
 
 // A mixture: softmax(router(x)/temperature) chooses top_k of mlps per token; empty: the block has a dense mlp.
 struct Experts {
-  Linear router;                 // [experts, H]
+  Linear router;  // [experts, H]
   int64_t top_k = 0;
-  bool normalize = true;         // the chosen weights sum to 1
+  bool normalize = true;  // the chosen weights sum to 1
   double temperature = 1;
   std::vector<Mlp> mlps;
 };
@@ -113,9 +113,9 @@ struct Block {
   Attention attention;
   Mlp mlp;
   Experts experts;
-  bool skip_attention = false, skip_mlp = false;          // the sublayer is not computed and adds nothing
-  bool attention_residual = true, mlp_residual = true;    // false: the sublayer's input is not added to its output
-  int64_t origin = 0;            // index of the checkpoint's block; names and statistics follow it
+  bool skip_attention = false, skip_mlp = false;        // the sublayer is not computed and adds nothing
+  bool attention_residual = true, mlp_residual = true;  // false: the sublayer's input is not added to its output
+  int64_t origin = 0;  // index of the checkpoint's block; names and statistics follow it
 };
 
 enum class TokenNoise { none, replace, drop, swap };
@@ -128,41 +128,41 @@ enum class TokenNoise { none, replace, drop, swap };
 //            would show a token before its time and hand the model its own target)
 struct InputPerturbation {
   TokenNoise kind = TokenNoise::none;
-  double rate = 0;               // fraction of tokens, 0 … 1
+  double rate = 0;  // fraction of tokens, 0 … 1
   int64_t seed = 0;
 };
 
 // logits ← scale · logits + bias + a·(b·logits)
 struct LogitMap {
   double scale = 1;
-  at::Tensor bias;               // [V], undefined: none
-  at::Tensor a, b;               // [V, r], [r, V], undefined: none
+  at::Tensor bias;  // [V], undefined: none
+  at::Tensor a, b;  // [V, r], [r, V], undefined: none
 };
 
 struct Head {
-  Linear linear;                 // [V, H]; shares the embedding's storage where they are tied
+  Linear linear;  // [V, H]; shares the embedding's storage where they are tied
   LogitMap map;
 };
 
 // What decoding does to the logits; forward() returns them raw.
 struct Decoder {
-  double temperature = 1;        // > 0: logits / temperature
+  double temperature = 1;  // > 0: logits / temperature
 };
 
 // The names of a family's tensors, as its checkpoints spell them.
 struct Naming {
-  std::string embedding, block, final_norm, head;       // "model.embed_tokens", "model.layers.", …
-  std::string q, k, v, o, q_norm, k_norm;               // within a block: "self_attn.q_proj", …
-  std::string gate, up, down, router, expert;           // "mlp.gate_proj", …; expert: "mlp.experts."
-  std::string attention_norm, mlp_norm;                 // "input_layernorm", …
+  std::string embedding, block, final_norm, head;  // "model.embed_tokens", "model.layers.", …
+  std::string q, k, v, o, q_norm, k_norm;          // within a block: "self_attn.q_proj", …
+  std::string gate, up, down, router, expert;      // "mlp.gate_proj", …; expert: "mlp.experts."
+  std::string attention_norm, mlp_norm;            // "input_layernorm", …
 };
 
 struct ModelConfig {
-  std::string family;            // model_type in config.json: llama, mistral, qwen2
+  std::string family;                                    // model_type in config.json: llama, mistral, qwen2
   int64_t vocab_size = 0, hidden_size = 0, context = 0;  // context: max_position_embeddings
   std::vector<int64_t> eos_token_ids;
   std::optional<int64_t> bos_token_id;
-  std::string json;              // config.json as loaded
+  std::string json;  // config.json as loaded
   Naming names;
 };
 
@@ -170,7 +170,7 @@ class KvCache;
 class Observer;
 
 struct ForwardOptions {
-  KvCache* cache = nullptr;      // continues after the tokens it holds, and appends these
+  KvCache* cache = nullptr;  // continues after the tokens it holds, and appends these
   Observer* observer = nullptr;
 };
 
@@ -182,12 +182,12 @@ struct LoadOptions {
 struct Model {
   ModelConfig config;
   InputPerturbation input;
-  at::Tensor embedding;          // [V, H]
+  at::Tensor embedding;  // [V, H]
   std::vector<Block> blocks;
   Norm final_norm;
   Head head;
   Decoder decoder;
-  std::string source;            // the directory it was loaded from; empty: none
+  std::string source;  // the directory it was loaded from; empty: none
 
   // A Hugging Face directory: config.json and one or many *.safetensors (and hemostat.json where save() wrote one).
   // Tensors are private, writable views on the mapped files. Every config field that changes a number is honoured or
@@ -209,15 +209,15 @@ struct Model {
 
   at::ScalarType dtype() const;
   c10::Device device() const;
-  bool tied() const;             // the head's weight is the embedding
-  int64_t parameters() const;    // entries of what a checkpoint of it holds: factors as factors, a tied head once
-  double bytes() const;          // of those, packed weights as packed
+  bool tied() const;           // the head's weight is the embedding
+  int64_t parameters() const;  // entries of what a checkpoint of it holds: factors as factors, a tied head once
+  double bytes() const;        // of those, packed weights as packed
 
   // tokens int64 [B, T] → logits [B, T, V]
   at::Tensor forward(const at::Tensor& tokens, const ForwardOptions& options = {}) const;
 
-  // A linear of each name becomes dense with the given weight (its bias stays). Throws ValueError for an unknown name or
-  // a wrong shape, TypeError for a dtype that is not floating.
+  // A linear of each name becomes dense with the given weight (its bias stays). Throws ValueError for an unknown name
+  // or a wrong shape, TypeError for a dtype that is not floating.
   Model replace(const std::map<std::string, at::Tensor>& weights) const;
 };
 

@@ -67,8 +67,8 @@ Scores row_of(Scores scores, int64_t row, int64_t element_size) {
   return scores;
 }
 
-at::Tensor mask_smallest_cuda(const at::Tensor& score, const OptionalTensor& column_scale, int64_t removed, bool per_row,
-                         bool absolute, at::Tensor& out) {
+at::Tensor mask_smallest_cuda(const at::Tensor& score, const OptionalTensor& column_scale, int64_t removed,
+                              bool per_row, bool absolute, at::Tensor& out) {
   check_mask_smallest(score, column_scale, removed, per_row, out);
   const Call call("mask_smallest", score);
   const at::Tensor invalid = call.zero_count();
@@ -95,19 +95,19 @@ at::Tensor mask_smallest_cuda(const at::Tensor& score, const OptionalTensor& col
 }
 
 at::Tensor mask_pattern_cuda(const at::Tensor& score, const OptionalTensor& column_scale, int64_t n, int64_t m,
-                        bool absolute, at::Tensor& out) {
+                             bool absolute, at::Tensor& out) {
   check_mask_pattern(score, column_scale, n, m, out);
   const Call call("mask_pattern", score);
   const at::Tensor invalid = call.zero_count();
   if (score.numel() == 0) return invalid;
   const Held held(score, column_scale, absolute);
-  call.check(mask_groups(held.scores, n, m, out.mutable_data_ptr<bool>(), invalid.mutable_data_ptr<int64_t>(),
-                         call.stream()));
+  call.check(
+      mask_groups(held.scores, n, m, out.mutable_data_ptr<bool>(), invalid.mutable_data_ptr<int64_t>(), call.stream()));
   return invalid;
 }
 
 at::Tensor kept_until_cuda(const at::Tensor& score, const OptionalTensor& column_scale, bool per_row, bool absolute,
-                      at::Tensor& out) {
+                           at::Tensor& out) {
   check_kept_until(score, column_scale, per_row, out);
   const Call call("kept_until", score);
   const at::Tensor invalid = call.zero_count();
@@ -135,7 +135,7 @@ at::Tensor launch_rounding(const Call& call, const at::Tensor& weight, Grid grid
 }
 
 at::Tensor fake_quantize_cuda(const at::Tensor& weight, int64_t levels, int64_t group_size, bool symmetric,
-                         at::Tensor& out) {
+                              at::Tensor& out) {
   check_fake_quantize(weight, levels, group_size, out);
   const Call call("fake_quantize", weight);
   return launch_rounding(call, weight, {levels, group_size, symmetric},
@@ -143,7 +143,7 @@ at::Tensor fake_quantize_cuda(const at::Tensor& weight, int64_t levels, int64_t 
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> quantize_cuda(const at::Tensor& weight, int64_t levels,
-                                                                    int64_t group_size, bool symmetric) {
+                                                                         int64_t group_size, bool symmetric) {
   check_quantize(weight, levels, group_size);
   const Call call("quantize", weight);
   const int64_t rows = weight.size(0), columns = weight.size(1);
@@ -152,9 +152,9 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> quantize_cuda(const a
   const at::Tensor scale =
       at::ones({one_group ? 1 : rows, one_group ? 1 : columns / group_size}, weight.options().dtype(at::kFloat));
   const at::Tensor zero = at::zeros_like(scale);
-  const at::Tensor invalid = launch_rounding(call, weight, {levels, group_size, symmetric},
-                                             {nullptr, codes.mutable_data_ptr<uint8_t>(),
-                                              scale.mutable_data_ptr<float>(), zero.mutable_data_ptr<float>()});
+  const at::Tensor invalid = launch_rounding(
+      call, weight, {levels, group_size, symmetric},
+      {nullptr, codes.mutable_data_ptr<uint8_t>(), scale.mutable_data_ptr<float>(), zero.mutable_data_ptr<float>()});
   return {codes, scale, zero, invalid};
 }
 

@@ -28,9 +28,9 @@ void check_divergence(const at::Tensor& baseline_logits, const at::Tensor& damag
                                 shape_of(damaged_logits), shape_of(baseline_logits)));
   }
   if (damaged_logits.scalar_type() != baseline_logits.scalar_type()) {
-    type_error(op, fmt::format("damaged_logits is {}, but baseline_logits is {}",
-                               c10::toString(damaged_logits.scalar_type()),
-                               c10::toString(baseline_logits.scalar_type())));
+    type_error(
+        op, fmt::format("damaged_logits is {}, but baseline_logits is {}", c10::toString(damaged_logits.scalar_type()),
+                        c10::toString(baseline_logits.scalar_type())));
   }
   if (targets.dim() != 1 || targets.sym_size(0) != baseline_logits.sym_size(0)) {
     value_error(op, fmt::format("targets has shape {}, but baseline_logits has shape {} and takes one target a token",
@@ -78,16 +78,16 @@ const DivergenceLoops& loops() {
   return chosen;
 }
 
-DivergenceTensors divergence_cpu(const at::Tensor& baseline_logits, const at::Tensor& damaged_logits, const at::Tensor& targets,
-                       double damaged_scale) {
+DivergenceTensors divergence_cpu(const at::Tensor& baseline_logits, const at::Tensor& damaged_logits,
+                                 const at::Tensor& targets, double damaged_scale) {
   check_divergence(baseline_logits, damaged_logits, targets, damaged_scale);
   const int64_t tokens = baseline_logits.size(0), vocab = baseline_logits.size(1);
   const at::Tensor held_targets = targets.contiguous();
   const auto* target = held_targets.const_data_ptr<int64_t>();
   for (int64_t token = 0; token < tokens; ++token) {
     if (target[token] < 0 || target[token] >= vocab) {
-      value_error("divergence", fmt::format("targets[{}] is {}, but the vocabulary has {} tokens", token,
-                                            target[token], vocab));
+      value_error("divergence",
+                  fmt::format("targets[{}] is {}, but the vocabulary has {} tokens", token, target[token], vocab));
     }
   }
   DivergenceTensors result = empty_divergence(baseline_logits);
@@ -102,7 +102,7 @@ DivergenceTensors divergence_cpu(const at::Tensor& baseline_logits, const at::Te
 }
 
 DivergenceTensors divergence_meta(const at::Tensor& baseline_logits, const at::Tensor& damaged_logits,
-                        const at::Tensor& targets, double damaged_scale) {
+                                  const at::Tensor& targets, double damaged_scale) {
   check_divergence(baseline_logits, damaged_logits, targets, damaged_scale);
   return empty_divergence(baseline_logits);
 }
@@ -134,6 +134,4 @@ TORCH_LIBRARY_IMPL(hemostat, CPU, m) { m.impl("divergence", hemostat::kernels::d
 TORCH_LIBRARY_IMPL(hemostat, Meta, m) { m.impl("divergence", hemostat::kernels::divergence_meta); }
 
 // Not differentiable: results carry no gradient.
-TORCH_LIBRARY_IMPL(hemostat, Autograd, m) {
-  m.impl("divergence", torch::CppFunction::makeFallthrough());
-}
+TORCH_LIBRARY_IMPL(hemostat, Autograd, m) { m.impl("divergence", torch::CppFunction::makeFallthrough()); }

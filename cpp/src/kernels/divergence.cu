@@ -148,9 +148,9 @@ __device__ double warp_sum(double value) {
 }
 
 template <class Type>
-__global__ void __launch_bounds__(kThreads) divergence_of_row(Logits<Type> baseline, Logits<Type> damaged,
-                                                              int64_t columns, int unit, const int64_t* targets,
-                                                              float damaged_scale, DivergenceOut out) {
+__global__ void __launch_bounds__(kThreads)
+    divergence_of_row(Logits<Type> baseline, Logits<Type> damaged, int64_t columns, int unit, const int64_t* targets,
+                      float damaged_scale, DivergenceOut out) {
   __shared__ Shared shared;
   const int64_t row = blockIdx.x;
   const typename Type::Storage* a_row = baseline.data + row * baseline.row_stride;

@@ -21,9 +21,9 @@ struct DivergenceOut {
 // What one pass over a row of both gathers. Exponents are relative to the largest logit of their own row: with
 // x = logit − largest and e = exp(x), the sums over the vocabulary are
 struct DivergenceSums {
-  double baseline, damaged;                  // Σ e
-  double baseline_x, damaged_x;              // Σ e·x
-  double baseline_excess, damaged_excess;    // Σ e·(x − x of the other), 0 where e is 0
+  double baseline, damaged;                // Σ e
+  double baseline_x, damaged_x;            // Σ e·x
+  double baseline_excess, damaged_excess;  // Σ e·(x − x of the other), 0 where e is 0
 };
 
 struct DivergenceLoops {

@@ -80,7 +80,8 @@ struct Extremes {
 // NaN is passed over. count is a multiple of kLanes.
 Extremes extremes(const float* values, int64_t count) {
   Lanes least, largest;
-  for (int j = 0; j < kVectors; ++j) least.part[j] = largest.part[j] = *reinterpret_cast<const Vector*>(values + j * kWidth);
+  for (int j = 0; j < kVectors; ++j)
+    least.part[j] = largest.part[j] = *reinterpret_cast<const Vector*>(values + j * kWidth);
   for (int64_t i = 0; i < count; i += kLanes) {
 #pragma GCC unroll 4
     for (int j = 0; j < kVectors; ++j) {
@@ -266,8 +267,7 @@ void row(const Matrix& baseline, const Matrix& damaged, int64_t target, float da
     }
     const float relative = at == kNegativeInfinity ? 0.0f : at;
     const float damaged_relative = damaged_at == kNegativeInfinity ? 0.0f : damaged_at;
-    const bool narrow =
-        of_x.least - relative >= kLeast && of_y.least * damaged_scale - damaged_relative >= kLeast;
+    const bool narrow = of_x.least - relative >= kLeast && of_y.least * damaged_scale - damaged_relative >= kLeast;
     const char* next = address(baseline, token, begin) + kDivergenceBlock * step;
     const char* next_damaged = address(damaged, token, begin) + kDivergenceBlock * step;
     (narrow ? add_block<false> : add_block<true>)(x, y, lanes, damaged_scale, relative, damaged_relative, next,

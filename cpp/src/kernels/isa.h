@@ -23,8 +23,7 @@ Isa isa();
 
 // The copy of `table` that runs here.
 #if defined(HEMOSTAT_HAVE_AVX512) && defined(HEMOSTAT_HAVE_AVX2)
-#define HEMOSTAT_PICK(table) \
-  (isa() == Isa::avx512 ? avx512::table : isa() == Isa::avx2 ? avx2::table : baseline::table)
+#define HEMOSTAT_PICK(table) (isa() == Isa::avx512 ? avx512::table : isa() == Isa::avx2 ? avx2::table : baseline::table)
 #else
 #define HEMOSTAT_PICK(table) (baseline::table)
 #endif

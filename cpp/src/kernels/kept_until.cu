@@ -48,12 +48,6 @@ __global__ void place_ranks(const uint32_t* indices, uint32_t entries, uint32_t 
 
 constexpr int64_t kBatch = int64_t{1} << 24;  // entries; of memory, 16 bytes each
 
-struct SortScratch {
-  uint32_t *keys, *other_keys, *indices, *other_indices;
-  void* sort;
-  size_t sort_bytes;
-};
-
 size_t sort_bytes(int64_t entries) {
   size_t bytes = 0;
   cub::DoubleBuffer<uint32_t> keys, values;
@@ -94,8 +88,8 @@ Error kept_until(const Scores& scores, bool per_row, bool wide, void* out, void*
       using Type = decltype(type);
       const auto source = source_of<Type>(scores, nullptr, 1);
       const int64_t units = entries / source.unit;
-      load_keys<Type><<<blocks(units), kThreads, 0, queue>>>(source, row, units, keys.Current(), indices.Current(),
-                                                             invalid);
+      load_keys<Type>
+          <<<blocks(units), kThreads, 0, queue>>>(source, row, units, keys.Current(), indices.Current(), invalid);
     });
     cudaError_t error =
         cub::DeviceRadixSort::SortPairs(sort, sort_room, keys, indices, entries, 0, key_bits(scores), queue);

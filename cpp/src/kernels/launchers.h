@@ -25,8 +25,8 @@ Error mask_tensor(const Scores& scores, int64_t removed, bool* out, void* scratc
 // Keeps n of every m ≤ 1024.
 Error mask_groups(const Scores& scores, int64_t n, int64_t m, bool* out, int64_t* invalid, void* stream);
 
-// At most 2^31 − 1 entries in a scope. `scratch` has kept_until_scratch() bytes, aligned to 256. out is float, or double
-// where `wide`.
+// At most 2^31 − 1 entries in a scope. `scratch` has kept_until_scratch() bytes, aligned to 256. out is float, or
+// double where `wide`.
 int64_t kept_until_scratch(int64_t rows, int64_t columns, bool per_row);
 Error kept_until(const Scores& scores, bool per_row, bool wide, void* out, void* scratch, int64_t* invalid,
                  void* stream);

@@ -171,10 +171,9 @@ Quantized quantize_meta(const at::Tensor& weight, c10::SymInt levels, c10::SymIn
 
 at::Tensor fake_quantize(const at::Tensor& weight, int64_t levels, int64_t group_size, bool symmetric,
                          at::Tensor& out) {
-  static const auto op =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("hemostat::fake_quantize", "")
-          .typed<at::Tensor(const at::Tensor&, c10::SymInt, c10::SymInt, bool, at::Tensor&)>();
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("hemostat::fake_quantize", "")
+                             .typed<at::Tensor(const at::Tensor&, c10::SymInt, c10::SymInt, bool, at::Tensor&)>();
   return op.call(weight, levels, group_size, symmetric, out);
 }
 
@@ -188,9 +187,8 @@ Quantized quantize(const at::Tensor& weight, int64_t levels, int64_t group_size,
 }  // namespace hemostat::kernels
 
 TORCH_LIBRARY_FRAGMENT(hemostat, m) {
-  m.def(
-      "fake_quantize(Tensor weight, SymInt levels, SymInt group_size, bool symmetric, *, Tensor(a!) out) -> Tensor",
-      {at::Tag::pt2_compliant_tag});
+  m.def("fake_quantize(Tensor weight, SymInt levels, SymInt group_size, bool symmetric, *, Tensor(a!) out) -> Tensor",
+        {at::Tag::pt2_compliant_tag});
   m.def(
       "quantize(Tensor weight, SymInt levels, SymInt group_size, bool symmetric) -> "
       "(Tensor codes, Tensor scale, Tensor zero, Tensor invalid)",

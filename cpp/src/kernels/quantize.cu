@@ -105,8 +105,8 @@ __device__ void write_scale(const Rounded& out, int64_t group, GroupScale scale)
 
 // `lanes` threads a group (a power of two, at most a warp), each with at most kUnits units of it in registers.
 template <class Type, int kUnits>
-__global__ void __launch_bounds__(256) round_small_groups(Weight<Type> weight, int64_t groups, Grid grid, int lanes,
-                                                          Rounded out, int64_t* invalid) {
+__global__ void __launch_bounds__(256)
+    round_small_groups(Weight<Type> weight, int64_t groups, Grid grid, int lanes, Rounded out, int64_t* invalid) {
   const int64_t thread = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   const int64_t group = thread >> (__ffs(lanes) - 1);
   const int lane = static_cast<int>(thread) & (lanes - 1);
@@ -231,8 +231,8 @@ Error round_groups(const Matrix& weight, Grid grid, Rounded out, int64_t* invali
     if (units <= lanes) {
       round_small_groups<Type, 1><<<small_blocks, kThreads, 0, queue>>>(source, groups, grid, lanes, out, invalid);
     } else if (units <= kManyUnits * lanes) {
-      round_small_groups<Type, kManyUnits><<<small_blocks, kThreads, 0, queue>>>(source, groups, grid, lanes, out,
-                                                                                invalid);
+      round_small_groups<Type, kManyUnits>
+          <<<small_blocks, kThreads, 0, queue>>>(source, groups, grid, lanes, out, invalid);
     } else {
       round_large_group<Type><<<static_cast<unsigned>(groups), kThreads, 0, queue>>>(source, grid, out, invalid);
     }

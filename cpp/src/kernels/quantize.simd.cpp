@@ -64,7 +64,8 @@ void round_into(Element element, const float* values, int64_t count, GroupScale 
 }
 
 void round_codes(const float* values, int64_t count, GroupScale scale, float last, uint8_t* codes) {
-  for (int64_t i = 0; i < count; ++i) codes[i] = static_cast<uint8_t>(static_cast<int32_t>(code_of(values[i], scale, last)));
+  for (int64_t i = 0; i < count; ++i)
+    codes[i] = static_cast<uint8_t>(static_cast<int32_t>(code_of(values[i], scale, last)));
 }
 
 int64_t fake_quantize_rows(const Matrix& weight, int64_t begin, int64_t end, Grid grid, void* out, float* buffer) {

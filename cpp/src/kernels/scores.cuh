@@ -70,20 +70,15 @@ int key_bits(const Scores& scores) {
 template <class Type>
 Source<Type> source_of(const Scores& scores, const void* out, int64_t out_bytes) {
   const Matrix& matrix = scores.matrix;
-  const bool fours = rows_in_fours(matrix) && aligned(scores.column_scale, sizeof(Four32)) &&
-                     aligned(out, kUnit * out_bytes);
-  return {static_cast<const typename Type::Storage*>(matrix.data), matrix.row_stride, matrix.columns,
-          scores.column_scale, scores.absolute, 32 - key_bits(scores), fours ? kUnit : 1};
-}
-
-// A whole tensor without gaps and scales is one long row.
-Scores flattened(Scores scores) {
-  Matrix& matrix = scores.matrix;
-  if (scores.column_scale == nullptr && (matrix.row_stride == matrix.columns || matrix.rows == 1)) {
-    matrix.columns *= matrix.rows;
-    matrix.rows = 1;
-  }
-  return scores;
+  const bool fours =
+      rows_in_fours(matrix) && aligned(scores.column_scale, sizeof(Four32)) && aligned(out, kUnit * out_bytes);
+  return {static_cast<const typename Type::Storage*>(matrix.data),
+          matrix.row_stride,
+          matrix.columns,
+          scores.column_scale,
+          scores.absolute,
+          32 - key_bits(scores),
+          fours ? kUnit : 1};
 }
 
 constexpr int kThreads = 256;

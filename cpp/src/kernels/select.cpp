@@ -99,7 +99,9 @@ struct Held {
 at::Tensor count_tensor(int64_t count) { return at::scalar_tensor(count, at::dtype(at::kLong)); }
 
 // So many rows that a task is worth waking a thread for.
-int64_t rows_per_task(int64_t columns) { return std::max<int64_t>(1, (int64_t{1} << 14) / std::max<int64_t>(1, columns)); }
+int64_t rows_per_task(int64_t columns) {
+  return std::max<int64_t>(1, (int64_t{1} << 14) / std::max<int64_t>(1, columns));
+}
 
 // Entries of a part of a whole tensor: enough to be worth a task, few enough for int32 positions.
 constexpr int64_t kPart = int64_t{1} << 18;
@@ -146,9 +148,8 @@ void mask_by_histogram(const Sequence& sequence, int64_t removed, bool* out) {
     threshold.key = static_cast<int32_t>(static_cast<uint32_t>(threshold.key) + (cell << shift));
   }
   std::vector<int64_t> equal(static_cast<size_t>(sequence.parts(kPart)));
-  sequence.for_each_tile(kPart, [&](const Tile& tile) {
-    equal[tile.part] += loops().count_equal(tile.keys, tile.count, threshold.key);
-  });
+  sequence.for_each_tile(
+      kPart, [&](const Tile& tile) { equal[tile.part] += loops().count_equal(tile.keys, tile.count, threshold.key); });
   write_mask(sequence, threshold, equal, out);
 }
 
@@ -166,8 +167,7 @@ void mask_inside(const std::vector<Inside>& inside, int64_t entries, int64_t ran
   Threshold threshold = loops().find_threshold(keys.data(), entries, rank);
   std::vector<int64_t> ties;
   for (const Inside& part : inside) {
-    const int64_t equal =
-        loops().count_equal(part.keys.data(), static_cast<int64_t>(part.keys.size()), threshold.key);
+    const int64_t equal = loops().count_equal(part.keys.data(), static_cast<int64_t>(part.keys.size()), threshold.key);
     ties.push_back(std::min(threshold.ties, equal));
     threshold.ties -= ties.back();
   }
@@ -256,8 +256,8 @@ int64_t mask_tensor(const Scores& scores, int64_t removed, bool* out) {
   return 0;
 }
 
-at::Tensor mask_smallest_cpu(const at::Tensor& score, const OptionalTensor& column_scale, int64_t removed,
-                             bool per_row, bool absolute, at::Tensor& out) {
+at::Tensor mask_smallest_cpu(const at::Tensor& score, const OptionalTensor& column_scale, int64_t removed, bool per_row,
+                             bool absolute, at::Tensor& out) {
   check_mask_smallest(score, column_scale, removed, per_row, out);
   if (score.numel() == 0) return count_tensor(0);
   const Held held(score, column_scale, absolute);
@@ -391,14 +391,14 @@ at::Tensor mask_smallest_meta(const at::Tensor& score, const OptionalTensor& col
   return count_meta(score);
 }
 
-at::Tensor mask_pattern_meta(const at::Tensor& score, const OptionalTensor& column_scale, c10::SymInt n,
-                             c10::SymInt m, bool /*absolute*/, at::Tensor& out) {
+at::Tensor mask_pattern_meta(const at::Tensor& score, const OptionalTensor& column_scale, c10::SymInt n, c10::SymInt m,
+                             bool /*absolute*/, at::Tensor& out) {
   check_mask_pattern(score, column_scale, n, m, out);
   return count_meta(score);
 }
 
-at::Tensor kept_until_meta(const at::Tensor& score, const OptionalTensor& column_scale, bool per_row,
-                           bool /*absolute*/, at::Tensor& out) {
+at::Tensor kept_until_meta(const at::Tensor& score, const OptionalTensor& column_scale, bool per_row, bool /*absolute*/,
+                           at::Tensor& out) {
   check_kept_until(score, column_scale, per_row, out);
   return count_meta(score);
 }
@@ -407,28 +407,27 @@ at::Tensor kept_until_meta(const at::Tensor& score, const OptionalTensor& column
 
 at::Tensor mask_smallest(const at::Tensor& score, const OptionalTensor& column_scale, int64_t removed, Scope scope,
                          bool absolute, at::Tensor& out) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("hemostat::mask_smallest", "")
-                             .typed<at::Tensor(const at::Tensor&, const OptionalTensor&, c10::SymInt, bool, bool,
-                                               at::Tensor&)>();
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("hemostat::mask_smallest", "")
+          .typed<at::Tensor(const at::Tensor&, const OptionalTensor&, c10::SymInt, bool, bool, at::Tensor&)>();
   return op.call(score, column_scale, removed, scope == Scope::row, absolute, out);
 }
 
 at::Tensor mask_pattern(const at::Tensor& score, const OptionalTensor& column_scale, int64_t n, int64_t m,
                         bool absolute, at::Tensor& out) {
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("hemostat::mask_pattern", "")
-                             .typed<at::Tensor(const at::Tensor&, const OptionalTensor&, c10::SymInt, c10::SymInt,
-                                               bool, at::Tensor&)>();
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("hemostat::mask_pattern", "")
+          .typed<at::Tensor(const at::Tensor&, const OptionalTensor&, c10::SymInt, c10::SymInt, bool, at::Tensor&)>();
   return op.call(score, column_scale, n, m, absolute, out);
 }
 
 at::Tensor kept_until(const at::Tensor& score, const OptionalTensor& column_scale, Scope scope, bool absolute,
                       at::Tensor& out) {
-  static const auto op =
-      c10::Dispatcher::singleton()
-          .findSchemaOrThrow("hemostat::kept_until", "")
-          .typed<at::Tensor(const at::Tensor&, const OptionalTensor&, bool, bool, at::Tensor&)>();
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("hemostat::kept_until", "")
+                             .typed<at::Tensor(const at::Tensor&, const OptionalTensor&, bool, bool, at::Tensor&)>();
   return op.call(score, column_scale, scope == Scope::row, absolute, out);
 }
 
@@ -443,9 +442,8 @@ TORCH_LIBRARY_FRAGMENT(hemostat, m) {
       "mask_pattern(Tensor score, Tensor? column_scale, SymInt n, SymInt m, bool absolute, *, Tensor(a!) out) -> "
       "Tensor",
       {at::Tag::pt2_compliant_tag});
-  m.def(
-      "kept_until(Tensor score, Tensor? column_scale, bool per_row, bool absolute, *, Tensor(a!) out) -> Tensor",
-      {at::Tag::pt2_compliant_tag});
+  m.def("kept_until(Tensor score, Tensor? column_scale, bool per_row, bool absolute, *, Tensor(a!) out) -> Tensor",
+        {at::Tag::pt2_compliant_tag});
 }
 
 TORCH_LIBRARY_IMPL(hemostat, CPU, m) {

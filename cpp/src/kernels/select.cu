@@ -9,6 +9,16 @@
 namespace hemostat::kernels::cuda {
 namespace {
 
+// A whole tensor without gaps and scales is one long row.
+Scores flattened(Scores scores) {
+  Matrix& matrix = scores.matrix;
+  if (scores.column_scale == nullptr && (matrix.row_stride == matrix.columns || matrix.rows == 1)) {
+    matrix.columns *= matrix.rows;
+    matrix.rows = 1;
+  }
+  return scores;
+}
+
 // --- a block's common work -------------------------------------------------------------------------------------
 
 // Sums over the block, of each thread's value and those of the threads before it. Every thread calls it; `sums` is
@@ -262,8 +272,8 @@ constexpr int64_t kMaxGroup = int64_t{kGroupSlots} * kWarp;
 
 // A warp a group of m ≤ kMaxGroup: the threshold is built bit by bit, counting the keys below it with ballots.
 template <class Type>
-__global__ void __launch_bounds__(256) mask_large_groups(Source<Type> source, int64_t groups, int m, int removed,
-                                                         uint8_t* out, int64_t* invalid) {
+__global__ void __launch_bounds__(256)
+    mask_large_groups(Source<Type> source, int64_t groups, int m, int removed, uint8_t* out, int64_t* invalid) {
   const int lane = threadIdx.x % kWarp;
   const int64_t group = static_cast<int64_t>(blockIdx.x) * (blockDim.x / kWarp) + threadIdx.x / kWarp;
   if (group >= groups) return;
@@ -551,7 +561,8 @@ Error mask_tensor(const Scores& tensor, int64_t removed, bool* out, void* scratc
         source, chunks, known, selection->bins[digit], selection, counts);
     pick_digit<<<1, 1024, 0, queue>>>(selection, digit, removed, 0);
     share_ties<<<1, 1024, 0, queue>>>(selection, used, counts, ties);
-    mask_chunk<Type><<<static_cast<unsigned>(used), kThreads, 0, queue>>>(source, chunks, selection, counts, ties, kept);
+    mask_chunk<Type>
+        <<<static_cast<unsigned>(used), kThreads, 0, queue>>>(source, chunks, selection, counts, ties, kept);
   });
   return last_error();
 }
@@ -578,7 +589,7 @@ Error mask_groups(const Scores& scores, int64_t n, int64_t m, bool* out, int64_t
         auto by_one = source;
         by_one.unit = 1;
         mask_large_groups<Type><<<blocks(groups * kWarp), kThreads, 0, queue>>>(by_one, groups, static_cast<int>(m),
-                                                                               removed, kept, invalid);
+                                                                                removed, kept, invalid);
       }
     }
   });

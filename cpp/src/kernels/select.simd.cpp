@@ -589,8 +589,8 @@ void gather(const int32_t* keys, int64_t count, Digit digit, const uint16_t* buc
 }  // namespace
 
 namespace HEMOSTAT_ISA {
-const SelectLoops select_loops = {mask_rows,  mask_groups, load_keys,  find_threshold, split,  histogram,
-                                  count_equal, write_mask, kept_rows, scatter,        rank,   gather};
+const SelectLoops select_loops = {mask_rows,   mask_groups, load_keys, find_threshold, split, histogram,
+                                  count_equal, write_mask,  kept_rows, scatter,        rank,  gather};
 }
 
 }  // namespace hemostat::kernels

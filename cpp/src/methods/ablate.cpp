@@ -18,7 +18,8 @@ std::optional<std::vector<int64_t>> order_of(const Options& options) {
 Axis layers_axis(const Model& model, const Options& options) {
   const auto layers = static_cast<int64_t>(model.blocks.size());
   const auto order = order_of(options);
-  return axes::fraction_of("layers", layers, order ? static_cast<int64_t>(order->size()) : std::max<int64_t>(layers - 1, 0));
+  return axes::fraction_of("layers", layers,
+                           order ? static_cast<int64_t>(order->size()) : std::max<int64_t>(layers - 1, 0));
 }
 
 Prepared prepare_drop_layers(const Model& model, const Statistics*, const Options& options) {
@@ -35,10 +36,14 @@ Prepared prepare_drop_layers(const Model& model, const Statistics*, const Option
 
 std::vector<Method> ablate_methods() {
   return {
-      {.name = "drop_layers", .kind = "architecture", .description = "leaves blocks out, from the second-last backwards",
-       .axis = axes::fraction("layers"), .needs = {},
+      {.name = "drop_layers",
+       .kind = "architecture",
+       .description = "leaves blocks out, from the second-last backwards",
+       .axis = axes::fraction("layers"),
+       .needs = {},
        .options = {{"order", std::vector<int64_t>{}, "indices of blocks in the order in which they fall", {}}},
-       .prepare = prepare_drop_layers, .axis_for = layers_axis},
+       .prepare = prepare_drop_layers,
+       .axis_for = layers_axis},
   };
 }
 

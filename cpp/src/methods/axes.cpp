@@ -25,7 +25,12 @@ Axis kept_of(int64_t m) {
 }
 
 Axis bits() {
-  return {.name = "bits", .unit = "bits", .neutral = 16, .minimum = 2, .maximum = 8, .farthest = 0,
+  return {.name = "bits",
+          .unit = "bits",
+          .neutral = 16,
+          .minimum = 2,
+          .maximum = 8,
+          .farthest = 0,
           .default_grid = {8, 7, 6, 5, 4, 3, 2}};
 }
 

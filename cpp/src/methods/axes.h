@@ -5,11 +5,11 @@
 
 namespace hemostat::axes {
 
-Axis sparsity();                                  // fraction of weights removed, 0 … 1
-Axis kept_of(int64_t m);                          // n of every m kept, neutral m
-Axis bits();                                      // 2 … 8, fractions are levels between; neutral 16
-Axis sigma();                                     // of the weight's own standard deviation, 0 … 1
-Axis fraction(const std::string& name);           // 0 … 1
+Axis sparsity();                         // fraction of weights removed, 0 … 1
+Axis kept_of(int64_t m);                 // n of every m kept, neutral m
+Axis bits();                             // 2 … 8, fractions are levels between; neutral 16
+Axis sigma();                            // of the weight's own standard deviation, 0 … 1
+Axis fraction(const std::string& name);  // 0 … 1
 
 // 0 … most/parts in steps of 1/parts; the default grid goes up to half, in at most 8 points.
 Axis fraction_of(const std::string& name, int64_t parts, int64_t most);

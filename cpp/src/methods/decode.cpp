@@ -38,8 +38,11 @@ Prepared prepare_temperature(const Model& model, const Statistics*, const Option
 
 std::vector<Method> decode_methods() {
   return {
-      {.name = "temperature", .kind = "decoding", .description = "divides the logits by a temperature",
-       .axis = temperature_axis(false), .needs = {},
+      {.name = "temperature",
+       .kind = "decoding",
+       .description = "divides the logits by a temperature",
+       .axis = temperature_axis(false),
+       .needs = {},
        .options = {{"side", std::string("up"), "of the neutral temperature 1", {"up", "down"}}},
        .prepare = prepare_temperature,
        .axis_for = [](const Model&, const Options& options) { return side_axis(options); }},

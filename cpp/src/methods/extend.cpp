@@ -25,8 +25,13 @@ Method extension(const std::string& name, const std::string& description, Extens
     };
     return Prepared(name, added_layers(model, options), apply, model);
   };
-  return {.name = name, .kind = "architecture", .description = description,
-          .axis = axes::fraction("layers added"), .needs = {}, .options = {}, .prepare = prepare,
+  return {.name = name,
+          .kind = "architecture",
+          .description = description,
+          .axis = axes::fraction("layers added"),
+          .needs = {},
+          .options = {},
+          .prepare = prepare,
           .axis_for = added_layers};
 }
 

@@ -34,8 +34,13 @@ Prepared prepare_svd(const Model& model, const Statistics*, const Options& optio
 
 std::vector<Method> lowrank_methods() {
   return {
-      {.name = "svd", .kind = "factors", .description = "keeps the largest singular values of each matrix, as two factors",
-       .axis = removed_parameters(), .needs = {}, .options = with_filter(), .prepare = prepare_svd},
+      {.name = "svd",
+       .kind = "factors",
+       .description = "keeps the largest singular values of each matrix, as two factors",
+       .axis = removed_parameters(),
+       .needs = {},
+       .options = with_filter(),
+       .prepare = prepare_svd},
   };
 }
 

@@ -57,7 +57,8 @@ const char* type_name(const OptionValue& value) {
 [[noreturn]] void bad_value(const Method& method, const OptionSpec& option, const std::string& got) {
   throw ValueError(fmt::format("hemostat: option '{}' of '{}' takes {}, got '{}'", option.name, method.name,
                                option.choices.empty() ? std::string(type_name(option.default_value))
-                                                      : fmt::format("{}", fmt::join(option.choices, ", ")), got));
+                                                      : fmt::format("{}", fmt::join(option.choices, ", ")),
+                               got));
 }
 
 OptionValue parse_value(const Method& method, const OptionSpec& option, const std::string& text) {
@@ -123,12 +124,12 @@ OptionValue converted(const Method& method, const OptionSpec& option, const Opti
 }  // namespace
 
 std::string to_string(const OptionValue& value) {
-  return std::visit(Overloaded{[](bool flag) -> std::string { return flag ? "true" : "false"; },
-                               [](int64_t integer) { return std::to_string(integer); },
-                               [](double real) { return fmt::format("{}", real); },
-                               [](const std::string& text) { return text; },
-                               [](const auto& list) { return fmt::format("{}", fmt::join(list, "+")); }},
-                    value);
+  return std::visit(
+      Overloaded{[](bool flag) -> std::string { return flag ? "true" : "false"; },
+                 [](int64_t integer) { return std::to_string(integer); },
+                 [](double real) { return fmt::format("{}", real); }, [](const std::string& text) { return text; },
+                 [](const auto& list) { return fmt::format("{}", fmt::join(list, "+")); }},
+      value);
 }
 
 Options complete_options(const Method& method, const Options& given) {

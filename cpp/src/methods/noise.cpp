@@ -16,7 +16,8 @@ Prepared prepare_gaussian(const Model& model, const Statistics*, const Options& 
     directions.emplace(named.name, noise::direction({linear.out_features(), linear.in_features()},
                                                     seed * 0x9e3779b97f4a7c15ULL + index++, model.device()));
   }
-  const auto change = [directions = std::move(directions)](const std::string& name, const Linear& linear, double severity) {
+  const auto change = [directions = std::move(directions)](const std::string& name, const Linear& linear,
+                                                           double severity) {
     return linear.with_weight(noise::apply(linear.dense(), directions.at(name), {.sigma = severity}));
   };
   return per_linear("gaussian", axes::sigma(), model, options, change);
@@ -26,8 +27,12 @@ Prepared prepare_gaussian(const Model& model, const Statistics*, const Options& 
 
 std::vector<Method> noise_methods() {
   return {
-      {.name = "gaussian", .kind = "weights", .description = "adds Gaussian noise of σ standard deviations of the matrix",
-       .axis = axes::sigma(), .needs = {}, .options = with_filter({{"seed", int64_t{0}, "of the noise's direction", {}}}),
+      {.name = "gaussian",
+       .kind = "weights",
+       .description = "adds Gaussian noise of σ standard deviations of the matrix",
+       .axis = axes::sigma(),
+       .needs = {},
+       .options = with_filter({{"seed", int64_t{0}, "of the noise's direction", {}}}),
        .prepare = prepare_gaussian},
   };
 }

@@ -25,8 +25,14 @@ Prepared prepare_drop_norms(const Model& model, const Statistics*, const Options
 
 std::vector<Method> normalize_methods() {
   return {
-      {.name = "drop_norms", .kind = "normalization", .description = "leaves norms out, the deepest first",
-       .axis = axes::fraction("norms"), .needs = {}, .options = {}, .prepare = prepare_drop_norms, .axis_for = norms_axis},
+      {.name = "drop_norms",
+       .kind = "normalization",
+       .description = "leaves norms out, the deepest first",
+       .axis = axes::fraction("norms"),
+       .needs = {},
+       .options = {},
+       .prepare = prepare_drop_norms,
+       .axis_for = norms_axis},
   };
 }
 

@@ -8,7 +8,8 @@
 namespace hemostat {
 
 std::vector<OptionSpec> with_filter(std::vector<OptionSpec> own) {
-  own.push_back({"include", std::vector<std::string>{}, "fnmatch patterns of linears to change; empty: all inside blocks", {}});
+  own.push_back(
+      {"include", std::vector<std::string>{}, "fnmatch patterns of linears to change; empty: all inside blocks", {}});
   own.push_back({"exclude", std::vector<std::string>{}, "fnmatch patterns of linears to leave", {}});
   return own;
 }
@@ -17,16 +18,16 @@ LinearFilter filter_of(const Options& options) {
   return {option<std::vector<std::string>>(options, "include"), option<std::vector<std::string>>(options, "exclude")};
 }
 
-Prepared per_linear(const std::string& method, Axis axis, const Model& model, const Options& options, LinearChange change) {
+Prepared per_linear(const std::string& method, Axis axis, const Model& model, const Options& options,
+                    LinearChange change) {
   const LinearFilter filter = filter_of(options);
   if (linears(model, filter).empty()) {
     throw ValueError(fmt::format("hemostat.prepare({}): include and exclude leave no linear layer to change", method));
   }
   const auto apply = [model, filter, change = std::move(change)](double severity) {
     at::NoGradGuard no_grad;
-    return map_linears(model, filter, [&](const std::string& name, const Linear& linear) {
-      return change(name, linear, severity);
-    });
+    return map_linears(model, filter,
+                       [&](const std::string& name, const Linear& linear) { return change(name, linear, severity); });
   };
   return Prepared(method, std::move(axis), apply, model);
 }
@@ -36,12 +37,13 @@ void check_statistics(const std::string& method, const Model& model, const Linea
   for (const NamedLinear& named : linears(model, filter)) {
     const InputStatistics& input = statistics.at(named.name);
     if (!input.has(need)) {
-      throw ValueError(fmt::format("hemostat.prepare({}): the statistics of '{}' have no {}; collect it", method, named.name,
-                                   name(need)));
+      throw ValueError(fmt::format("hemostat.prepare({}): the statistics of '{}' have no {}; collect it", method,
+                                   named.name, name(need)));
     }
     if (input.in_features() != named.linear->in_features()) {
-      throw ValueError(fmt::format("hemostat.prepare({}): the statistics of '{}' are of {} features, but the layer takes {}",
-                                   method, named.name, input.in_features(), named.linear->in_features()));
+      throw ValueError(
+          fmt::format("hemostat.prepare({}): the statistics of '{}' are of {} features, but the layer takes {}", method,
+                      named.name, input.in_features(), named.linear->in_features()));
     }
   }
 }

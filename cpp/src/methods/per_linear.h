@@ -20,7 +20,8 @@ const T& option(const Options& options, const char* name) {
 
 // at(severity) gives the model whose chosen linears are change(name, linear, severity).
 using LinearChange = std::function<Linear(const std::string&, const Linear&, double)>;
-Prepared per_linear(const std::string& method, Axis axis, const Model& model, const Options& options, LinearChange change);
+Prepared per_linear(const std::string& method, Axis axis, const Model& model, const Options& options,
+                    LinearChange change);
 
 // The statistics of every chosen linear: ValueError naming the first that has none, or others than its size asks for.
 void check_statistics(const std::string& method, const Model& model, const LinearFilter& filter,

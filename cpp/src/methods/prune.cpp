@@ -37,8 +37,8 @@ void check_pattern(const std::string& method, const Model& model, const Options&
   const int64_t m = option<int64_t>(options, "m");
   for (const NamedLinear& named : linears(model, filter_of(options))) {
     if (m > 0 && named.linear->in_features() % m != 0) {
-      throw ValueError(fmt::format("hemostat.prepare({}): m = {} does not divide the {} input features of '{}'", method, m,
-                                   named.linear->in_features(), named.name));
+      throw ValueError(fmt::format("hemostat.prepare({}): m = {} does not divide the {} input features of '{}'", method,
+                                   m, named.linear->in_features(), named.name));
     }
   }
 }
@@ -73,14 +73,23 @@ Prepared prepare_wanda(const Model& model, const Statistics* statistics, const O
 
 std::vector<Method> prune_methods() {
   return {
-      {.name = "magnitude", .kind = "weights", .description = "removes the smallest weights of each matrix or row",
-       .axis = axes::sparsity(), .needs = {},
-       .options = with_filter({{"scope", std::string("tensor"), "what the fraction counts over", {"tensor", "row"}},
-                               kPatternLength}),
-       .prepare = prepare_magnitude, .axis_for = pruning_axis},
-      {.name = "wanda", .kind = "weights", .description = "removes the smallest |weight| · input norm of each row",
-       .axis = axes::sparsity(), .needs = {Need::column_norm}, .options = with_filter({kPatternLength}),
-       .prepare = prepare_wanda, .axis_for = pruning_axis},
+      {.name = "magnitude",
+       .kind = "weights",
+       .description = "removes the smallest weights of each matrix or row",
+       .axis = axes::sparsity(),
+       .needs = {},
+       .options = with_filter(
+           {{"scope", std::string("tensor"), "what the fraction counts over", {"tensor", "row"}}, kPatternLength}),
+       .prepare = prepare_magnitude,
+       .axis_for = pruning_axis},
+      {.name = "wanda",
+       .kind = "weights",
+       .description = "removes the smallest |weight| · input norm of each row",
+       .axis = axes::sparsity(),
+       .needs = {Need::column_norm},
+       .options = with_filter({kPatternLength}),
+       .prepare = prepare_wanda,
+       .axis_for = pruning_axis},
   };
 }
 

@@ -22,7 +22,8 @@ int64_t parse_group_size(const std::string& text) {
   int64_t size = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), size);
   if (error != std::errc() || end != text.data() + text.size() || size < 1) {
-    throw ValueError(fmt::format("hemostat.prepare(rtn): group_size must be row, tensor or a positive integer, got '{}'", text));
+    throw ValueError(
+        fmt::format("hemostat.prepare(rtn): group_size must be row, tensor or a positive integer, got '{}'", text));
   }
   return size;
 }
@@ -33,8 +34,9 @@ Prepared prepare_rtn(const Model& model, const Statistics*, const Options& optio
                            .search_clip = option<bool>(options, "search_clip")};
   for (const NamedLinear& named : linears(model, filter_of(options))) {
     if (rtn.group_size > 0 && named.linear->in_features() % rtn.group_size != 0) {
-      throw ValueError(fmt::format("hemostat.prepare(rtn): group_size = {} does not divide the {} input features of '{}'",
-                                   rtn.group_size, named.linear->in_features(), named.name));
+      throw ValueError(
+          fmt::format("hemostat.prepare(rtn): group_size = {} does not divide the {} input features of '{}'",
+                      rtn.group_size, named.linear->in_features(), named.name));
     }
   }
   const auto change = [rtn](const std::string&, const Linear& linear, double severity) mutable {
@@ -60,15 +62,26 @@ Prepared prepare_activation(const Model& model, const Statistics*, const Options
 std::vector<Method> quantize_methods() {
   const OptionSpec symmetric{"symmetric", false, "codes symmetric about 0", {}};
   return {
-      {.name = "rtn", .kind = "weights", .description = "rounds weights to the nearest of equally spaced values",
-       .axis = axes::bits(), .needs = {},
-       .options = with_filter({{"group_size", std::string("row"), "weights that share a scale: row, tensor, or a number that "
-                                "divides the input features", {}},
+      {.name = "rtn",
+       .kind = "weights",
+       .description = "rounds weights to the nearest of equally spaced values",
+       .axis = axes::bits(),
+       .needs = {},
+       .options = with_filter({{"group_size",
+                                std::string("row"),
+                                "weights that share a scale: row, tensor, or a number that "
+                                "divides the input features",
+                                {}},
                                symmetric,
                                {"search_clip", false, "searches each group's range for the least squared error", {}}}),
        .prepare = prepare_rtn},
-      {.name = "activation", .kind = "activations", .description = "rounds every token of a linear layer's input, dynamically",
-       .axis = axes::bits(), .needs = {}, .options = with_filter({symmetric}), .prepare = prepare_activation},
+      {.name = "activation",
+       .kind = "activations",
+       .description = "rounds every token of a linear layer's input, dynamically",
+       .axis = axes::bits(),
+       .needs = {},
+       .options = with_filter({symmetric}),
+       .prepare = prepare_activation},
   };
 }
 

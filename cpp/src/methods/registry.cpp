@@ -70,7 +70,8 @@ void register_method(Method method) {
   Registry& all = registry();
   std::lock_guard lock(all.mutex);
   if (method.name.empty() || method.name.find_first_of(":,=+ ") != std::string::npos) {
-    throw ValueError(fmt::format("hemostat.method: a name takes no ':', ',', '=', '+' or space, got '{}'", method.name));
+    throw ValueError(
+        fmt::format("hemostat.method: a name takes no ':', ',', '=', '+' or space, got '{}'", method.name));
   }
   const auto found = all.index.find(method.name);
   if (found != all.index.end() && found->second < all.ours) {

@@ -55,7 +55,8 @@ Tensors load_tensors(const fs::path& directory) {
   }
   const fs::path index_path = directory / kIndex;
   if (!fs::exists(index_path)) {
-    throw ValueError(fmt::format("hemostat.Model.load: {} has neither {} nor {}", directory.string(), kTensors, kIndex));
+    throw ValueError(
+        fmt::format("hemostat.Model.load: {} has neither {} nor {}", directory.string(), kTensors, kIndex));
   }
   std::map<std::string, std::string> shard_of;
   try {
@@ -75,8 +76,8 @@ Tensors load_tensors(const fs::path& directory) {
     }
     const auto found = shards[shard].find(name);
     if (found == shards[shard].end()) {
-      throw ValueError(fmt::format("hemostat.Model.load: {} places '{}' in {}, which does not hold it", index_path.string(),
-                                   name, shard));
+      throw ValueError(fmt::format("hemostat.Model.load: {} places '{}' in {}, which does not hold it",
+                                   index_path.string(), name, shard));
     }
     tensors.emplace(*found);
   }
@@ -102,12 +103,12 @@ void fill(Model& model, const Tensors& tensors, const std::string& where) {
     }
     const at::Tensor& tensor = found->second;
     if (tensor.sizes() != slot.sizes()) {
-      throw ValueError(fmt::format("hemostat.Model.load: {}: tensor '{}' has shape [{}], but the config asks for [{}]", where,
-                                   name, fmt::join(tensor.sizes(), ", "), fmt::join(slot.sizes(), ", ")));
+      throw ValueError(fmt::format("hemostat.Model.load: {}: tensor '{}' has shape [{}], but the config asks for [{}]",
+                                   where, name, fmt::join(tensor.sizes(), ", "), fmt::join(slot.sizes(), ", ")));
     }
     if (!c10::isFloatingType(tensor.scalar_type())) {
-      throw ValueError(fmt::format("hemostat.Model.load: {}: tensor '{}' has dtype {}; weights are floating", where, name,
-                                   c10::toString(tensor.scalar_type())));
+      throw ValueError(fmt::format("hemostat.Model.load: {}: tensor '{}' has dtype {}; weights are floating", where,
+                                   name, c10::toString(tensor.scalar_type())));
     }
     used.insert(name);
     slot = tensor;
@@ -128,11 +129,13 @@ void fill(Model& model, const Tensors& tensors, const std::string& where) {
           at::equal(tensor, model.embedding)) {
         continue;
       }
-      throw ValueError(fmt::format("hemostat.Model.load: {}: tensor '{}' differs from '{}.weight', but tie_word_embeddings "
-                                   "is true", where, name, model.config.names.embedding));
+      throw ValueError(
+          fmt::format("hemostat.Model.load: {}: tensor '{}' differs from '{}.weight', but tie_word_embeddings "
+                      "is true",
+                      where, name, model.config.names.embedding));
     }
-    throw ValueError(fmt::format("hemostat.Model.load: {}: tensor '{}' has no place in a {} model with this config", where,
-                                 name, model.config.family));
+    throw ValueError(fmt::format("hemostat.Model.load: {}: tensor '{}' has no place in a {} model with this config",
+                                 where, name, model.config.family));
   }
 }
 
@@ -153,9 +156,8 @@ Model with_one_dtype(Model model, std::optional<at::ScalarType> asked, at::Scala
 
 // Files that a tokenizer or a generator reads, copied from where the model came from.
 constexpr const char* kCompanions[] = {
-    "tokenizer.json",   "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model",
-    "vocab.json",       "merges.txt",            "added_tokens.json",       "generation_config.json",
-    "chat_template.jinja",
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model",     "vocab.json",
+    "merges.txt",     "added_tokens.json",     "generation_config.json",  "chat_template.jinja",
 };
 
 // Holds a checkpoint's files until finish() gives them their directory's name; else removes them.
@@ -246,9 +248,8 @@ Model Model::load(const std::string& checkpoint, const LoadOptions& options) {
   const std::string config_text = read_text(config_path);
   const CheckpointConfig config =
       parse_config(structured ? without_structure_mark(config_text) : config_text, config_path.string());
-  Model model = structured
-                    ? from_structure(read_text(structure_path), config.model, structure_path.string())
-                    : skeleton(config);
+  Model model =
+      structured ? from_structure(read_text(structure_path), config.model, structure_path.string()) : skeleton(config);
   fill(model, load_tensors(directory), checkpoint);
   model = with_one_dtype(std::move(model), options.dtype, config.dtype);
   model.source = fs::absolute(directory).lexically_normal().string();
@@ -309,10 +310,11 @@ std::string Model::save(const std::string& directory) const {
     }
   }
   partial.finish();
-  return saved.expressible
-             ? ""
-             : fmt::format("{} holds a model that a {} config cannot express; hemostat loads it by its {}, "
-                           "transformers does not", directory, config.family, kStructure);
+  return saved.expressible ? ""
+                           : fmt::format(
+                                 "{} holds a model that a {} config cannot express; hemostat loads it by its {}, "
+                                 "transformers does not",
+                                 directory, config.family, kStructure);
 }
 
 }  // namespace hemostat

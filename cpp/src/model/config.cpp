@@ -27,11 +27,11 @@ enum class WindowRule { none, every_layer, by_layer };
 struct Family {
   const char* model_type;
   Naming names;
-  int64_t default_kv_heads;      // 0: as many as heads
+  int64_t default_kv_heads;  // 0: as many as heads
   int64_t default_context;
   std::optional<int64_t> default_bos, default_eos;
-  bool configurable_bias;        // attention_bias, mlp_bias
-  bool qkv_bias;                 // always
+  bool configurable_bias;  // attention_bias, mlp_bias
+  bool qkv_bias;           // always
   WindowRule window;
 };
 
@@ -63,18 +63,47 @@ const std::array<Family, 3> kFamilies = {{
 
 // Fields that change no number of a causal language model's forward pass in evaluation.
 const std::set<std::string_view> kHarmless = {
-    "_attn_implementation", "_name_or_path", "architectures", "attention_dropout", "auto_map",
-    "initializer_range", "is_llama_config", "model_type", "pad_token_id", "tokenizer_class",
-    "transformers.js_config", "transformers_version", "use_cache", "output_attentions", "output_hidden_states",
-    "return_dict", "id2label", "label2id", "problem_type", "torchscript", "unsloth_version", "unsloth_fixed",
-    "hidden_dropout", "resid_pdrop", "max_length", "do_sample", "num_return_sequences", "keys_to_ignore_at_inference",
+    "_attn_implementation",
+    "_name_or_path",
+    "architectures",
+    "attention_dropout",
+    "auto_map",
+    "initializer_range",
+    "is_llama_config",
+    "model_type",
+    "pad_token_id",
+    "tokenizer_class",
+    "transformers.js_config",
+    "transformers_version",
+    "use_cache",
+    "output_attentions",
+    "output_hidden_states",
+    "return_dict",
+    "id2label",
+    "label2id",
+    "problem_type",
+    "torchscript",
+    "unsloth_version",
+    "unsloth_fixed",
+    "hidden_dropout",
+    "resid_pdrop",
+    "max_length",
+    "do_sample",
+    "num_return_sequences",
+    "keys_to_ignore_at_inference",
 };
 
 // Fields that change numbers, but not at the value they are given here.
 const std::vector<std::pair<std::string_view, json>> kNeutral = {
-    {"chunk_size_feed_forward", 0}, {"is_decoder", false}, {"is_encoder_decoder", false}, {"pretraining_tp", 1},
-    {"rope_interleaved", false},    {"add_cross_attention", false}, {"cross_attention_hidden_size", nullptr},
-    {"tie_encoder_decoder", false}, {"pruned_heads", json::object()},
+    {"chunk_size_feed_forward", 0},
+    {"is_decoder", false},
+    {"is_encoder_decoder", false},
+    {"pretraining_tp", 1},
+    {"rope_interleaved", false},
+    {"add_cross_attention", false},
+    {"cross_attention_hidden_size", nullptr},
+    {"tie_encoder_decoder", false},
+    {"pruned_heads", json::object()},
 };
 
 class Fields {
@@ -93,9 +122,7 @@ class Fields {
     return found == object_.end() ? kNull : *found;
   }
 
-  bool explicitly_null(const std::string& name) {
-    return object_.contains(name) && take(name).is_null();
-  }
+  bool explicitly_null(const std::string& name) { return object_.contains(name) && take(name).is_null(); }
 
   int64_t integer(const std::string& name, std::optional<int64_t> missing = std::nullopt, int64_t minimum = 1) {
     const json& value = take(name);
@@ -153,7 +180,8 @@ class Fields {
       if (seen_.count(name) || value.is_null() || kHarmless.count(name)) {
         continue;
       }
-      const auto neutral = std::find_if(kNeutral.begin(), kNeutral.end(), [&](const auto& n) { return n.first == name; });
+      const auto neutral =
+          std::find_if(kNeutral.begin(), kNeutral.end(), [&](const auto& n) { return n.first == name; });
       if (neutral == kNeutral.end()) {
         fail(fmt::format("field '{}' ({}) is not supported", name, abbreviated(value)));
       }
@@ -180,7 +208,8 @@ Activation parse_activation(Fields& fields) {
   if (name == "gelu") return Activation::gelu;
   if (name == "gelu_new" || name == "gelu_pytorch_tanh") return Activation::gelu_tanh;
   if (name == "relu") return Activation::relu;
-  fields.fail(fmt::format("field 'hidden_act' is '{}'; silu, gelu, gelu_new, gelu_pytorch_tanh and relu are supported", name));
+  fields.fail(
+      fmt::format("field 'hidden_act' is '{}'; silu, gelu, gelu_new, gelu_pytorch_tanh and relu are supported", name));
 }
 
 at::ScalarType parse_dtype(Fields& fields) {
@@ -196,7 +225,8 @@ at::ScalarType parse_dtype(Fields& fields) {
 std::vector<float> inverse_frequencies(double theta, int64_t head_dim) {
   std::vector<float> frequencies;
   for (int64_t i = 0; i < head_dim; i += 2) {
-    frequencies.push_back(1.0f / std::pow(static_cast<float>(theta), static_cast<float>(i) / static_cast<float>(head_dim)));
+    frequencies.push_back(1.0f /
+                          std::pow(static_cast<float>(theta), static_cast<float>(i) / static_cast<float>(head_dim)));
   }
   return frequencies;
 }
@@ -220,7 +250,8 @@ Rope parse_rope(Fields& fields, const std::string& file, int64_t head_dim) {
   theta = rope_fields.positive("rope_theta", theta);
   const std::string older_type = rope_fields.text("type", "default");
   const std::string type = rope_fields.text("rope_type", older_type);
-  if (rope_fields.positive("partial_rotary_factor", 1.0) != 1.0 || fields.positive("partial_rotary_factor", 1.0) != 1.0) {
+  if (rope_fields.positive("partial_rotary_factor", 1.0) != 1.0 ||
+      fields.positive("partial_rotary_factor", 1.0) != 1.0) {
     fields.fail("field 'partial_rotary_factor' is not 1; partial rotation is not supported");
   }
   std::vector<float> frequencies = inverse_frequencies(theta, head_dim);
@@ -280,8 +311,8 @@ std::vector<int64_t> parse_windows(Fields& fields, WindowRule rule, int64_t laye
     if (rule == WindowRule::by_layer) {
       windows[layer] = sliding ? window : 0;
     } else if (sliding != (windows[layer] > 0)) {
-      fields.fail(fmt::format("field 'layer_types' gives layer {} {}, which this family ignores; remove the field", layer,
-                              types[layer].dump()));
+      fields.fail(fmt::format("field 'layer_types' gives layer {} {}, which this family ignores; remove the field",
+                              layer, types[layer].dump()));
     }
   }
   return windows;
@@ -305,7 +336,8 @@ CheckpointConfig parse_config(const std::string& text, const std::string& file) 
   const json object = parse_object(text, file);
   Fields fields(object, file);
   const std::string type = fields.text("model_type", "");
-  const auto family = std::find_if(kFamilies.begin(), kFamilies.end(), [&](const Family& f) { return type == f.model_type; });
+  const auto family =
+      std::find_if(kFamilies.begin(), kFamilies.end(), [&](const Family& f) { return type == f.model_type; });
   if (family == kFamilies.end()) {
     std::vector<std::string> known;
     for (const Family& f : kFamilies) {
@@ -319,7 +351,8 @@ CheckpointConfig parse_config(const std::string& text, const std::string& file) 
     const std::string suffix = "ForCausalLM";
     if (architecture.size() < suffix.size() ||
         architecture.compare(architecture.size() - suffix.size(), suffix.size(), suffix) != 0) {
-      fields.fail(fmt::format("field 'architectures' is {}; only causal language models are supported", architectures.dump()));
+      fields.fail(
+          fmt::format("field 'architectures' is {}; only causal language models are supported", architectures.dump()));
     }
   }
 

@@ -27,7 +27,8 @@ CheckpointConfig parse_config(const std::string& json, const std::string& file);
 std::string updated_config(const ModelConfig& config, const std::vector<int64_t>& windows, bool tied,
                            at::ScalarType dtype);
 
-// The same with a model_type that other loaders don't know, so that none of them computes something else without a word.
+// The same with a model_type that other loaders don't know, so that none of them computes something else without a
+// word.
 std::string with_structure_mark(const std::string& config_json);
 std::string without_structure_mark(const std::string& config_json);
 

@@ -53,12 +53,14 @@ at::Tensor activated(Activation activation, at::Tensor x) {
   return x;
 }
 
-
 // One pass over the blocks.
 class Interpreter {
  public:
   Interpreter(const Model& model, int64_t length, const ForwardOptions& options)
-      : model_(model), cache_(options.cache), observer_(options.observer), length_(length),
+      : model_(model),
+        cache_(options.cache),
+        observer_(options.observer),
+        length_(length),
         past_(cache_ != nullptr ? cache_->length() : 0) {
     positions_ = at::arange(past_, past_ + length_, at::TensorOptions().dtype(at::kLong).device(model.device()));
   }
@@ -87,10 +89,10 @@ class Interpreter {
     if (!block.skip_mlp) {
       x = sublayer(block.placement, block.mlp_norm, block.mlp_output_norm, block.mlp_residual, std::move(x),
                    [&](const at::Tensor& input) {
-                     return block.experts.mlps.empty() ? feed_forward(block.mlp, model_.config.names.gate,
-                                                                      model_.config.names.up,
-                                                                      model_.config.names.down, input, positions_)
-                                                       : route(block.experts, input);
+                     return block.experts.mlps.empty()
+                                ? feed_forward(block.mlp, model_.config.names.gate, model_.config.names.up,
+                                               model_.config.names.down, input, positions_)
+                                : route(block.experts, input);
                    });
     }
     return x;
@@ -123,10 +125,9 @@ class Interpreter {
     std::array<at::Tensor, n> result;
     for (size_t i = 0; i < n; ++i) {
       const LinearInput& input = linears[i].first->input;
-      result[i] = input.neutral() ? x
-                  : i > 0 && same_treatment(input, linears[i - 1].first->input)
-                      ? result[i - 1]
-                      : treated_input(input, x, positions);
+      result[i] = input.neutral()                                               ? x
+                  : i > 0 && same_treatment(input, linears[i - 1].first->input) ? result[i - 1]
+                                                                                : treated_input(input, x, positions);
     }
     return result;
   }
@@ -138,10 +139,12 @@ class Interpreter {
 
   at::Tensor attend(const Attention& attention, const at::Tensor& x) {
     const Naming& names = model_.config.names;
-    const auto [x_q, x_k, x_v] = inputs<3>(
-        {{{&attention.q, &names.q}, {&attention.k, &names.k}, {&attention.v, &names.v}}}, x, positions_);
-    at::Tensor q = rotated(attention.rope, heads(attention.q, x_q, attention.heads, attention.head_dim, attention.q_norm));
-    at::Tensor k = rotated(attention.rope, heads(attention.k, x_k, attention.kv_heads, attention.head_dim, attention.k_norm));
+    const auto [x_q, x_k, x_v] =
+        inputs<3>({{{&attention.q, &names.q}, {&attention.k, &names.k}, {&attention.v, &names.v}}}, x, positions_);
+    at::Tensor q =
+        rotated(attention.rope, heads(attention.q, x_q, attention.heads, attention.head_dim, attention.q_norm));
+    at::Tensor k =
+        rotated(attention.rope, heads(attention.k, x_k, attention.kv_heads, attention.head_dim, attention.k_norm));
     at::Tensor v = heads(attention.v, x_v, attention.kv_heads, attention.head_dim, Norm{});
     if (attention.cache.bits < 16) {
       std::tie(k, v) = quantized_cache(attention.cache, k, v);
@@ -210,7 +213,8 @@ class Interpreter {
     const at::Tensor first = x.narrow(-1, 0, half), second = x.narrow(-1, half, half);
     if (recorded(x) || 2 * half < x.size(-1)) {
       return at::cat({first * cosine - second * sine, second * cosine + first * sine,
-                      x.narrow(-1, 2 * half, x.size(-1) - 2 * half)}, -1);
+                      x.narrow(-1, 2 * half, x.size(-1) - 2 * half)},
+                     -1);
     }
     at::Tensor y = at::empty_like(x);
     y.narrow(-1, 0, half).copy_(first).mul_(cosine).addcmul_(second, sine, -1);
@@ -226,13 +230,17 @@ class Interpreter {
       return found->second;
     }
     const at::Tensor angles = at::outer(positions_.to(at::kFloat), rope.inverse_frequencies);
-    return rotations_.emplace(key, std::pair((angles.cos() * rope.attention_scale).to(dtype),
-                                             (angles.sin() * rope.attention_scale).to(dtype))).first->second;
+    return rotations_
+        .emplace(key, std::pair((angles.cos() * rope.attention_scale).to(dtype),
+                                (angles.sin() * rope.attention_scale).to(dtype)))
+        .first->second;
   }
 
   std::pair<at::Tensor, at::Tensor> quantized_cache(const CacheQuantization& cache, const at::Tensor& k,
                                                     const at::Tensor& v) {
-    const auto per_token = [&](const at::Tensor& x) { return quantize::activation(x, {.bits = cache.bits, .check_finite = false}); };
+    const auto per_token = [&](const at::Tensor& x) {
+      return quantize::activation(x, {.bits = cache.bits, .check_finite = false});
+    };
     if (!cache.key_min.defined()) {
       return {per_token(k), per_token(v)};
     }
@@ -329,8 +337,8 @@ at::Tensor checked_tokens(const Model& model, const at::Tensor& tokens, const ch
                                 tokens.defined() ? c10::toString(tokens.scalar_type()) : "none"));
   }
   if (tokens.dim() < 1 || tokens.dim() > 2 || tokens.numel() == 0) {
-    throw ValueError(fmt::format("{}: tokens must be [windows, length] with at least one token, got shape [{}]", operation,
-                                 fmt::join(tokens.sizes(), ", ")));
+    throw ValueError(fmt::format("{}: tokens must be [windows, length] with at least one token, got shape [{}]",
+                                 operation, fmt::join(tokens.sizes(), ", ")));
   }
   if (tokens.device() != model.device()) {
     throw ValueError(fmt::format("{}: tokens are on {}, but the model is on {}", operation, tokens.device().str(),
@@ -338,8 +346,8 @@ at::Tensor checked_tokens(const Model& model, const at::Tensor& tokens, const ch
   }
   const int64_t low = tokens.min().item<int64_t>(), high = tokens.max().item<int64_t>();
   if (low < 0 || high >= model.config.vocab_size) {
-    throw ValueError(fmt::format("{}: tokens have the ID {}, but the vocabulary takes 0 … {}", operation, low < 0 ? low : high,
-                                 model.config.vocab_size - 1));
+    throw ValueError(fmt::format("{}: tokens have the ID {}, but the vocabulary takes 0 … {}", operation,
+                                 low < 0 ? low : high, model.config.vocab_size - 1));
   }
   const at::Tensor result = tokens.to(at::kLong);
   return result.dim() == 1 ? result.unsqueeze(0) : result;
@@ -361,7 +369,8 @@ at::Tensor hidden_states(const Model& model, const at::Tensor& tokens, const For
 }
 
 at::Tensor logits(const Model& model, const at::Tensor& hidden) {
-  const at::Tensor positions = at::arange(hidden.size(-2), at::TensorOptions().dtype(at::kLong).device(hidden.device()));
+  const at::Tensor positions =
+      at::arange(hidden.size(-2), at::TensorOptions().dtype(at::kLong).device(hidden.device()));
   at::Tensor y = apply_linear(model.head.linear, hidden, positions);
   const LogitMap& map = model.head.map;
   if (map.a.defined()) {

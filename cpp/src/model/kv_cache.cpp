@@ -18,8 +18,9 @@ KvCache::KvCache(const Model& model, int64_t batch, int64_t capacity)
 
 std::pair<at::Tensor, at::Tensor> KvCache::append(size_t block, const at::Tensor& keys, const at::Tensor& values) {
   if (block >= entries_.size() || keys.size(0) != batch_) {
-    throw ValueError(fmt::format("hemostat.KvCache: made for {} blocks and a batch of {}, got block {} and a batch of {}",
-                                 entries_.size(), batch_, block, keys.size(0)));
+    throw ValueError(
+        fmt::format("hemostat.KvCache: made for {} blocks and a batch of {}, got block {} and a batch of {}",
+                    entries_.size(), batch_, block, keys.size(0)));
   }
   const int64_t end = length_ + keys.size(2);
   while (capacity_ < end) {

@@ -16,17 +16,11 @@ bool Linear::defined() const { return weight.defined() || a.defined() || packed 
 
 bool Linear::factored() const { return a.defined(); }
 
-int64_t Linear::out_features() const {
-  return packed ? packed->sizes()[0] : factored() ? a.size(0) : weight.size(0);
-}
+int64_t Linear::out_features() const { return packed ? packed->sizes()[0] : factored() ? a.size(0) : weight.size(0); }
 
-int64_t Linear::in_features() const {
-  return packed ? packed->sizes()[1] : factored() ? b.size(1) : weight.size(1);
-}
+int64_t Linear::in_features() const { return packed ? packed->sizes()[1] : factored() ? b.size(1) : weight.size(1); }
 
-at::Tensor Linear::dense() const {
-  return packed ? packed->dequantize() : factored() ? at::matmul(a, b) : weight;
-}
+at::Tensor Linear::dense() const { return packed ? packed->dequantize() : factored() ? at::matmul(a, b) : weight; }
 
 Linear Linear::with_weight(at::Tensor dense) const {
   Linear result = *this;

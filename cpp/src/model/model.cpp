@@ -36,7 +36,8 @@ double total(const Model& model, const Count& count) {
   for (Block& block : copy.blocks) {
     for_each_linear(block, copy.config.names, "", [&](const std::string&, Linear& linear, bool) {
       if (linear.packed) {
-        sum += count(static_cast<double>(linear.out_features() * linear.in_features()), linear.packed->bits_per_weight());
+        sum +=
+            count(static_cast<double>(linear.out_features() * linear.in_features()), linear.packed->bits_per_weight());
       }
     });
   }
@@ -62,7 +63,8 @@ Model Model::to(std::optional<at::ScalarType> dtype, std::optional<c10::Device> 
   const auto move = [&](at::Tensor& tensor, std::optional<at::ScalarType> type) {
     at::Tensor& target = moved[tensor.unsafeGetTensorImpl()];
     if (!target.defined()) {
-      target = tensor.to(tensor.options().dtype(type.value_or(tensor.scalar_type())).device(device.value_or(tensor.device())));
+      target = tensor.to(
+          tensor.options().dtype(type.value_or(tensor.scalar_type())).device(device.value_or(tensor.device())));
     }
     tensor = target;
   };
@@ -83,27 +85,28 @@ Model Model::to(std::optional<at::ScalarType> dtype, std::optional<c10::Device> 
 Model Model::replace(const std::map<std::string, at::Tensor>& weights) const {
   std::set<std::string> used;
   std::vector<std::string> everything{"*"};
-  Model result = map_linears(*this, {.include = everything, .exclude = {}}, [&](const std::string& name, const Linear& linear) {
-    const auto found = weights.find(name);
-    if (found == weights.end()) {
-      return linear;
-    }
-    const at::Tensor& weight = found->second;
-    if (!weight.defined() || !c10::isFloatingType(weight.scalar_type())) {
-      throw TypeError(fmt::format("hemostat.Model.replace: {} must be a floating tensor, got {}", name,
-                                  weight.defined() ? c10::toString(weight.scalar_type()) : "none"));
-    }
-    if (weight.dim() != 2 || weight.size(0) != linear.out_features() || weight.size(1) != linear.in_features()) {
-      throw ValueError(fmt::format("hemostat.Model.replace: {} has shape [{}], but the layer takes [{}, {}]", name,
-                                   fmt::join(weight.sizes(), ", "), linear.out_features(), linear.in_features()));
-    }
-    if (weight.device() != device()) {
-      throw ValueError(fmt::format("hemostat.Model.replace: {} is on {}, but the model is on {}", name,
-                                   weight.device().str(), device().str()));
-    }
-    used.insert(name);
-    return linear.with_weight(weight.scalar_type() == dtype() ? weight : weight.to(dtype()));
-  });
+  Model result =
+      map_linears(*this, {.include = everything, .exclude = {}}, [&](const std::string& name, const Linear& linear) {
+        const auto found = weights.find(name);
+        if (found == weights.end()) {
+          return linear;
+        }
+        const at::Tensor& weight = found->second;
+        if (!weight.defined() || !c10::isFloatingType(weight.scalar_type())) {
+          throw TypeError(fmt::format("hemostat.Model.replace: {} must be a floating tensor, got {}", name,
+                                      weight.defined() ? c10::toString(weight.scalar_type()) : "none"));
+        }
+        if (weight.dim() != 2 || weight.size(0) != linear.out_features() || weight.size(1) != linear.in_features()) {
+          throw ValueError(fmt::format("hemostat.Model.replace: {} has shape [{}], but the layer takes [{}, {}]", name,
+                                       fmt::join(weight.sizes(), ", "), linear.out_features(), linear.in_features()));
+        }
+        if (weight.device() != device()) {
+          throw ValueError(fmt::format("hemostat.Model.replace: {} is on {}, but the model is on {}", name,
+                                       weight.device().str(), device().str()));
+        }
+        used.insert(name);
+        return linear.with_weight(weight.scalar_type() == dtype() ? weight : weight.to(dtype()));
+      });
   for (const auto& [name, weight] : weights) {
     if (!used.count(name)) {
       throw ValueError(fmt::format("hemostat.Model.replace: the model has no linear named '{}'", name));

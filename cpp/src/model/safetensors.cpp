@@ -34,9 +34,18 @@ struct Dtype {
 };
 
 constexpr Dtype kDtypes[] = {
-    {"F64", at::kDouble},         {"F32", at::kFloat},  {"F16", at::kHalf}, {"BF16", at::kBFloat16},
-    {"F8_E4M3", at::kFloat8_e4m3fn}, {"F8_E5M2", at::kFloat8_e5m2}, {"I64", at::kLong}, {"I32", at::kInt},
-    {"I16", at::kShort},          {"I8", at::kChar},    {"U8", at::kByte},  {"BOOL", at::kBool},
+    {"F64", at::kDouble},
+    {"F32", at::kFloat},
+    {"F16", at::kHalf},
+    {"BF16", at::kBFloat16},
+    {"F8_E4M3", at::kFloat8_e4m3fn},
+    {"F8_E5M2", at::kFloat8_e5m2},
+    {"I64", at::kLong},
+    {"I32", at::kInt},
+    {"I16", at::kShort},
+    {"I8", at::kChar},
+    {"U8", at::kByte},
+    {"BOOL", at::kBool},
 };
 
 class Mapping {
@@ -46,7 +55,7 @@ class Mapping {
     if (file < 0) {
       throw ValueError(fmt::format("hemostat.Model.load: cannot open {}: {}", path, std::strerror(errno)));
     }
-    struct stat status {};
+    struct stat status{};
     if (::fstat(file, &status) != 0 || !S_ISREG(status.st_mode)) {
       ::close(file);
       throw ValueError(fmt::format("hemostat.Model.load: {} is not a regular file", path));
@@ -149,7 +158,8 @@ class HeaderReader {
       fail(fmt::format("describes tensor '{}' without a dtype, a shape and two data_offsets", name));
     }
     const std::string dtype = value["dtype"];
-    const auto* known = std::find_if(std::begin(kDtypes), std::end(kDtypes), [&](const Dtype& d) { return dtype == d.name; });
+    const auto* known =
+        std::find_if(std::begin(kDtypes), std::end(kDtypes), [&](const Dtype& d) { return dtype == d.name; });
     if (known == std::end(kDtypes)) {
       fail(fmt::format("gives tensor '{}' the unknown dtype '{}'", name, dtype));
     }
@@ -173,8 +183,8 @@ class HeaderReader {
     entry.end = value["data_offsets"][1].get<uint64_t>();
     const uint64_t available = file_.size() - data_begin_;
     if (entry.begin > entry.end || entry.end > available) {
-      fail(fmt::format("places tensor '{}' at bytes {} … {} of {}: it is truncated or its header lies", name, entry.begin,
-                       entry.end, available));
+      fail(fmt::format("places tensor '{}' at bytes {} … {} of {}: it is truncated or its header lies", name,
+                       entry.begin, entry.end, available));
     }
     if (entry.end - entry.begin != bytes) {
       fail(fmt::format("gives tensor '{}' {} bytes, but {} of shape {} takes {}", name, entry.end - entry.begin, dtype,
@@ -246,7 +256,8 @@ class Output {
     if (std::rename(temporary_.c_str(), path_.c_str()) != 0) {
       const int error = errno;
       ::unlink(temporary_.c_str());
-      throw ValueError(fmt::format("hemostat.Model.save: cannot rename {} to {}: {}", temporary_, path_, std::strerror(error)));
+      throw ValueError(
+          fmt::format("hemostat.Model.save: cannot rename {} to {}: {}", temporary_, path_, std::strerror(error)));
     }
   }
 

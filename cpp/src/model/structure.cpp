@@ -17,7 +17,6 @@ using nlohmann::json;
 
 constexpr int kVersion = 1;
 
-
 std::vector<int64_t> shape(const at::Tensor& tensor) { return {tensor.sizes().begin(), tensor.sizes().end()}; }
 
 class Writer {
@@ -34,7 +33,8 @@ class Writer {
   void numbers(const char* name, const at::Tensor& tensor) {
     if (tensor.defined()) {
       const at::Tensor values = tensor.to(at::kCPU).contiguous();
-      object[name] = std::vector<float>(values.const_data_ptr<float>(), values.const_data_ptr<float>() + values.numel());
+      object[name] =
+          std::vector<float>(values.const_data_ptr<float>(), values.const_data_ptr<float>() + values.numel());
     }
   }
   template <typename T, typename Fields>
@@ -204,7 +204,8 @@ Model from_structure(const std::string& text, const ModelConfig& config, const s
     Reader reader(object);
     reader.field("version", version);
     if (version != kVersion) {
-      throw ValueError(fmt::format("hemostat.Model.load: {} has version {}; this hemostat reads {}", file, version, kVersion));
+      throw ValueError(
+          fmt::format("hemostat.Model.load: {} has version {}; this hemostat reads {}", file, version, kVersion));
     }
     Model model;
     model.config = config;

@@ -2,7 +2,8 @@
 // (torch.ops.hemostat.*) with CPU, CUDA and Meta implementations; these functions call the dispatcher.
 //
 // Common rules. Floating arguments are float32, bfloat16 or float16; arithmetic is in float32. The last
-// dimension may have any stride. Results do not depend on the number of threads. Shapes, dtypes and scalars are
+// dimension may have any stride. Results do not depend on the number of threads, nor, on the CPU, on its vector
+// instructions; they carry no gradient. Shapes, dtypes and scalars are
 // checked before any work (c10::ValueError, c10::TypeError). Values are not: a kernel counts in its own pass the
 // entries that its formula cannot take (NaN, and Inf where stated) and returns that count as `invalid`, an
 // int64 scalar tensor on the argument's device, for the caller to look at; `out` is unspecified where it is not 0.
@@ -68,7 +69,10 @@ struct Divergence {
 
 // baseline_logits, damaged_logits [tokens, vocab] of one dtype; targets int64 [tokens] in 0 … vocab − 1
 // (a target outside raises ValueError on the CPU; on CUDA its row's NLL is NaN).
-// damaged_scale multiplies the damaged logits (1/temperature). NaN or +Inf logits give NaN in their row.
+// damaged_scale multiplies the damaged logits (1/temperature), which are ranked as they were. NaN or +Inf logits, or
+// none but −Inf, give NaN in what depends on them. Elsewhere a logit of −Inf has no mass and adds nothing; KL is +Inf
+// where the other has mass. Mass below exp(−87) of the largest is 0. KL of equal rows is 0, and never negative; its
+// rounding error is about 1e-7 nats, or 2^-23 of the largest logit where that is more.
 Divergence divergence(const at::Tensor& baseline_logits, const at::Tensor& damaged_logits, const at::Tensor& targets,
                       double damaged_scale = 1.0);
 

@@ -20,9 +20,9 @@ def blocks(language):
 def workplace(shared, tmp_path, monkeypatch):
     """A directory where the README's files are: a trained checkpoint and two texts."""
     stories = (shared / "corpora" / "tinystories.txt").read_text(encoding="utf-8")
-    (tmp_path / "calibration.txt").write_text(stories[:20_000], encoding="utf-8")
+    (tmp_path / "calibration.txt").write_text(stories[:8_000], encoding="utf-8")
     for name in ("evaluation.txt", "eval.txt"):
-        (tmp_path / name).write_text(stories[20_000:40_000], encoding="utf-8")
+        (tmp_path / name).write_text(stories[8_000:16_000], encoding="utf-8")
     (tmp_path / "path" / "to").mkdir(parents=True)
     (tmp_path / "path" / "to" / "checkpoint").symlink_to(shared / "weights" / "stories260K")
     (tmp_path / "examples").symlink_to(Path(__file__).parents[2] / "examples")

@@ -47,6 +47,7 @@ test-cuda: build ## the same tests, those that take a device on the GPU
 
 bench: build ## measured time, limit and ratio of every hot path
 	for script in benchmarks/kernels.py benchmarks/model.py; do echo "== $$script"; python $$script; done
+	$(BUILD)/cpp/benchmarks/benchmark_kernels
 
 format: ## format the sources
 	clang-format -i $(CXX_FILES)

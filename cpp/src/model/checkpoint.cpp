@@ -154,6 +154,18 @@ Model with_one_dtype(Model model, std::optional<at::ScalarType> asked, at::Scala
   return model.to(target);
 }
 
+// Packed weights dequantized, as a checkpoint holds them.
+Model unpacked(Model model) {
+  for (Block& block : model.blocks) {
+    for_each_linear(block, model.config.names, "", [](const std::string&, Linear& linear, bool) {
+      if (linear.packed) {
+        linear = linear.with_weight(linear.dense());
+      }
+    });
+  }
+  return model;
+}
+
 // Files that a tokenizer or a generator reads, copied from where the model came from.
 constexpr const char* kCompanions[] = {
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model",     "vocab.json",
@@ -227,7 +239,7 @@ SavedConfig saved_config(const Model& model) {
   }
   SavedConfig saved;
   saved.config = updated_config(model.config, windows, model.tied(), model.dtype());
-  saved.structure = structure(model);
+  saved.structure = structure(unpacked(model));
   saved.expressible = structure(skeleton(parse_config(saved.config, kConfig))) == saved.structure;
   return saved;
 }
@@ -268,27 +280,12 @@ Model Model::from_tensors(const std::string& config_json, const std::map<std::st
 
 std::map<std::string, at::Tensor> Model::tensors() const {
   Tensors result;
-  Model copy = *this;
-  if (copy.tied()) {
-    copy.head.linear.weight = at::Tensor();
+  Model dense = unpacked(*this);
+  if (dense.tied()) {
+    dense.head.linear.weight = at::Tensor();
   }
-  for (Block& block : copy.blocks) {
-    for_each_linear(block, config.names, "", [](const std::string&, Linear& linear, bool) {
-      if (linear.packed) {
-        linear = linear.with_weight(linear.packed->dequantize());
-      }
-    });
-  }
-  for_each_tensor(copy, [&](const std::string& name, at::Tensor& tensor) { result.emplace(name, tensor); });
+  for_each_tensor(dense, [&](const std::string& name, at::Tensor& tensor) { result.emplace(name, tensor); });
   return result;
-}
-
-std::string family_config(const Model& model) {
-  const SavedConfig saved = saved_config(model);
-  if (!saved.expressible) {
-    throw ValueError(fmt::format("hemostat.Model: a {} config cannot express the model", model.config.family));
-  }
-  return saved.config;
 }
 
 std::string Model::save(const std::string& directory) const {

@@ -373,7 +373,8 @@ at::Tensor kept_until_cpu(const at::Tensor& score, const OptionalTensor& column_
   const Held held(score, column_scale, absolute);
   const bool wide = out.scalar_type() == at::kDouble;
   void* kept = out.mutable_data_ptr();
-  if (!per_row || score.size(0) == 1) return count_tensor(kept_tensor(held.scores, wide, kept));
+  const bool one_row = score.size(0) == 1;
+  if (one_row ? score.size(1) > kPart : !per_row) return count_tensor(kept_tensor(held.scores, wide, kept));
   std::atomic<int64_t> invalid{0};
   const int64_t columns = score.size(1);
   at::parallel_for(0, score.size(0), rows_per_task(columns), [&](int64_t begin, int64_t end) {

@@ -288,6 +288,14 @@ std::map<std::string, at::Tensor> Model::tensors() const {
   return result;
 }
 
+std::string family_config(const Model& model) {
+  const SavedConfig saved = saved_config(model);
+  if (!saved.expressible) {
+    throw ValueError(fmt::format("hemostat.Model: a {} config cannot express the model", model.config.family));
+  }
+  return saved.config;
+}
+
 std::string Model::save(const std::string& directory) const {
   const fs::path target = fs::path(directory).lexically_normal();
   const SavedConfig saved = saved_config(*this);

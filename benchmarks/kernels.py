@@ -151,8 +151,8 @@ def divergence_cases(device: torch.device) -> list[Case]:
         def read_both(baseline=baseline, damaged=damaged):
             return baseline.sum(), damaged.sum()
 
-        # One vectorised exponential of each logit: torch.exp where both of its operands stay in cache. On the CPU by one
-        # thread, shared among all of them: waking them for so small a block would be most of the time.
+        # One vectorised exponential of each logit: torch.exp where both of its operands stay in cache. On the CPU by
+        # one thread, shared among all of them: waking them for so small a block would be most of the time.
         threads = torch.get_num_threads() if device.type == "cpu" else 1
         block = torch.randn(16384 if device.type == "cpu" else 1 << 22, device=device)
         result = torch.empty_like(block)

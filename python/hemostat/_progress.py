@@ -11,14 +11,18 @@ from tqdm import tqdm
 Progress = bool | Callable[[int, int], None] | None
 
 
+def disabled(progress: object) -> bool | None:
+    """tqdm's ``disable``; None: silent where standard error is no terminal."""
+    return None if progress is None else progress is not True
+
+
 @contextmanager
 def bar(progress: Progress, description: str, unit: str) -> Iterator[Callable[[int, int], None] | None]:
     """What long work calls with (done, total)."""
     if progress is False or callable(progress):
         yield progress or None
         return
-    # disable=None: silent where standard error is no terminal.
-    with tqdm(desc=description, unit=unit, disable=None if progress is None else False, leave=False) as display:
+    with tqdm(desc=description, unit=unit, disable=disabled(progress), leave=False) as display:
 
         def update(done: int, total: int) -> None:
             display.total = total

@@ -16,6 +16,7 @@ import torch
 from tqdm import tqdm
 
 from hemostat import _C, data
+from hemostat._progress import disabled
 from hemostat.report import TOLERANCES, Report
 
 __all__ = ["scan", "split_methods"]
@@ -285,8 +286,7 @@ class _Bar:
 
     def __init__(self, progress: Progress, trials: int):
         self._function = progress if callable(progress) else None
-        disable = True if self._function or progress is False else False if progress is True else None
-        self._bar = tqdm(total=trials, disable=disable, unit="trial", dynamic_ncols=True)
+        self._bar = tqdm(total=trials, disable=disabled(progress), unit="trial", dynamic_ncols=True)
 
     def __enter__(self) -> _Bar:
         return self

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
@@ -98,6 +99,14 @@ inline Model noised(const Model& model, double sigma, uint64_t seed = 7) {
     const at::Tensor noise = at::randn(weight.sizes(), generator, at::kFloat);
     return linear.with_weight((weight + sigma * weight.std() * noise).to(model.dtype()));
   });
+}
+
+inline std::vector<int64_t> origins(const Model& model) {
+  std::vector<int64_t> result;
+  for (const Block& block : model.blocks) {
+    result.push_back(block.origin);
+  }
+  return result;
 }
 
 // The message of what `call` throws, empty where it throws nothing.

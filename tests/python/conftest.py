@@ -102,6 +102,16 @@ def tiny_tokens(device) -> torch.Tensor:
 
 
 @pytest.fixture(scope="session")
+def statistics(tiny_model, tiny_tokens) -> hemostat.Statistics:
+    return hemostat.collect(tiny_model, tiny_tokens)
+
+
+@pytest.fixture(scope="session")
+def damaged(tiny_model) -> hemostat.Model:
+    return hemostat.prepare(tiny_model, "magnitude").at(0.5)
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
     """Text and checkpoints that lie beside the clone."""
     if not SHARED.is_dir():

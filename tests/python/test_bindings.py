@@ -22,16 +22,6 @@ ROOMS = ["ablate", "context", "decode", "extend", "lowrank", "metrics", "noise",
 
 
 @pytest.fixture(scope="module")
-def statistics(tiny_model, tiny_tokens) -> hemostat.Statistics:
-    return hemostat.collect(tiny_model, tiny_tokens)
-
-
-@pytest.fixture(scope="module")
-def damaged(tiny_model) -> hemostat.Model:
-    return hemostat.prepare(tiny_model, "magnitude").at(0.5)
-
-
-@pytest.fixture(scope="module")
 def curve(tiny_model, tiny_tokens) -> hemostat.SweepCurve:
     return hemostat.sweep(tiny_model, "magnitude", tiny_tokens, severities=[0.2, 0.5, 0.8])
 

@@ -16,16 +16,6 @@ from hemostat import _C
 
 
 @pytest.fixture(scope="module")
-def statistics(tiny_model, tiny_tokens) -> hemostat.Statistics:
-    return hemostat.collect(tiny_model, tiny_tokens)
-
-
-@pytest.fixture(scope="module")
-def damaged(tiny_model) -> hemostat.Model:
-    return hemostat.prepare(tiny_model, "magnitude").at(0.5)
-
-
-@pytest.fixture(scope="module")
 def damage(tiny_model, damaged, tiny_tokens) -> hemostat.Damage:
     return hemostat.compare(tiny_model, damaged, tiny_tokens, byte_count=310)
 

@@ -10,12 +10,6 @@ import torch
 
 import hemostat
 
-
-@pytest.fixture(scope="module")
-def damaged(tiny_model) -> hemostat.Model:
-    return hemostat.prepare(tiny_model, "magnitude").at(0.5)
-
-
 # --- the model ---
 
 

@@ -4,8 +4,6 @@
 #include <c10/util/Exception.h>
 #include <fmt/format.h>
 
-#include "hemostat/error.h"
-
 namespace hemostat::kernels {
 
 // c10's errors, because torch.ops turns no others into Python's ValueError and TypeError.

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cmath>
 
 #include <hemostat/ablate.h>
 
@@ -25,9 +24,8 @@ Axis layers_axis(const Model& model, const Options& options) {
 Prepared prepare_drop_layers(const Model& model, const Statistics*, const Options& options) {
   const auto order = order_of(options);
   ablate::drop_layers(model, {.count = 0, .order = order});  // a bad order is refused before any work
-  const auto apply = [model, order](double severity) {
-    return ablate::drop_layers(
-        model, {.count = std::llround(severity * static_cast<double>(model.blocks.size())), .order = order});
+  const auto apply = [model, order, layers = static_cast<int64_t>(model.blocks.size())](double severity) {
+    return ablate::drop_layers(model, {.count = axes::parts_at(severity, layers), .order = order});
   };
   return Prepared("drop_layers", layers_axis(model, options), apply, model);
 }

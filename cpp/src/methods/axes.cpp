@@ -1,6 +1,7 @@
 #include "axes.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include <fmt/format.h>
 
@@ -51,5 +52,7 @@ Axis fraction_of(const std::string& name, int64_t parts, int64_t most) {
   }
   return axis;
 }
+
+int64_t parts_at(double severity, int64_t parts) { return std::llround(severity * static_cast<double>(parts)); }
 
 }  // namespace hemostat::axes

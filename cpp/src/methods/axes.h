@@ -14,4 +14,7 @@ Axis fraction(const std::string& name);  // 0 … 1
 // 0 … most/parts in steps of 1/parts; the default grid goes up to half, in at most 8 points.
 Axis fraction_of(const std::string& name, int64_t parts, int64_t most);
 
+// How many of the parts a severity on that axis is.
+int64_t parts_at(double severity, int64_t parts);
+
 }  // namespace hemostat::axes

@@ -1,5 +1,3 @@
-#include <cmath>
-
 #include <hemostat/extend.h>
 
 #include "axes.h"
@@ -21,7 +19,7 @@ Method extension(const std::string& name, const std::string& description, Extens
     const auto layers = static_cast<int64_t>(model.blocks.size());
     extend(model, {.count = 0});  // a model that can't be extended so is refused before any work
     const auto apply = [model, extend, layers](double severity) {
-      return extend(model, {.count = std::llround(severity * static_cast<double>(layers))});
+      return extend(model, {.count = axes::parts_at(severity, layers)});
     };
     return Prepared(name, added_layers(model, options), apply, model);
   };

@@ -1,5 +1,3 @@
-#include <cmath>
-
 #include <hemostat/normalize.h>
 
 #include "axes.h"
@@ -16,7 +14,7 @@ Axis norms_axis(const Model& model, const Options&) {
 Prepared prepare_drop_norms(const Model& model, const Statistics*, const Options& options) {
   const int64_t norms = normalize::norm_count(model);
   const auto apply = [model, norms](double severity) {
-    return normalize::drop_norms(model, {.count = std::llround(severity * static_cast<double>(norms))});
+    return normalize::drop_norms(model, {.count = axes::parts_at(severity, norms)});
   };
   return Prepared("drop_norms", norms_axis(model, options), apply, model);
 }

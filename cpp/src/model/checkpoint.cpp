@@ -88,7 +88,7 @@ bool changes_nothing(const std::string& name) { return name.ends_with(".rotary_e
 
 // Puts the tensors into the slots of `model`. Each slot is filled with its shape, and each tensor has a slot.
 void fill(Model& model, const Tensors& tensors, const std::string& where) {
-  const bool tied = model.tied() || model.head.linear.weight.is_same(model.embedding);
+  const bool tied = model.tied();
   const std::string head_name = model.config.names.head + ".weight";
   if (tied) {
     model.head.linear.weight = at::Tensor();

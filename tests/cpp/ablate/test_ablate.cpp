@@ -11,16 +11,9 @@ namespace hemostat {
 namespace {
 
 using hemostat::testing::message_of;
+using hemostat::testing::origins;
 using hemostat::testing::random_model;
 using hemostat::testing::random_tokens;
-
-std::vector<int64_t> origins(const Model& model) {
-  std::vector<int64_t> result;
-  for (const Block& block : model.blocks) {
-    result.push_back(block.origin);
-  }
-  return result;
-}
 
 TEST(DropLayers, FallsFromTheSecondLastBackwards) {
   const Model model = random_model({.layers = 4});

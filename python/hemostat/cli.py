@@ -36,7 +36,7 @@ app = typer.Typer(
 )
 
 Checkpoint = Annotated[
-    str, typer.Argument(metavar="CHECKPOINT", help="A Hugging Face directory, a Hub id, or smollm2.")
+    str, typer.Argument(metavar="CHECKPOINT", help="A Hugging Face directory, a Hub id, smollm2 or reference.")
 ]
 Plugins = Annotated[
     list[Path] | None,
@@ -92,7 +92,7 @@ def common(
 def scan_command(
     checkpoint: Checkpoint,
     text: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Text to evaluate on; smollm2 brings its own.")
+        Path | None, typer.Option(metavar="FILE", help="Text to evaluate on; smollm2 and reference bring their own.")
     ] = None,
     calibration: Annotated[
         Path | None,
@@ -202,12 +202,12 @@ def apply_command(
     _check_writable(out)
     if text is not None:
         _check_text("--text", text)
-    elif needs and checkpoint != "smollm2":
+    elif needs and not _is_carried(checkpoint):
         raise ValueError(f"--text is missing: {spec.method} needs statistics ({', '.join(sorted(needs))})")
 
     statistics = None
     if text is None and needs:
-        subject = hemostat.data.smollm2(dtype=_dtype(dtype) or torch.bfloat16, device=_device(device))
+        subject = _carried(checkpoint, dtype, device)
         model, tokens = subject.model, subject.calibration[:calibration_windows]
     else:
         model = _load(checkpoint, dtype, device)
@@ -258,13 +258,12 @@ def _subject(
     for option, path in (("--text", text), ("--calibration", calibration)):
         if path is not None:
             _check_text(option, path)
-    kind = _dtype(dtype)
-    if text is None and _is_smollm2(checkpoint):
+    if text is None and _is_carried(checkpoint):
         if length is not None:
-            raise ValueError("--length needs --text: smollm2's own text comes in windows of 512 tokens")
-        subject = hemostat.data.smollm2(dtype=kind or torch.bfloat16, device=_device(device))
+            raise ValueError(f"--length needs --text: {checkpoint}'s own text comes in windows of 512 tokens")
+        subject = _carried(checkpoint, dtype, device)
         model, fitted, rest = subject.model, subject.calibration, subject.evaluation
-        name = "pydoc_data.topics"
+        source, name = subject.calibration_text, subject.evaluation_text
     elif text is None:
         raise ValueError("--text is missing: the file to evaluate on")
     else:
@@ -274,18 +273,29 @@ def _subject(
         fitted, rest = everything[:split], everything[split:]
         if not len(rest):
             raise ValueError(f"--text {text} has one window, but without --calibration takes at least 2")
-    source = f"the first fifth of {name}"
+        source = f"the first fifth of {name}"
     if calibration is not None:
         fitted, source = hemostat.data.tokens(model, calibration, length=rest.shape[1]), str(calibration)
     return _Subject(model, fitted[:calibration_windows], rest[:windows], source, name)
 
 
-def _is_smollm2(checkpoint: str) -> bool:
-    return checkpoint == "smollm2" and not Path(checkpoint).exists()
+# The models that bring their own text: how to get one, and where its checkpoint lies.
+CARRIED = {
+    "smollm2": (hemostat.data.smollm2, hemostat.data.smollm2_directory),
+    "reference": (hemostat.data.reference, hemostat.data.reference_directory),
+}
+
+
+def _is_carried(checkpoint: str) -> bool:
+    return checkpoint in CARRIED and not Path(checkpoint).exists()
+
+
+def _carried(checkpoint: str, dtype: str | None, device: str) -> hemostat.data.Subject:
+    return CARRIED[checkpoint][0](dtype=_dtype(dtype) or torch.bfloat16, device=_device(device))
 
 
 def _load(checkpoint: str, dtype: str | None, device: str) -> hemostat.Model:
-    source = hemostat.data.smollm2_directory() if _is_smollm2(checkpoint) else checkpoint
+    source = CARRIED[checkpoint][1]() if _is_carried(checkpoint) else checkpoint
     return hemostat.Model.load(source, dtype=_dtype(dtype), device=_device(device))
 
 

@@ -21,13 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 
 if TYPE_CHECKING:
     from hemostat import Model
 
-__all__ = ["Subject", "byte_count", "smollm2", "tokens"]
+__all__ = ["Subject", "byte_count", "reference", "smollm2", "tokens"]
 
 DEFAULT_LENGTH = 512
 
@@ -40,11 +41,15 @@ class Subject:
         model: the language model.
         calibration: int64 [windows, length].
         evaluation: int64 [windows, length], other text than the calibration's.
+        calibration_text: what the calibration tokens were made of, in words.
+        evaluation_text: the same of the evaluation tokens.
     """
 
     model: Model
     calibration: torch.Tensor
     evaluation: torch.Tensor
+    calibration_text: str = ""
+    evaluation_text: str = ""
 
 
 def tokens(
@@ -152,7 +157,39 @@ def smollm2(dtype: torch.dtype = torch.float32, device: str | torch.device = "cp
     model = Model.load(str(smollm2_directory()), dtype=dtype, device=device)
     windows = tokens(model, text="\n\n".join(topics[name] for name in sorted(topics)))
     split = len(windows) // 5
-    return Subject(model, windows[:split], windows[split:])
+    name = "pydoc_data.topics"
+    return Subject(model, windows[:split], windows[split:], f"the first fifth of {name}", f"the rest of {name}")
+
+
+def reference(dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> Subject:
+    """The reference model: a LLaMA of 6 blocks and 3 million parameters that comes with hemostat.
+
+    Trained on the sources and documentation strings of Python's standard library (``hemostat/reference/README.md`` has
+    its data, its cost and its perplexity, ``hemostat/reference/train.py`` makes it anew). It needs no network and loads
+    in milliseconds. The calibration tokens, [64, 512], are of its training text; the evaluation tokens, [128, 512], it
+    never saw: 64 windows of standard library modules, then 64 of ``pydoc_data.topics``.
+
+    Examples:
+        >>> subject = hemostat.data.reference()
+        >>> subject.model.config.family, tuple(subject.evaluation.shape)
+        ('llama', (128, 512))
+    """
+    from hemostat import Model
+
+    directory = reference_directory()
+    model = Model.load(str(directory), dtype=dtype, device=device)
+    calibration, evaluation = (
+        torch.from_numpy(np.load(directory / f"{name}.npy").astype(np.int64)).to(model.device)
+        for name in ("calibration", "evaluation")
+    )
+    return Subject(
+        model, calibration, evaluation, "training text of the reference model", "text held out from the reference model"
+    )
+
+
+def reference_directory() -> Path:
+    """The reference model's checkpoint."""
+    return Path(__file__).parent / "reference"
 
 
 def smollm2_directory() -> Path:

@@ -22,7 +22,7 @@ define install
 	  .
 endef
 
-.PHONY: help demo test test-cuda bench build format check-format stubs check-stubs clean
+.PHONY: help demo test test-cuda bench build docs format check-format stubs check-stubs clean
 
 help: ## list these commands
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -48,6 +48,9 @@ test-cuda: build ## the same tests, those that take a device on the GPU
 bench: build ## measured time, limit and ratio of every hot path
 	for script in benchmarks/kernels.py benchmarks/model.py; do echo "== $$script"; python $$script; done
 	$(BUILD)/cpp/benchmarks/benchmark_kernels
+
+docs: build ## the documentation, build/docs/index.html
+	sphinx-build --fail-on-warning --keep-going --quiet docs build/docs
 
 format: ## format the sources
 	clang-format -i $(CXX_FILES)

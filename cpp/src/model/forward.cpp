@@ -53,7 +53,7 @@ at::Tensor activated(Activation activation, at::Tensor x) {
   return x;
 }
 
-// One pass over the blocks.
+// One pass over blocks.
 class Interpreter {
  public:
   Interpreter(const Model& model, int64_t length, const ForwardOptions& options)
@@ -65,8 +65,8 @@ class Interpreter {
     positions_ = at::arange(past_, past_ + length_, at::TensorOptions().dtype(at::kLong).device(model.device()));
   }
 
-  at::Tensor run(at::Tensor x) {
-    for (size_t index = 0; index < model_.blocks.size(); ++index) {
+  at::Tensor run(at::Tensor x, size_t first, size_t last) {
+    for (size_t index = first; index < last; ++index) {
       block_ = index;
       if (observer_ != nullptr) {
         observer_->hidden_state(index, x);
@@ -74,9 +74,9 @@ class Interpreter {
       x = run_block(model_.blocks[index], std::move(x));
     }
     if (observer_ != nullptr) {
-      observer_->hidden_state(model_.blocks.size(), x);
+      observer_->hidden_state(last, x);
     }
-    return apply_norm(model_.final_norm, x);
+    return x;
   }
 
  private:
@@ -359,13 +359,22 @@ at::Tensor embed(const Model& model, const at::Tensor& tokens, KvCache* cache) {
   return dropped.defined() ? x.masked_fill(dropped.unsqueeze(-1), 0) : x;
 }
 
+at::Tensor run_blocks(const Model& model, const at::Tensor& x, size_t first, size_t last,
+                      const ForwardOptions& options) {
+  if (first > last || last > model.blocks.size()) {
+    throw ValueError(fmt::format("hemostat.run_blocks: blocks are {} … {}, but the model has {}", first, last,
+                                 model.blocks.size()));
+  }
+  return Interpreter(model, x.size(1), options).run(x, first, last);
+}
+
 at::Tensor hidden_states(const Model& model, const at::Tensor& tokens, const ForwardOptions& options) {
   const at::Tensor checked = checked_tokens(model, tokens, "hemostat.Model.forward");
-  at::Tensor hidden = Interpreter(model, checked.size(1), options).run(embed(model, checked, options.cache));
+  const at::Tensor x = run_blocks(model, embed(model, checked, options.cache), 0, model.blocks.size(), options);
   if (options.cache != nullptr) {
     options.cache->advance(checked);
   }
-  return hidden;
+  return apply_norm(model.final_norm, x);
 }
 
 at::Tensor logits(const Model& model, const at::Tensor& hidden) {

@@ -7,6 +7,8 @@
 #include <hemostat/decode.h>
 #include <hemostat/error.h>
 #include <hemostat/extend.h>
+#include <hemostat/generate.h>
+#include <hemostat/interrupt.h>
 #include <hemostat/kernels.h>
 #include <hemostat/lowrank.h>
 #include <hemostat/methods.h>

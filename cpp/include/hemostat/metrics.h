@@ -1,11 +1,14 @@
-// Room `metrics`: damage, measured between a baseline and a damaged model on the same tokens by teacher forcing.
+// Room `metrics`: damage, measured between a baseline and a damaged model on the same tokens: by teacher forcing, and
+// by generation where the change is in how tokens are chosen.
 //
 // Protocol: tokens are int64 [windows, length]; every target inside a window counts once (length − 1 a window).
-// Logarithms are natural, so NLL, KL and entropy are in nats per token.
+// Logarithms are natural, so NLL, KL and entropy are in nats per token. By generation, both models continue the first
+// tokens of the first windows, with the same random numbers.
 #pragma once
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -55,6 +58,54 @@ struct Interval {
   double low = 0, high = 0;
 };
 
+namespace metrics {
+
+using Continuations = std::vector<std::vector<int64_t>>;  // token IDs, one list a prompt
+
+// How far two models' continuations of the same prompts stay together, and how varied each model's are.
+struct GenerationDivergence {
+  std::vector<int64_t> positions;      // of each prompt: how many tokens both have in common before the first that
+                                       // differs, or that only one has; new_tokens where none does
+  double first_divergence = 0;         // their mean, in tokens
+  Interval first_divergence_interval;  // 95 %, bootstrap over prompts
+  double first_divergence_median = 0;
+  double exact_match = 0;  // fraction of prompts with equal continuations
+  // Fraction of a continuation's 4-grams that occurred before in it, mean over continuations of at least 4 tokens
+  // (Welleck et al., "Neural Text Generation with Unlikelihood Training", arXiv 1908.04319: seq-rep-4). NaN where there
+  // are none.
+  double repetition_baseline = 0, repetition = 0;
+  // Different n-grams of all continuations / n-grams of all (Li et al., "A Diversity-Promoting Objective Function for
+  // Neural Conversation Models", arXiv 1510.03055). NaN where there are none.
+  double distinct_1_baseline = 0, distinct_1 = 0;
+  double distinct_2_baseline = 0, distinct_2 = 0;
+};
+
+struct GenerationDivergenceOptions {
+  std::optional<int64_t> new_tokens = std::nullopt;  // how long a continuation could be; none: the longest given
+  int64_t bootstrap_samples = 2000;
+  int64_t seed = 0;  // of the resampling
+};
+
+// ValueError where the numbers of continuations differ, there are none, or one is longer than new_tokens.
+GenerationDivergence generation_divergence(const Continuations& baseline, const Continuations& damaged,
+                                           const GenerationDivergenceOptions& options = {});
+
+}  // namespace metrics
+
+// How damage by generation is measured.
+struct GenerationProtocol {
+  int64_t prompts = 16;                           // at most, of the first windows
+  int64_t prompt_length = 32;                     // tokens; at most half of a window
+  int64_t new_tokens = 64;                        // at most, within the baseline's context and up to an end of text
+  std::optional<Decoder> decoder = std::nullopt;  // of both models; none: each its own
+};
+
+struct GenerationDamage {
+  int64_t prompts = 0, prompt_length = 0, new_tokens = 0;  // as they came to be
+  int64_t seed = 0;                                        // of the random numbers that both models share
+  metrics::GenerationDivergence divergence;
+};
+
 // KL(baseline ‖ damaged) over tokens, in nats. Quantiles are interpolated linearly between order statistics.
 struct KlSummary {
   double mean = 0, median = 0, p90 = 0, p99 = 0, max = 0;
@@ -82,7 +133,8 @@ struct Damage {
   std::optional<double> index = std::nullopt;
   std::string index_source;         // where the unigram counts came from: "given", "evaluated tokens"
   bool within_noise_floor = false;  // set by sweep
-  std::vector<double> window_nll_baseline, window_nll;  // mean of each window, for intervals
+  std::optional<GenerationDamage> generation = std::nullopt;  // where it was measured
+  std::vector<double> window_nll_baseline, window_nll;        // mean of each window, for intervals
 };
 
 struct CompareOptions {
@@ -95,7 +147,10 @@ struct CompareOptions {
   double memory_budget = 1024.0 * 1024 * 1024;
   bool keep_logits = true;  // false: hidden states at once, cheaper where only one model is compared
   int64_t bootstrap_samples = 2000;
-  int64_t seed = 0;
+  int64_t seed = 0;  // of the resampling, and of sampled text
+  // Measure damage by generation too; a sweep or scan does so anyway where the method's axis is measured by it.
+  bool generate = false;
+  GenerationProtocol generation = {};
   std::function<void(int64_t done, int64_t total)> progress = nullptr;  // windows; may throw Interrupted
 };
 
@@ -109,6 +164,10 @@ class BaselineEvaluation {
   // Raw logits, divided by each model's decoder.temperature. The same model gives exactly no damage. ValueError where
   // the vocabularies or devices differ.
   Damage compare(const Model& damaged) const;
+
+  // Both models' continuations of the same prompts; the baseline's are made once, at the first call. Models that choose
+  // the same tokens give exactly no damage.
+  GenerationDamage compare_generation(const Model& damaged) const;
 
   // The baseline compared with itself, without another forward pass.
   Damage unchanged() const;
@@ -126,6 +185,8 @@ class BaselineEvaluation {
   CompareOptions options_;
   std::vector<at::Tensor> hidden_, logits_;  // of each batch [windows · (length − 1), H or V]; one of the two
   double bytes_ = 0, unigram_nll_ = 0;
+  struct BaselineContinuations;
+  std::shared_ptr<BaselineContinuations> continuations_;
 };
 
 // BaselineEvaluation and its compare, once.

@@ -144,9 +144,12 @@ struct Head {
   LogitMap map;
 };
 
-// What decoding does to the logits; forward() returns them raw.
+// How a token is chosen from the logits, which forward() returns raw. Neutral: drawn from the model's own distribution.
 struct Decoder {
   double temperature = 1;  // > 0: logits / temperature
+  bool do_sample = true;   // drawn from softmax(logits / temperature); false: the most likely, the lowest of equal ones
+
+  bool operator==(const Decoder&) const = default;
 };
 
 // The names of a family's tensors, as its checkpoints spell them.

@@ -1,21 +1,28 @@
 #include "structure.h"
 
+#include <algorithm>
+#include <type_traits>
+#include <vector>
+
+#include <ATen/ops/equal.h>
 #include <ATen/ops/tensor.h>
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include <hemostat/error.h>
 
+#include "json.h"
 #include "skeleton.h"
 
 namespace hemostat {
 
-// One list of fields serves both directions: a Writer fills JSON from the model, a Reader the model from JSON.
+// One list of fields serves all: a Writer fills JSON from the model, a Reader the model from JSON, and a Collector
+// takes the tensors, so that parts can be compared.
 namespace {
 
 using nlohmann::json;
 
-constexpr int kVersion = 1;
+constexpr int64_t kVersion = 2;
 
 std::vector<int64_t> shape(const at::Tensor& tensor) { return {tensor.sizes().begin(), tensor.sizes().end()}; }
 
@@ -59,13 +66,16 @@ class Reader {
  public:
   explicit Reader(const json& given) : object(given) {}
 
-  template <typename T>
-  void field(const char* name, T& value) {
-    value = object.at(name).get<T>();
-  }
+  void field(const char* name, bool& value) { value = object.at(name).get<bool>(); }
+  void field(const char* name, double& value) { value = object.at(name).get<double>(); }
+  void field(const char* name, int64_t& value) { value = integer(name, object.at(name)); }
   void field(const char* name, at::Tensor& tensor) {
     if (object.contains(name)) {
-      tensor = shape_only(object[name].get<std::vector<int64_t>>());
+      std::vector<int64_t> sizes;
+      for (const json& size : object[name]) {
+        sizes.push_back(integer(name, size));
+      }
+      tensor = shape_only(sizes);
     }
   }
   void numbers(const char* name, at::Tensor& tensor) {
@@ -86,6 +96,36 @@ class Reader {
     }
   }
   const json& object;
+
+ private:
+  static int64_t integer(const char* name, const json& value) {
+    if (!value.is_number_integer() || (value.is_number_unsigned() && value.get<uint64_t>() > INT64_MAX)) {
+      throw ValueError(fmt::format("hemostat.Model.load: hemostat.json: field '{}' has no integer", name));
+    }
+    return value.get<int64_t>();
+  }
+};
+
+class Collector {
+ public:
+  template <typename T>
+  void field(const char*, const T&) {}
+  void field(const char*, const at::Tensor& tensor) { tensors.push_back(tensor); }
+  void numbers(const char*, const at::Tensor&) {}  // a Writer writes them
+  template <typename T, typename Fields>
+  void part(const char*, T& value, const Fields& fields) {
+    if constexpr (std::is_same_v<T, Linear>) {
+      tensors.push_back(value.packed ? value.packed->dequantize() : at::Tensor());
+    }
+    fields(*this, value);
+  }
+  template <typename T, typename Fields>
+  void parts(const char*, std::vector<T>& values, const Fields& fields) {
+    for (T& value : values) {
+      fields(*this, value);
+    }
+  }
+  std::vector<at::Tensor> tensors;
 };
 
 // Enumerations travel as their numbers; their order in model.h is part of the format.
@@ -170,6 +210,14 @@ constexpr auto block_fields = [](auto& archive, Block& block) {
   archive.field("mlp_residual", block.mlp_residual);
 };
 
+constexpr auto head_fields = [](auto& archive, Head& head) {
+  archive.part("head", head.linear, linear_fields);
+  archive.field("logit_scale", head.map.scale);
+  archive.field("logit_bias", head.map.bias);
+  archive.field("logit_a", head.map.a);
+  archive.field("logit_b", head.map.b);
+};
+
 constexpr auto model_fields = [](auto& archive, Model& model) {
   choice(archive, "token_noise", model.input.kind, TokenNoise::swap);
   archive.field("token_noise_rate", model.input.rate);
@@ -177,15 +225,43 @@ constexpr auto model_fields = [](auto& archive, Model& model) {
   archive.field("embedding", model.embedding);
   archive.parts("blocks", model.blocks, block_fields);
   archive.part("final_norm", model.final_norm, norm_fields);
-  archive.part("head", model.head.linear, linear_fields);
-  archive.field("logit_scale", model.head.map.scale);
-  archive.field("logit_bias", model.head.map.bias);
-  archive.field("logit_a", model.head.map.a);
-  archive.field("logit_b", model.head.map.b);
+  head_fields(archive, model.head);
   archive.field("temperature", model.decoder.temperature);
+  archive.field("do_sample", model.decoder.do_sample);
 };
 
+template <typename Part, typename Fields>
+bool same_part(Part x, Part y, const Fields& fields) {
+  Writer numbers_x, numbers_y;
+  numbers_x.part("", x, fields);
+  numbers_y.part("", y, fields);
+  if (numbers_x.object != numbers_y.object) {
+    return false;
+  }
+  Collector ours, theirs;
+  ours.part("", x, fields);
+  theirs.part("", y, fields);
+  return std::equal(ours.tensors.begin(), ours.tensors.end(), theirs.tensors.begin(), theirs.tensors.end(),
+                    [](const at::Tensor& a, const at::Tensor& b) { return same(a, b); });
+}
+
 }  // namespace
+
+bool same(const at::Tensor& x, const at::Tensor& y) {
+  if (!x.defined() || !y.defined()) {
+    return x.defined() == y.defined();
+  }
+  if (x.sizes() != y.sizes() || x.scalar_type() != y.scalar_type() || x.device() != y.device()) {
+    return false;
+  }
+  const bool one_memory = x.is_alias_of(y) && x.storage_offset() == y.storage_offset() && x.strides() == y.strides();
+  return one_memory || at::equal(x, y);  // the same memory also where it holds NaN
+}
+
+bool same(const Linear& x, const Linear& y) { return same_part(x, y, linear_fields); }
+bool same(const Norm& x, const Norm& y) { return same_part(x, y, norm_fields); }
+bool same(const Head& x, const Head& y) { return same_part(x, y, head_fields); }
+bool same(const Block& x, const Block& y) { return same_part(x, y, block_fields); }
 
 std::string structure(const Model& model) {
   Writer writer;
@@ -199,8 +275,8 @@ std::string structure(const Model& model) {
 
 Model from_structure(const std::string& text, const ModelConfig& config, const std::string& file) {
   try {
-    const json object = json::parse(text);
-    int version = 0;
+    const json object = parse_object(text, file);
+    int64_t version = 0;
     Reader reader(object);
     reader.field("version", version);
     if (version != kVersion) {

@@ -1,108 +1,244 @@
-"""Draws docs/smollm2-curves.svg, the picture in the README, from a scan's report.json.
+"""The curves on SmolLM2-135M that the documentation shows.
 
-make demo
-python docs/smollm2_curves.py demo/report.json
+    python docs/smollm2_curves.py measure 8    # on 8 windows: docs/curves/smollm2.json (an hour on two cores)
+    python docs/smollm2_curves.py              # draws that: one picture a method, and the README's
+
+The numbers lie beside the pictures, so that they can be drawn anew without measuring.
 """
 
+import json
 import math
 import sys
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
+from typing import NamedTuple
 
-from hemostat.report import PALETTE, TOLERANCES, Report, distance, number, trial_key
+import hemostat
+from hemostat.report import PALETTE, axis_name, distance, number, write_whole
 
-WIDTH, HEIGHT = 880, 470
-LEFT, RIGHT, TOP, BOTTOM = 70, 190, 54, 52
+HERE = Path(__file__).parent
+DATA = HERE / "curves" / "smollm2.json"
+
+# What is swept: every method, and beside it what its options make of it.
+SPECS = (
+    ["magnitude", "magnitude:scope=row"],
+    ["wanda"],
+    ["rtn", "rtn:group_size=64", "rtn:group_size=64,search_clip=true"],
+    ["activation", "activation:symmetric=true"],
+    ["svd"],
+    ["gaussian"],
+    ["drop_layers"],
+    ["drop_norms"],
+    ["duplicate_layers"],
+    ["insert_identity"],
+    ["token_noise", "token_noise:kind=drop", "token_noise:kind=swap"],
+    ["temperature", "temperature:side=down"],
+)
+OVERVIEW = ("magnitude", "wanda", "rtn:group_size=64", "activation", "drop_layers")
+CALIBRATION_WINDOWS = 16
+
 INK, SOFT, LINE = "#1c1b1a", "#6b6763", "#e3dfda"
-LEAST = 1e-3  # nats per token, the bottom of the picture
+LEAST = 1e-3  # nats per token, the bottom of every picture
+TOLERANCES = (0.02, 0.05, 0.1)
 
 
-def draw(report: Report) -> str:
-    points = {trial_key(method): [] for method in report.provenance["methods"]}
-    for trial in report.trials:
-        axis = next(m["axis"] for m in report.provenance["methods"] if trial_key(m) == trial_key(trial))
-        delta = trial["damage"]["delta_nll"]
-        if delta is not None:
-            points[trial_key(trial)].append((distance(axis, trial["severity"]), delta, trial["damage"]))
-    greatest = 10 ** math.ceil(math.log10(max(delta for curve in points.values() for _, delta, _ in curve)))
-
-    def x(at: float) -> float:
-        return LEFT + at * (WIDTH - LEFT - RIGHT)
-
-    def y(delta: float) -> float:
-        share = math.log(max(delta, LEAST) / LEAST) / math.log(greatest / LEAST)
-        return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
-
-    baseline, floor = report.baseline, report.baseline["noise_floor"]
-    evaluation = report.provenance["evaluation"]
-    parts = [
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
-        text(LEFT, 26, "How SmolLM2-135M bleeds", size=17, weight=600),
-        text(
-            LEFT,
-            44,
-            f"ΔNLL in nats per token; perplexity {number(baseline['perplexity'])} unchanged; "
-            f"{evaluation['windows']} windows of {evaluation['length']} tokens, 95 % intervals",
-            fill=SOFT,
-        ),
-    ]
-    if floor["delta_nll"] > LEAST:
-        top = y(floor["delta_nll"])
-        parts.append(
-            f'<rect x="{x(0)}" y="{top:.1f}" width="{x(1) - x(0)}" height="{y(LEAST) - top:.1f}" fill="#f1eeea"/>'
+def measure(windows: int) -> None:
+    """Scans SmolLM2 and keeps what is drawn; a row of specs at a time, so that each is there once it is finished."""
+    subject = hemostat.data.smollm2()
+    kept = {"curves": []}
+    for specs in SPECS:
+        report = hemostat.scan(
+            subject.model, subject.evaluation[:windows], subject.calibration[:CALIBRATION_WINDOWS], methods=specs
         )
-        parts.append(text(x(1) - 6, top + 14, f"noise floor ({floor['against']})", fill=SOFT, anchor="end"))
-    decade = LEAST
-    while decade <= greatest * 1.001:
-        parts.append(line(x(0), y(decade), x(1), y(decade), LINE))
-        parts.append(text(LEFT - 8, y(decade) + 4, f"{decade:g}", fill=SOFT, anchor="end"))
-        decade *= 10
-    for tolerance in TOLERANCES[1:2]:
-        parts.append(line(x(0), y(tolerance), x(1), y(tolerance), SOFT, dash="3 3"))
-        parts.append(text(x(1) - 6, y(tolerance) - 5, f"tolerance {tolerance}", fill=SOFT, anchor="end"))
-    for step in range(6):
-        parts.append(text(x(step / 5), HEIGHT - BOTTOM + 20, f"{step / 5:g}", fill=SOFT, anchor="middle"))
-    parts.append(
-        text(
-            x(0.5),
-            HEIGHT - 12,
-            "distance from the unchanged model on each method's own axis",
-            fill=SOFT,
-            anchor="middle",
-        )
-    )
+        facts = report.provenance
+        kept["command"] = f"python docs/smollm2_curves.py measure {windows}"
+        kept["model"] = "SmolLM2-135M-Instruct"
+        kept |= {name: facts[name] for name in ("protocol", "versions", "machine", "date")}
+        kept["dtype"] = facts["model"]["dtype"]
+        kept["sha256"] = facts["model"]["sha256"]
+        kept["text"] = subject.evaluation_text
+        kept["windows"], kept["length"] = facts["evaluation"]["windows"], facts["evaluation"]["length"]
+        kept["calibration_windows"] = CALIBRATION_WINDOWS
+        kept["baseline"] = report.baseline
+        for method in facts["methods"]:
+            own = [t for t in report.trials if (t["method"], t["options"]) == (method["method"], method["options"])]
+            threshold = next(
+                t for t in report.thresholds if (t["method"], t["options"]) == (method["method"], method["options"])
+            )
+            kept["curves"].append(
+                {name: method[name] for name in ("method", "options", "label", "axis", "seconds_prepare", "seconds")}
+                | {name: threshold[name] for name in ("zone", "zone_interval", "zone_censored")}
+                | {"points": [{"severity": trial["severity"]} | point(trial["damage"]) for trial in own]}
+            )
+        write_whole(DATA, json.dumps(rounded(kept), indent=1, ensure_ascii=False) + "\n")
 
-    labels = []
-    for method, color in zip(report.provenance["methods"], PALETTE, strict=False):
-        curve = points[trial_key(method)]
-        path = " ".join(f"{x(at):.1f},{y(delta):.1f}" for at, delta, _ in curve)
-        parts.append(
-            f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2.2" stroke-linejoin="round"/>'
-        )
-        for at, delta, damage in curve:
-            low, high = damage["delta_nll_interval"]
-            parts.append(line(x(at), y(low), x(at), y(high), color))
-            fill = "#ffffff" if damage["within_noise_floor"] or delta < LEAST else color  # hollow: no damage
-            parts.append(f'<circle cx="{x(at):.1f}" cy="{y(delta):.1f}" r="4" fill="{fill}" stroke="{color}"/>')
-        labels.append((y(curve[-1][1]), x(curve[-1][0]), color, method["label"]))
-    for height, start, color, label in apart(labels, 17):
-        parts.append(text(max(start, x(0)) + 11, height + 4, label, fill=color, weight=600, size=13))
+
+def point(damage: dict) -> dict:
+    names = ("perplexity", "delta_nll", "delta_nll_interval", "top1_agreement", "index", "within_noise_floor")
+    return {name: damage[name] for name in names} | {
+        "kl": damage["kl"]["mean"],
+        **({"generation": damage["generation"]} if damage.get("generation") else {}),
+    }
+
+
+def rounded(value):
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    return [rounded(item) for item in value] if isinstance(value, list) else value
+
+
+class Frame(NamedTuple):
+    """A picture's size, and where its axes lie."""
+
+    width: int
+    height: int
+    left: int
+    right: int
+    top: int
+    bottom: int
+    greatest: float  # ΔNLL at the top
+
+    def x(self, share: float) -> float:
+        return self.left + share * (self.width - self.left - self.right)
+
+    def y(self, delta: float) -> float:
+        share = math.log(max(delta, LEAST) / LEAST) / math.log(self.greatest / LEAST)
+        return self.height - self.bottom - share * (self.height - self.top - self.bottom)
+
+
+def framed(curves: Sequence[dict], width: int, height: int, right: int) -> Frame:
+    deltas = [p["delta_nll"] for curve in curves for p in curve["points"] if p["delta_nll"] is not None]
+    greatest = 10 ** max(-1, math.ceil(math.log10(max(*deltas, LEAST))))
+    return Frame(width, height, 70, right, 54, 52, greatest)
+
+
+def picture(frame: Frame, title: str, subtitle: str, parts: Sequence[str]) -> str:
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
-        'font-family="system-ui, -apple-system, Segoe UI, Roboto, Noto Sans, DejaVu Sans, sans-serif" role="img">\n'
-        "<title>Damage to SmolLM2-135M by method and distance from the unchanged model</title>\n"
-        + "\n".join(parts)
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {frame.width} {frame.height}" width="{frame.width}" '
+        f'height="{frame.height}" font-family="system-ui, -apple-system, Segoe UI, Roboto, Noto Sans, DejaVu Sans, '
+        f'sans-serif" role="img">\n<title>{escape(title)}</title>\n'
+        + "\n".join(
+            [
+                f'<rect width="{frame.width}" height="{frame.height}" fill="#ffffff"/>',
+                text(frame.left, 26, title, size=17, weight=600),
+                text(frame.left, 44, subtitle, fill=SOFT),
+                *parts,
+            ]
+        )
         + "\n</svg>\n"
     )
 
 
-def apart(labels: list, gap: float) -> list:
-    """Labels whose columns overlap, pushed down until none covers another."""
-    placed: list = []
+def grid(frame: Frame, kept: dict, tolerances: Sequence[float]) -> list[str]:
+    floor = kept["baseline"]["noise_floor"]
+    left, right = frame.x(0), frame.x(1)
+    parts = []
+    if floor["delta_nll"] > LEAST:
+        top = frame.y(floor["delta_nll"])
+        parts.append(
+            f'<rect x="{left}" y="{top:.1f}" width="{right - left}" height="{frame.y(LEAST) - top:.1f}" '
+            'fill="#f1eeea"/>'
+        )
+        parts.append(text(right - 6, top + 14, f"noise floor ({floor['against']})", fill=SOFT, anchor="end"))
+    decade = LEAST
+    while decade <= frame.greatest * 1.001:
+        parts.append(line(left, frame.y(decade), right, frame.y(decade), LINE))
+        parts.append(text(left - 8, frame.y(decade) + 4, f"{decade:g}", fill=SOFT, anchor="end"))
+        decade *= 10
+    for tolerance in tolerances:
+        parts.append(line(left, frame.y(tolerance), right, frame.y(tolerance), SOFT, dash="3 3"))
+        parts.append(text(right - 6, frame.y(tolerance) - 5, f"tolerance {tolerance}", fill=SOFT, anchor="end"))
+    return parts
+
+
+def curve_parts(frame: Frame, curve: dict, color: str, place: Callable[[float], float]) -> tuple[list[str], tuple]:
+    """A curve's line, intervals and points, and its label as (height, start, color, text)."""
+    points = [(frame.x(place(p["severity"])), p) for p in curve["points"] if p["delta_nll"] is not None]
+    path = " ".join(f"{x:.1f},{frame.y(p['delta_nll']):.1f}" for x, p in points)
+    parts = [f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2.2" stroke-linejoin="round"/>']
+    for x, p in points:
+        low, high = p["delta_nll_interval"]
+        parts.append(line(x, frame.y(low), x, frame.y(high), color))
+        fill = "#ffffff" if p["within_noise_floor"] or p["delta_nll"] < LEAST else color  # hollow: no damage
+        parts.append(f'<circle cx="{x:.1f}" cy="{frame.y(p["delta_nll"]):.1f}" r="4" fill="{fill}" stroke="{color}"/>')
+    x, last = points[-1]
+    return parts, (frame.y(last["delta_nll"]), x, color, curve["label"])
+
+
+def overview(kept: dict) -> str:
+    """Five methods on the axis that all have in common."""
+    curves = [next(curve for curve in kept["curves"] if curve["label"] == label) for label in OVERVIEW]
+    frame = framed(curves, 880, 470, right=190)
+    parts, labels = grid(frame, kept, TOLERANCES[1:2]), []
+    for step in range(6):
+        parts.append(text(frame.x(step / 5), frame.height - 32, f"{step / 5:g}", fill=SOFT, anchor="middle"))
+    legend = "distance from the unchanged model on each method's own axis"
+    parts.append(text(frame.x(0.5), frame.height - 12, legend, fill=SOFT, anchor="middle"))
+    for curve, color in zip(curves, PALETTE, strict=False):
+        drawn, label = curve_parts(frame, curve, color, lambda severity, axis=curve["axis"]: distance(axis, severity))
+        parts += drawn
+        labels.append(label)
+    return picture(frame, "How SmolLM2-135M bleeds", subtitle(kept), [*parts, *label_parts(frame, labels)])
+
+
+def one_method(kept: dict, name: str) -> str:
+    """A method's curves on its own axis; curves on another axis (the other side of neutral) go the other way."""
+    curves = [curve for curve in kept["curves"] if curve["method"] == name]
+    frame = framed(curves, 720, 380, right=150)
+    severities = [severity for curve in curves for severity in (*grid_of(curve), curve["axis"]["neutral"])]
+    if curves[0]["axis"]["neutral"] > max(grid_of(curves[0])):  # bits: the unchanged model is far to the left
+        severities = [severity for curve in curves for severity in grid_of(curve)]
+        start, end = max(severities) + 0.5, min(severities)
+    else:
+        start, end = min(severities), max(severities)
+
+    def place(severity: float) -> float:
+        return (severity - start) / (end - start)
+
+    parts, labels = grid(frame, kept, TOLERANCES), []
+    shown: list[float] = []
+    for severity in sorted(set(severities), key=place):
+        at = frame.x(place(severity))
+        if not shown or at - shown[-1] > 30:
+            shown.append(at)
+            parts.append(text(at, frame.height - 32, number(severity, 3), fill=SOFT, anchor="middle"))
+    parts.append(text(frame.x(0.5), frame.height - 12, axis_name(curves[0]["axis"]), fill=SOFT, anchor="middle"))
+    for curve, color in zip(curves, PALETTE, strict=False):
+        drawn, label = curve_parts(frame, curve, color, place)
+        parts += drawn
+        height, start_of_label, color, _ = label
+        labels.append((height, start_of_label, color, short_label(curve)))
+    return picture(frame, f"{name} on SmolLM2-135M", subtitle(kept), [*parts, *label_parts(frame, labels)])
+
+
+def grid_of(curve: dict) -> list[float]:
+    return [p["severity"] for p in curve["points"]]
+
+
+def short_label(curve: dict) -> str:
+    return curve["label"].partition(":")[2].replace(",", ", ") or curve["label"]
+
+
+def subtitle(kept: dict) -> str:
+    return (
+        f"ΔNLL in nats per token; perplexity {number(kept['baseline']['perplexity'])} unchanged; "
+        f"{kept['windows']} windows of {kept['length']} tokens, 95 % intervals"
+    )
+
+
+def label_parts(frame: Frame, labels: Sequence[tuple]) -> list[str]:
+    """Labels at the curves' ends; where columns overlap, pushed down until none covers another."""
+    placed: list[tuple] = []
     for height, start, color, label in sorted(labels):
         near = [other for other in placed if abs(other[1] - start) < 150]
-        placed.append((max([height, *(other[0] + gap for other in near)]), start, color, label))
-    return placed
+        placed.append((max([height, *(other[0] + 17 for other in near)]), start, color, label))
+    return [
+        text(max(start, frame.x(0)) + 11, height + 4, label, fill=color, weight=600, size=13)
+        for height, start, color, label in placed
+    ]
 
 
 def text(x: float, y: float, content: str, fill=INK, size=12, weight=400, anchor="start") -> str:
@@ -119,7 +255,16 @@ def line(x1: float, y1: float, x2: float, y2: float, color: str, dash: str = "no
     )
 
 
+def pictures(kept: dict) -> dict[Path, str]:
+    names = dict.fromkeys(curve["method"] for curve in kept["curves"])
+    return {HERE / "smollm2-curves.svg": overview(kept)} | {
+        HERE / "curves" / f"{name}.svg": one_method(kept, name) for name in names
+    }
+
+
 if __name__ == "__main__":
-    target = Path(__file__).parent / "smollm2-curves.svg"
-    target.write_text(draw(Report.load(sys.argv[1])), encoding="utf-8")
-    print(target)
+    if sys.argv[1:2] == ["measure"]:
+        measure(int(sys.argv[2]))
+    for path, drawing in pictures(json.loads(DATA.read_text(encoding="utf-8"))).items():
+        write_whole(path, drawing)
+        print(path)

@@ -1,0 +1,160 @@
+"""What the registry says of a method, and its measured curve, on its page of the catalogue.
+
+.. method-list::               every method of the library, with its page
+.. method-facts:: wanda        axis, needs and options, as the registry has them when the page is built
+.. method-curve:: wanda        picture and numbers of docs/curves
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from sphinx.util.docutils import SphinxDirective
+
+DOCS = Path(__file__).parents[1]
+DATA = DOCS / "curves" / "smollm2.json"
+
+
+def own_methods():
+    import hemostat
+
+    return [method for method in hemostat.methods() if method.kind != "user"]
+
+
+def plain(value) -> str:
+    from hemostat.report import number
+
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return number(value, 3)
+    if isinstance(value, list):
+        return " ".join(map(plain, value)) or "none"
+    return str(value)
+
+
+def code(value) -> str:
+    return f"`{plain(value)}`"
+
+
+def table(head: list[str], rows: list[list[str]], align: str = "") -> list[str]:
+    """A Markdown table; `align` has l or r for each column."""
+    rule = ["--:" if letter == "r" else ":--" for letter in align.ljust(len(head), "l")]
+    return ["", *("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in [head, rule, *rows]), ""]
+
+
+def axis_facts(axis) -> list[tuple[str, str]]:
+    reach = f"{plain(axis.minimum)} … {plain(axis.maximum)}"
+    rises = "rises" if axis.farthest > axis.neutral else "falls"
+    facts = [
+        ("Severity", f"`{axis.name}`" + (f", {axis.unit}" if axis.unit and axis.unit != axis.name else "")),
+        ("Takes", f"{reach}, {axis.kind}; unchanged at {plain(axis.neutral)}; damage grows as it {rises}"),
+        ("Default grid", ", ".join(map(plain, axis.default_grid))),
+        ("Measured by", axis.measured_by.replace("_", " ")),
+    ]
+    if not axis.continuous_at_neutral:
+        facts.append(("At neutral", "damage jumps there, so fits and zones leave the neutral point out"))
+    return facts
+
+
+class Generated(SphinxDirective):
+    """A directive whose content is Markdown made here."""
+
+    def run(self):
+        return self.parse_text_to_nodes("\n".join(self.markdown()), allow_section_headings=False)
+
+    def markdown(self) -> list[str]:
+        raise NotImplementedError
+
+
+class MethodList(Generated):
+    def markdown(self):
+        rows = [
+            [f"[`{m.name}`]({m.name}.md)", m.kind, m.description, m.axis.name, ", ".join(sorted(m.needs)) or "–"]
+            for m in own_methods()
+        ]
+        return table(["method", "changes", "what it does", "severity", "needs"], rows)
+
+
+class MethodFacts(Generated):
+    required_arguments = 1
+
+    def markdown(self):
+        method = next(m for m in own_methods() if m.name == self.arguments[0])
+        description = method.description[:1].upper() + method.description[1:]
+        needs = ", ".join(map(code, sorted(method.needs)))
+        facts = [
+            ("Changes", method.kind),
+            *axis_facts(method.axis),
+            ("Needs", f"{needs} of calibration text" if needs else "no calibration"),
+            ("Try it", f"`hemostat scan smollm2 --methods {method.name} --windows 4`"),
+        ]
+        lines = [f"**{description}.**", *table(["", ""], [[f"**{name}**", value] for name, value in facts])]
+        if method.options:
+            rows = [
+                [f"`{option.name}`", code(option.default), self.meaning(option)]
+                for option in method.options
+            ]
+            lines += table(["option", "default", "meaning"], rows)
+        return lines
+
+    @staticmethod
+    def meaning(option) -> str:
+        choices = ", ".join(map(code, option.choices))
+        return option.description + (f" ({choices})" if choices else "")
+
+
+class MethodCurve(Generated):
+    required_arguments = 1
+
+    def markdown(self):
+        from hemostat.report import interval, number, percent, severity_text, signed
+
+        self.env.note_dependency(str(DATA))
+        name = self.arguments[0]
+        kept = json.loads(DATA.read_text(encoding="utf-8"))
+        curves = [curve for curve in kept["curves"] if curve["method"] == name]
+        floor, zones = kept["baseline"]["noise_floor"], []
+        rows, tolerances = [], list(curves[0]["zone"])
+        for curve in curves:
+            edges = []
+            for tolerance in tolerances:
+                edge = curve["zone"][tolerance]
+                bounds = curve["zone_interval"][tolerance]
+                open_end = "or beyond" if curve["zone_censored"][tolerance] else ""
+                spread = f"({interval(bounds, lambda value: number(value, 3))})" if bounds else ""
+                words = (severity_text(curve["axis"], edge) if edge is not None else "–", spread, open_end)
+                edges.append(" ".join(filter(None, words)))
+            zones.append([f"`{curve['label']}`", *edges])
+            for index, point in enumerate(curve["points"]):
+                rows.append(
+                    [
+                        f"`{curve['label']}`" if index == 0 else "",
+                        severity_text(curve["axis"], point["severity"]),
+                        number(point["perplexity"]),
+                        signed(point["delta_nll"]),
+                        interval(point["delta_nll_interval"], signed),
+                        number(point["kl"], 3),
+                        percent(point["top1_agreement"]),
+                    ]
+                )
+        return [
+            f"![Damage that {name} does to SmolLM2-135M](../curves/{name}.svg)",
+            "",
+            f"{kept['model']} in {kept['dtype']}, perplexity {number(kept['baseline']['perplexity'])} on "
+            f"{kept['windows']} windows of {kept['length']} tokens of {kept['text']}; "
+            f"{kept['calibration_windows']} windows of other text for calibration. {kept['protocol']} Bars are 95 % "
+            f"intervals by paired bootstrap over windows, so few windows make them wide; hollow points lie within the "
+            f"noise floor of {number(floor['delta_nll'], 3)} nats (in {floor['against']}). Made by "
+            f"`{kept['command']}` with hemostat {kept['versions']['hemostat']}.",
+            "",
+            *table(["largest safe severity at a ΔNLL of", *tolerances], zones, "l" + "r" * len(tolerances)),
+            *table(["", "severity", "perplexity", "ΔNLL", "95 % interval", "KL", "top-1"], rows, "lrrrrrr"),
+        ]
+
+
+def setup(app):
+    for name, directive in {"list": MethodList, "facts": MethodFacts, "curve": MethodCurve}.items():
+        app.add_directive(f"method-{name}", directive)
+    return {"parallel_read_safe": True}

@@ -130,6 +130,8 @@ struct InputPerturbation {
   TokenNoise kind = TokenNoise::none;
   double rate = 0;  // fraction of tokens, 0 … 1
   int64_t seed = 0;
+
+  bool operator==(const InputPerturbation&) const = default;
 };
 
 // logits ← scale · logits + bias + a·(b·logits)

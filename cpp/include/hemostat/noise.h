@@ -37,4 +37,16 @@ struct GaussianOptions {
 // apply(weight, direction(weight.sizes(), seed, weight.device()), …)
 at::Tensor gaussian(const at::Tensor& weight, const GaussianOptions& options);
 
+struct IsotropicOptions {
+  double norm = 0;    // ≥ 0, of the noise: Frobenius
+  uint64_t seed = 0;  // of its direction
+  bool check_finite = true;
+};
+
+// weight + norm · z / ‖z‖ with z = direction(weight.sizes(), seed, weight.device()), in float32, in the weight's dtype:
+// a change of a given size in no direction in particular. A weight without entries stays as it is.
+//   weight  [out_features, in_features], float32, bfloat16 or float16
+// ValueError for a norm that is negative or not finite, and for NaN or Inf in the weight, unless check_finite is false.
+at::Tensor isotropic(const at::Tensor& weight, const IsotropicOptions& options);
+
 }  // namespace hemostat::noise

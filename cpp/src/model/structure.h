@@ -13,4 +13,12 @@ std::string structure(const Model& model);
 // A model with shapes to fill, as skeleton() gives; config is what config.json beside it says. Throws ValueError.
 Model from_structure(const std::string& json, const ModelConfig& config, const std::string& file);
 
+// Whether two parts compute the same: every field is equal, tensors in their values, and packed weights in what they
+// stand for. A block's origin does not count. Reads tensors that lie in different memory.
+bool same(const at::Tensor& x, const at::Tensor& y);
+bool same(const Linear& x, const Linear& y);
+bool same(const Norm& x, const Norm& y);
+bool same(const Head& x, const Head& y);
+bool same(const Block& x, const Block& y);
+
 }  // namespace hemostat

@@ -4,9 +4,11 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/add.h>
 #include <ATen/ops/addcmul.h>
 #include <ATen/ops/aminmax.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/std.h>
 #include <fmt/format.h>
 
@@ -91,6 +93,24 @@ at::Tensor gaussian(const at::Tensor& weight, const GaussianOptions& options) {
   check_arguments(kOperation, weight, options.sigma, options.out);
   return add(kOperation, weight, direction(weight.sizes(), options.seed, weight.device()), options.sigma, options.out,
              options.check_finite);
+}
+
+at::Tensor isotropic(const at::Tensor& weight, const IsotropicOptions& options) {
+  constexpr std::string_view kOperation = "hemostat.noise.isotropic";
+  arguments::check_matrix(kOperation, "weight", weight);
+  if (!(options.norm >= 0.0) || !std::isfinite(options.norm)) {
+    throw ValueError(fmt::format("{}: norm is {}, but must be 0 or more, and finite", kOperation, options.norm));
+  }
+  if (options.check_finite) {
+    arguments::check_finite(kOperation, "weight", weight.detach());
+  }
+  if (weight.numel() == 0 || options.norm == 0.0) {
+    return weight.clone(at::MemoryFormat::Contiguous);
+  }
+  const at::Tensor z = direction(weight.sizes(), options.seed, weight.device());
+  const double length =
+      at::linalg_vector_norm(z, 2, at::OptionalIntArrayRef(), /*keepdim=*/false, at::kDouble).item<double>();
+  return at::add(weight.to(at::kFloat), z, options.norm / length).to(weight.scalar_type()).contiguous();
 }
 
 }  // namespace hemostat::noise

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -185,8 +186,11 @@ class BaselineEvaluation {
   CompareOptions options_;
   std::vector<at::Tensor> hidden_, logits_;  // of each batch [windows · (length − 1), H or V]; one of the two
   double bytes_ = 0, unigram_nll_ = 0;
-  struct BaselineContinuations;
-  std::shared_ptr<BaselineContinuations> continuations_;
+  struct BaselineContinuations {
+    std::mutex mutex;
+    std::optional<metrics::Continuations> tokens;
+  };
+  std::shared_ptr<BaselineContinuations> continuations_ = std::make_shared<BaselineContinuations>();
 };
 
 // BaselineEvaluation and its compare, once.

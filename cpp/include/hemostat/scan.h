@@ -56,8 +56,9 @@ struct SweepOptions {
 };
 
 // Prepares once, then at(severity) and compare for each. Nothing else takes time but the noise floor's one comparison.
-// ValueError, before any work, for an unknown method or option, a severity out of range, statistics that are missing,
-// or a method that is measured by generation.
+// Methods whose axis is measured by generation are measured by it too (CompareOptions::generation says how).
+// ValueError, before any work, for an unknown method or option, a severity out of range, or statistics that are
+// missing.
 SweepCurve sweep(const BaselineEvaluation& baseline, const MethodSpec& method, const Statistics* statistics = nullptr,
                  const SweepOptions& options = {});
 SweepCurve sweep(const Model& model, const MethodSpec& method, const at::Tensor& tokens,

@@ -9,7 +9,7 @@ namespace {
 
 // Two sides of a neutral parameter are two axes.
 Axis temperature_axis(bool down) {
-  Axis axis{.name = "temperature", .unit = "", .neutral = 1};
+  Axis axis{.name = "temperature", .unit = "", .neutral = 1, .measured_by = Measure::generation};
   if (down) {
     axis.minimum = 0.05;
     axis.maximum = 1;
@@ -40,7 +40,7 @@ std::vector<Method> decode_methods() {
   return {
       {.name = "temperature",
        .kind = "decoding",
-       .description = "divides the logits by a temperature",
+       .description = "divides the logits by a temperature before a token is drawn",
        .axis = temperature_axis(false),
        .needs = {},
        .options = {{"side", std::string("up"), "of the neutral temperature 1", {"up", "down"}}},

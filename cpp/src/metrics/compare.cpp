@@ -77,7 +77,11 @@ Damage BaselineEvaluation::compare(const Model& damaged, bool itself) const {
       options_.progress(start + count, windows);
     }
   }
-  return summarize(concatenated(parts), windows, unigram_nll_, options_);
+  Damage damage = summarize(concatenated(parts), windows, unigram_nll_, options_);
+  if (options_.generate && !itself) {
+    damage.generation = compare_generation(damaged);
+  }
+  return damage;
 }
 
 Damage compare(const Model& baseline, const Model& damaged, const at::Tensor& tokens, const CompareOptions& options) {

@@ -20,6 +20,9 @@ void check_options(const CompareOptions& options, int64_t vocab, const char* ope
   at_least("batch", static_cast<double>(options.batch), 1);
   at_least("memory_budget", options.memory_budget, 0);
   at_least("bootstrap_samples", static_cast<double>(options.bootstrap_samples), 1);
+  at_least("generation's prompts", static_cast<double>(options.generation.prompts), 1);
+  at_least("generation's prompt_length", static_cast<double>(options.generation.prompt_length), 1);
+  at_least("generation's new_tokens", static_cast<double>(options.generation.new_tokens), 1);
   if (options.byte_count) {
     at_least("byte_count", static_cast<double>(*options.byte_count), 1);
   }

@@ -60,7 +60,7 @@ std::vector<PlannedMethod> plan(const Model& model, const std::vector<MethodSpec
 
   std::vector<PlannedMethod> planned;
   for (const MethodSpec& method : methods) {
-    const Axis axis = planned_axis(model, method, kOperation);
+    const Axis axis = planned_axis(model, method);
     const auto own = given.find(method.text());
     const std::vector<double> severities =
         own != given.end()

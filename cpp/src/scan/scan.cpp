@@ -105,7 +105,7 @@ ScanResult scan(const Model& model, const at::Tensor& evaluation, const at::Tens
     trials_done += std::count_if(severities.begin(), severities.end(), [&, text = method.text()](double severity) {
       return find_trial(options.known, text, severity) != nullptr;
     });
-    result.curves.push_back(run_trials(baseline, method, planned_axis(model, method, kOperation), severities,
+    result.curves.push_back(run_trials(baseline, method, planned_axis(model, method), severities,
                                        needs.empty() ? nullptr : &statistics, running));
   }
   return result;

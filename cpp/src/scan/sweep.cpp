@@ -21,7 +21,7 @@ struct Checked {
 
 Checked checked(const Model& model, const MethodSpec& method, const Statistics* statistics,
                 const SweepOptions& options) {
-  Axis axis = planned_axis(model, method, kOperation);
+  Axis axis = planned_axis(model, method);
   std::vector<double> severities =
       ordered_severities(axis, method, options.severities.value_or(axis.default_grid), kOperation);
   const std::set<Need> needs = find_method(method.method).needs;

@@ -18,14 +18,22 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 
 }  // namespace
 
-Axis planned_axis(const Model& model, const MethodSpec& spec, const char* operation) {
+Axis planned_axis(const Model& model, const MethodSpec& spec) {
   const Method& method = find_method(spec.method);
   const Options options = complete_options(method, spec.options);
-  Axis axis = method.axis_for ? method.axis_for(model, options) : method.axis;
-  if (axis.measured_by != Measure::teacher_forcing) {
-    throw ValueError(fmt::format("{}: {} is measured by generation, not by teacher forcing", operation, spec.method));
+  return method.axis_for ? method.axis_for(model, options) : method.axis;
+}
+
+void check_needs(const MethodSpec& method, const Statistics* statistics, const char* operation) {
+  const std::set<Need> needs = find_method(method.method).needs;
+  if (!needs.empty() && statistics == nullptr) {
+    throw ValueError(fmt::format("{}: {} needs statistics: collect them and pass them", operation, method.method));
   }
-  return axis;
+  for (const Need need : needs) {
+    if (statistics->needs().count(need) == 0) {
+      throw ValueError(fmt::format("{}: {} needs {}, which the statistics lack", operation, method.method, name(need)));
+    }
+  }
 }
 
 std::vector<double> ordered_severities(const Axis& axis, const MethodSpec& method,
@@ -69,7 +77,11 @@ SweepCurve run_trials(const BaselineEvaluation& baseline, const MethodSpec& meth
         curve.seconds_prepare = seconds_since(start);
       }
       const auto start = std::chrono::steady_clock::now();
-      trial.damage = baseline.compare(prepared->at(severity));
+      const Model damaged = prepared->at(severity);
+      trial.damage = baseline.compare(damaged);
+      if (axis.measured_by == Measure::generation && !trial.damage.generation) {
+        trial.damage.generation = baseline.compare_generation(damaged);
+      }
       trial.seconds = seconds_since(start);
     }
     trial.damage.within_noise_floor = options.noise_floor.covers(trial.damage);

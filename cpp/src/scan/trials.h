@@ -8,9 +8,11 @@
 
 namespace hemostat {
 
-// The method's axis for this model and these options, without preparing. ValueError naming `operation` for a method
-// that is not measured by teacher forcing.
-Axis planned_axis(const Model& model, const MethodSpec& method, const char* operation);
+// The method's axis for this model and these options, without preparing.
+Axis planned_axis(const Model& model, const MethodSpec& method);
+
+// ValueError where the method needs statistics that are missing.
+void check_needs(const MethodSpec& method, const Statistics* statistics, const char* operation);
 
 // On the axis, from mild to severe, each once. ValueError where there is none.
 std::vector<double> ordered_severities(const Axis& axis, const MethodSpec& method,
@@ -22,7 +24,8 @@ struct TrialsOptions {
   std::function<void(const Trial&)> on_trial;
 };
 
-// Runs the trials that are not known. Prepares unless all are; the preparation ends with this call.
+// Runs the trials that are not known, by generation too where the axis is measured by it. Prepares unless all are
+// known; the preparation ends with this call.
 SweepCurve run_trials(const BaselineEvaluation& baseline, const MethodSpec& method, const Axis& axis,
                       const std::vector<double>& severities, const Statistics* statistics,
                       const TrialsOptions& options);

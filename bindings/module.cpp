@@ -83,4 +83,5 @@ PYBIND11_MODULE(_C, m) {
   register_threshold(m);
   register_scan(m);
   register_find_threshold(m);
+  register_interrupt();
 }

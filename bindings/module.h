@@ -25,5 +25,6 @@ void register_axis(pybind11::module_& module);
 void register_threshold(pybind11::module_& module);
 void register_scan(pybind11::module_& module);
 void register_find_threshold(pybind11::module_& module);
+void register_interrupt();  // takes Ctrl-C into long computations
 
 }  // namespace hemostat::bindings

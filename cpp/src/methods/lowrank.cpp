@@ -1,3 +1,4 @@
+#include <hemostat/interrupt.h>
 #include <hemostat/lowrank.h>
 
 #include "axes.h"
@@ -17,6 +18,7 @@ Axis removed_parameters() {
 Prepared prepare_svd(const Model& model, const Statistics*, const Options& options) {
   std::map<std::string, lowrank::Decomposition> decompositions;
   for (const NamedLinear& named : linears(model, filter_of(options))) {
+    check_interrupt();
     decompositions.emplace(named.name, lowrank::decompose(named.linear->dense()));
   }
   const auto change = [decompositions = std::move(decompositions)](const std::string& name, const Linear& linear,

@@ -1,3 +1,4 @@
+#include <hemostat/interrupt.h>
 #include <hemostat/noise.h>
 
 #include "axes.h"
@@ -12,6 +13,7 @@ Prepared prepare_gaussian(const Model& model, const Statistics*, const Options& 
   std::map<std::string, at::Tensor> directions;  // one for all severities
   uint64_t index = 0;
   for (const NamedLinear& named : linears(model, filter_of(options))) {
+    check_interrupt();
     const auto& linear = *named.linear;
     directions.emplace(named.name, noise::direction({linear.out_features(), linear.in_features()},
                                                     seed * 0x9e3779b97f4a7c15ULL + index++, model.device()));

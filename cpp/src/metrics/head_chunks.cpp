@@ -5,6 +5,8 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 
+#include <hemostat/interrupt.h>
+
 namespace hemostat {
 namespace {
 
@@ -37,6 +39,7 @@ int64_t tokens_per_chunk(const Model& baseline, const Model& damaged, int64_t ba
 ChunkedHead::ChunkedHead(const Model& model) : model_(model), plain_(is_plain(model)) {}
 
 at::Tensor ChunkedHead::operator()(const at::Tensor& hidden) {
+  check_interrupt();
   const at::Tensor& weight = model_.head.linear.weight;
   if (!plain_ || weight.scalar_type() != hidden.scalar_type()) {
     return logits(model_, hidden.unsqueeze(0)).squeeze(0);

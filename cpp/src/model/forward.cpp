@@ -25,6 +25,7 @@
 #include <fmt/ranges.h>
 
 #include <hemostat/error.h>
+#include <hemostat/interrupt.h>
 #include <hemostat/model.h>
 
 #include "token_hash.h"
@@ -67,6 +68,7 @@ class Interpreter {
 
   at::Tensor run(at::Tensor x, size_t first, size_t last) {
     for (size_t index = first; index < last; ++index) {
+      check_interrupt();
       block_ = index;
       if (observer_ != nullptr) {
         observer_->hidden_state(index, x);

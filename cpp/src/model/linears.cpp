@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include <hemostat/interrupt.h>
 #include <hemostat/model.h>
 
 #include "tensor_slots.h"
@@ -45,7 +46,10 @@ std::vector<NamedLinear> linears(const Model& model, const LinearFilter& filter)
 Model map_linears(const Model& model, const LinearFilter& filter,
                   const std::function<Linear(const std::string&, const Linear&)>& function) {
   Model result = model;
-  for_each_chosen(result, filter, [&](const std::string& name, Linear& linear) { linear = function(name, linear); });
+  for_each_chosen(result, filter, [&](const std::string& name, Linear& linear) {
+    check_interrupt();
+    linear = function(name, linear);
+  });
   return result;
 }
 

@@ -1,0 +1,207 @@
+"""What to do: which method and severity to use, what to leave out, and what to measure before trusting more."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from hemostat.report._bleeding import block_sites, is_concentrated, site_names, worst_sites
+from hemostat.report._curve import Curve
+from hemostat.report._reach import Finding, Reach, windows_of, windows_text
+from hemostat.report._text import interval, listed, nats, number, whole_percent
+
+# With fewer windows, resampling them says little about the spread between texts.
+FEW_WINDOWS = 10
+# A zone's edge is poorly known where its interval covers more than this part of the axis.
+WIDE_ZONE = 0.05
+# Changes that a checkpoint can hold, so that `hemostat apply` is the next step.
+APPLIED = ("weights", "factors", "architecture", "normalization", "activations")
+# Changes that act on each linear layer, and so take exclude=.
+PER_LINEAR = ("weights", "factors", "activations")
+
+
+def advice(document: Mapping[str, Any], reaches: Sequence[Reach], tolerance: float) -> list[Finding]:
+    """What follows from the numbers, most useful first."""
+    findings = [_use(document, group, tolerance) for group in _comparable(reaches)]
+    findings += [_leave_out(document, r.curve) for r in reaches if _can_leave_out(r.curve)]
+    findings += [*_more_text(windows_of(document), reaches, tolerance), *_other_severities(reaches)]
+    if len(reaches) > 1:
+        findings.append(
+            Finding(
+                "Measure what you combine",
+                "Each method was measured alone, and safe ranges do not add up: scan the combination before it ships.",
+            )
+        )
+    return findings
+
+
+def _comparable(reaches: Sequence[Reach]) -> list[list[Reach]]:
+    """Methods that change the same thing on the same axis: equal severity is then equal size."""
+    groups: dict[tuple[str, str, str], list[Reach]] = {}
+    for r in reaches:
+        method, axis = r.curve.method, r.curve.axis
+        groups.setdefault((method.get("kind") or method["method"], axis["name"], axis["unit"]), []).append(r)
+    return sorted(groups.values(), key=lambda group: all(r.safe is None for r in group))
+
+
+def _use(document: Mapping[str, Any], group: Sequence[Reach], tolerance: float) -> Finding:
+    best = _best(group)
+    curve, sentences = best.curve, [_comparison(best, [r for r in group if r is not best], tolerance)]
+    verb = "use" if curve.method.get("kind") in APPLIED else "rely on"
+    if best.safe is None:
+        sentences.append("Nothing that was measured of it is shown to be safe." if len(group) == 1 else "")
+        if not curve.can_be_milder():
+            sentences.append(f"There is nothing milder than {curve.at(curve.trials[0]['severity'])}.")
+        labels = listed([r.curve.label for r in group])
+        return Finding(f"Do not {verb} {labels} as it stands", " ".join(filter(None, sentences)))
+    edge, severity = curve.edge(tolerance), best.safe["severity"]
+    cautious = edge.interval[0] if edge.interval and not edge.censored else None
+    if cautious is not None and curve.distance(cautious) > curve.distance(severity):
+        sentences.append(
+            f"Between that and {curve.at(cautious)}, the cautious end of the zone's interval, nothing was measured: "
+            "measure before you go there."
+        )
+    elif not (best.open or best.unsafe):
+        sentences.append("Nothing harsher was measured.")
+    command = ""
+    if curve.method.get("kind") in APPLIED:
+        text = " --text CALIBRATION" if curve.method.get("needs") else ""
+        command = (
+            f"hemostat apply {_checkpoint(document)} --method {shlex.quote(curve.label)} "
+            f"--severity {severity:.10g}{text} --out OUT"
+        )
+    claim = f"{verb.capitalize()} {curve.label} {curve.up_to(severity)}, no farther"
+    return Finding(claim, " ".join(filter(None, sentences)), curve, command)
+
+
+def _damage_at(r: Reach, severity: float) -> Mapping[str, Any]:
+    return next(trial["damage"] for trial in r.curve.trials if trial["severity"] == severity)
+
+
+def _common(group: Sequence[Reach]) -> list[float]:
+    """Severities that all of them were measured at, from mild to severe."""
+    shared = set.intersection(*({trial["severity"] for trial in r.curve.trials} for r in group))
+    return sorted(shared, key=group[0].curve.distance)
+
+
+def _best(group: Sequence[Reach]) -> Reach:
+    """The one that is safe farthest, then the one that most often costs least."""
+
+    def loss(r: Reach, severity: float) -> float:
+        delta = _damage_at(r, severity)["delta_nll"]
+        return math.inf if delta is None else delta
+
+    common = _common(group)
+    wins = [min(range(len(group)), key=lambda i, at=severity: loss(group[i], at)) for severity in common]
+    place = max(
+        range(len(group)),
+        key=lambda i: (
+            group[i].curve.distance(group[i].safe["severity"]) if group[i].safe else -1.0,
+            wins.count(i),
+        ),
+    )
+    return group[place]
+
+
+def _comparison(best: Reach, others: Sequence[Reach], tolerance: float) -> str:
+    """How the best stands against the others at equal severity, and how sure that is."""
+    common = _common([best, *others]) if others else []
+    if not common:
+        return ""
+    names, axis = listed([r.curve.label for r in others]), best.curve.axis["name"].replace("_", " ")
+
+    def better(severity: float) -> bool:
+        return all(_lies_below(_damage_at(best, severity), _damage_at(r, severity)) for r in others)
+
+    def worse(severity: float) -> bool:
+        return any(_lies_below(_damage_at(r, severity), _damage_at(best, severity)) for r in others)
+
+    apart, against = list(filter(better, common)), list(filter(worse, common))
+    if not apart:
+        if against:
+            return f"At equal {axis} it does not cost less than {names}, but it is safe as far as any."
+        return f"At equal {axis} no difference from {names} is established: intervals overlap at every severity."
+
+    def nearness(severity: float) -> float:  # of the damage there to the tolerance
+        delta = _damage_at(best, severity)["delta_nll"]
+        return abs(math.log(max(delta, tolerance / 100) / tolerance))
+
+    shown = min(apart, key=nearness)
+    losses = listed([nats(_damage_at(r, shown)["delta_nll"]) for r in others])
+    sentence = (
+        f"At equal {axis} it costs less than {names}: {nats(_damage_at(best, shown)['delta_nll'])} against {losses} "
+        f"nats at {best.curve.at(shown)}; intervals are apart at {len(apart)} of {len(common)} severities"
+    )
+    return sentence + (f", the other way round at {len(against)}." if against else ".")
+
+
+def _lies_below(damage: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    mine, its = damage.get("delta_nll_interval") or [None, None], other.get("delta_nll_interval") or [None, None]
+    if damage["delta_nll"] is None or mine[1] is None:
+        return False
+    return other["delta_nll"] is None or (its[0] is not None and mine[1] < its[0])
+
+
+def _can_leave_out(curve: Curve) -> bool:
+    return (
+        curve.method.get("kind") in PER_LINEAR
+        and curve.localization is not None
+        and len(block_sites(curve.localization)) > 1
+        and is_concentrated(curve.localization)
+        and not curve.method["options"].get("exclude")
+    )
+
+
+def _leave_out(document: Mapping[str, Any], curve: Curve) -> Finding:
+    worst, share = worst_sites(curve.localization)
+    patterns = "+".join(site["name"] if site.get("linear") else f"{site['name']}.*" for site in worst)
+    spec = f"{curve.label}{',' if curve.method['options'] else ':'}exclude={patterns}"
+    return Finding(
+        f"Try {curve.label} without {site_names(worst)}",
+        f"Changed alone, {'it makes' if len(worst) == 1 else 'they make'} {whole_percent(share)} of the damage. What "
+        "leaving them out gains is not measured yet; this measures it.",
+        curve,
+        f"hemostat scan {_checkpoint(document)} --text TEXT --methods {shlex.quote(spec)} --out OUT",
+    )
+
+
+def _more_text(windows: int, reaches: Sequence[Reach], tolerance: float) -> Iterable[Finding]:
+    wide = []
+    for r in reaches:
+        edge = r.curve.edge(tolerance)
+        if edge.interval and r.curve.distance(edge.interval[1]) - r.curve.distance(edge.interval[0]) > WIDE_ZONE:
+            wide.append(f"{r.curve.label} ({interval(edge.interval, lambda value: number(value, 3))})")
+    unsettled = [f"{r.curve.label} at {r.curve.at(r.open['severity'])}" for r in reaches if r.open]
+    sentences = [f"Where the zone ends is known only roughly for {listed(wide)}."] if wide else []
+    sentences += [f"Not settled: {listed(unsettled)}."] if unsettled else []
+    if windows < FEW_WINDOWS:
+        few = f"Only {windows_text(windows)} of text {'was' if windows == 1 else 'were'} evaluated: "
+        few += (
+            "that gives no interval." if windows == 1 else "intervals from so few are wide, and uncertain themselves."
+        )
+        yield Finding("Evaluate more text first", " ".join([few, *sentences, "Take 40 windows or more."]))
+    elif sentences:
+        sentences.append(f"Four times the text ({4 * windows} windows) would about halve the intervals.")
+        yield Finding("Evaluate more text", " ".join(sentences))
+
+
+def _other_severities(reaches: Sequence[Reach]) -> Iterable[Finding]:
+    milder = [r.curve.label for r in reaches if not r.safe and r.curve.can_be_milder()]
+    if milder:
+        yield Finding(
+            f"Measure {listed(milder)} at milder severities",
+            "Whether there is a safe range before the mildest one measured is not known.",
+        )
+    farther = [
+        r.curve.label
+        for r in reaches
+        if r.safe and not (r.open or r.unsafe) and not r.curve.ends_at(r.safe["severity"])
+    ]
+    if farther:
+        yield Finding(f"Measure {listed(farther)} at harsher severities", "The limit was not reached.")
+
+
+def _checkpoint(document: Mapping[str, Any]) -> str:
+    return shlex.quote(document["provenance"]["model"].get("source") or "CHECKPOINT")

@@ -1,0 +1,87 @@
+"""Numbers, severities and tables as people read them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Significant digits, without exponent up to a million; a dash for None."""
+    if value is None:
+        return "–"
+    if value == 0:
+        return "0"
+    if not 1e-5 <= abs(value) < 1e6:
+        return f"{value:.{digits - 2}e}".replace("e+0", "e").replace("e-0", "e-").replace("e+", "e")
+    text = f"{value:.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.4f}" if abs(value) < 10 else f"{value:+.2f}"
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def whole_percent(value: float) -> str:
+    return f"{100 * value:.0f} %"
+
+
+def interval(bounds: Sequence[float | None] | None, form: Callable[[float | None], str]) -> str:
+    return f"{form(bounds[0])} … {form(bounds[1])}" if bounds is not None else ""
+
+
+def nats(value: float | None) -> str:
+    """A difference of losses within a sentence: sign, and two digits or four decimals."""
+    if value is None:
+        return "–"
+    if abs(value) < 5e-5:
+        return "±0.0000"
+    return f"{value:+.{min(4, max(1, 1 - math.floor(math.log10(abs(value)))))}f}".replace("-", "−")
+
+
+def listed(items: Sequence[str]) -> str:
+    """One, two and three."""
+    return " and ".join(filter(None, (", ".join(items[:-1]), items[-1]))) if items else ""
+
+
+def severity_text(axis: Mapping[str, Any], severity: float) -> str:
+    """Three digits, and the unit where it is short: fractions have none, and long ones stand beside the axis's name."""
+    unit = axis["unit"]
+    return number(severity, 3) + (f" {unit}" if unit and " " not in unit and unit != "fraction" else "")
+
+
+def axis_name(axis: Mapping[str, Any]) -> str:
+    unit = f", {axis['unit']}" if axis["unit"] and axis["unit"] != axis["name"] else ""
+    return f"{axis['name'].replace('_', ' ')}{unit}"
+
+
+def plain(value: Any) -> str:
+    """A value of the provenance in one line."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return number(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key.replace('_', ' ')} {plain(item)}" for key, item in value.items() if item is not None)
+    if isinstance(value, list | tuple):
+        return ", ".join(map(plain, value))
+    return str(value)
+
+
+def aligned(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> list[str]:
+    """Lines of equal columns under a rule: the first ``left`` of them to the left, the others to the right."""
+    everything = [list(head), *map(list, rows)]
+    widths = [max(len(row[column]) for row in everything) for column in range(len(head))]
+
+    def line(row: Sequence[str]) -> str:
+        cells = zip(row, widths, strict=True)
+        return "  ".join(f"{cell:<{w}}" if i < left else f"{cell:>{w}}" for i, (cell, w) in enumerate(cells)).rstrip()
+
+    return [line(head), "─" * (sum(widths) + 2 * (len(widths) - 1)), *map(line, rows)]

@@ -98,6 +98,12 @@ def _safe(r: Reach, tolerance: float) -> Finding:
         sentences.append("That is as far as the method goes.")
     else:
         sentences.append("Safe as far as measured: nothing harsher was tried, so the limit may lie farther.")
+    divergence = damage["kl"]["mean"]
+    if divergence is not None and divergence > 2 * tolerance:
+        sentences.append(
+            f"Predictions move more than the loss shows: KL {number(divergence, 2)} nats, "
+            f"top-1 agreement {percent(damage['top1_agreement'])}."
+        )
     sentences.append(generation_sentence(damage))
     return Finding(curve.up_to(r.safe["severity"]), " ".join(filter(None, sentences)), curve)
 

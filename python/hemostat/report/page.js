@@ -155,7 +155,7 @@ function picture(some, x, common) {
       type: "scatter", mode: "lines+markers", name: plain(c.name), cliponaxis: false,
       x: points.map(p => x(c, p.severity)), y: ys, text: points.map(p => hover(c, p)), hovertemplate: "%{text}<extra></extra>",
       line: { color: c.color, width: 2, dash: c.dash },
-      marker: { size: 8, color: points.map(p => p.damage.within_noise_floor ? paper : c.color), symbol: c.symbol,
+      marker: { size: c.run ? 6 : 8, color: points.map(p => p.damage.within_noise_floor ? paper : c.color), symbol: c.symbol,
                 line: { color: c.color, width: 1.5 } },
     };
     if (quantity.interval) {
@@ -281,10 +281,11 @@ function severityTicks(curve, xs) {
 // --- layers
 
 const cellViews = { share: "share of the sum", nats: "nats per token" };
-const localized = curves.filter(c => c.localization && c.localization.sites.length);
+const localized = curves.filter(c => c.localization && c.localization.sites.length)
+  .sort((a, b) => order.indexOf(a.id) - order.indexOf(b.id) || a.run - b.run);
 const blocksOf = c => c.localization.sites.filter(site => !finite(site.linear));
 const sumOf = sites => sites.reduce((sum, site) => sum + Math.max(0, site.delta_nll || 0), 0);
-const rowName = c => `${c.name} at ${short(c.localization.severity)}${unitOf(c.axis)}`;
+const rowName = c => runs.length > 1 ? c.name : `${c.name} at ${short(c.localization.severity)}${unitOf(c.axis)}`;
 
 // Each heat map: rows of {name, cells: [{x, z, text}]}, and how z is coloured.
 function heatMaps() {
@@ -349,7 +350,7 @@ function drawLayers() {
       height, margin: { l: 10, r: 6, t: 4, b: 40 }, plot_bgcolor: paper,
       xaxis: { title: { text: "block" }, showgrid: false, zeroline: false, range: [xs[0] - 0.5, xs[xs.length - 1] + 0.5], tick0: 0, dtick: Math.ceil(xs.length / 12) },
       yaxis: { showgrid: false, zeroline: false, autorange: "reversed", tickvals: rowNames.map((_, i) => i),
-               ticktext: rowNames.map(name => plain(name.length > 26 ? `${name.slice(0, 25)}…` : name)), ticklabelposition: "outside", linecolor: line },
+               ticktext: rowNames.map(name => plain(name.length > 30 ? `${name.slice(0, 14)}…${name.slice(-14)}` : name)), ticklabelposition: "outside", linecolor: line },
     }, 325));
   }
 }
@@ -468,7 +469,7 @@ function makeChips() {
   }
   if (names.length > 1) {
     const note = document.createElement("span");
-    note.className = "soft";
+    note.className = "axis soft";
     note.textContent = `solid: ${names[0]} · dashed: ${names[1]}`;
     place.append(note);
   }

@@ -1,0 +1,288 @@
+"""Two runs side by side: the same methods at the same severities, and where the zones moved."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hemostat.report._curve import TOLERANCES, Curve, curves_of, trial_key
+from hemostat.report._reach import Finding
+from hemostat.report._text import aligned, interval, listed, nats, number, severity_text, signed
+
+if TYPE_CHECKING:
+    import pandas
+
+    from hemostat.report._report import Report
+
+
+class Pair(NamedTuple):
+    """One severity that both runs measured."""
+
+    severity: float
+    damage: Mapping[str, Any]
+    other: Mapping[str, Any]
+    difference: float | None  # ΔNLL here minus there; None where either is not finite
+    bounds: tuple[float, float] | None  # 95 %
+
+    @property
+    def apart(self) -> bool:
+        """Whether the difference is more than the two intervals leave open."""
+        return self.bounds is not None and not self.bounds[0] <= 0 <= self.bounds[1]
+
+
+class CurvePair(NamedTuple):
+    """One method with its options in both runs."""
+
+    curve: Curve
+    other: Curve
+    pairs: list[Pair]
+
+
+class Comparison:
+    """Two reports side by side. Every difference is the first minus the second; negative: the first bleeds less.
+
+    The interval of a difference is combined from both runs' intervals as those of independent estimates (Zou and
+    Donner, "Construction of confidence limits about effect measures", 2008), which is cautious where both runs
+    evaluated the same tokens.
+
+    Attributes:
+        report: the run in question.
+        other: the run that it is compared with.
+        names: what the two are called.
+        warnings: sentences on what makes their numbers hard to compare; empty where nothing does.
+    """
+
+    def __init__(self, report: Report, other: Report, names: tuple[str, str] = ("this run", "the other")):
+        self.report, self.other, self.names = report, other, names
+        self.warnings = _warnings(report, other, names)
+        mine, theirs = curves_of(report.to_dict()), curves_of(other.to_dict())
+        by_key = {trial_key(curve.method): curve for curve in theirs}
+        self.curves = [
+            CurvePair(curve, by_key[key], _pairs(curve, by_key[key]))
+            for curve in mine
+            if (key := trial_key(curve.method)) in by_key
+        ]
+        shared = {trial_key(pair.curve.method) for pair in self.curves}
+        self.only = tuple(
+            [curve for curve in curves if trial_key(curve.method) not in shared] for curves in (mine, theirs)
+        )
+
+    def __repr__(self) -> str:
+        return f"<hemostat.Comparison of {self.names[0]} with {self.names[1]}: {len(self._rows())} trials in both>"
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Warnings, trials and zones as plain values."""
+        return {
+            "names": list(self.names),
+            "warnings": list(self.warnings),
+            "trials": self._rows(),
+            "zones": self._zones(),
+            "only": {name: [curve.label for curve in only] for name, only in zip(self.names, self.only, strict=True)},
+        }
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """One row a severity that both runs measured: ΔNLL in both, the difference, and its 95 % interval."""
+        import pandas
+
+        return pandas.DataFrame(self._rows())
+
+    def to_html(self, path: str | os.PathLike[str]) -> None:
+        """Writes one page that needs no network: what changed, both runs' curves overlaid, and the tables."""
+        from hemostat.report._comparison_page import comparison_page
+        from hemostat.report._report import write_whole
+
+        write_whole(path, comparison_page(self))
+
+    def table(self) -> str:
+        """Warnings, trials and zones for a terminal."""
+        rows, zones = [], []
+        for curve, other, pairs in self.curves:
+            for pair in pairs:
+                rows.append(
+                    [
+                        curve.label if pair is pairs[0] else "",
+                        severity_text(curve.axis, pair.severity),
+                        signed(pair.damage["delta_nll"]),
+                        signed(pair.other["delta_nll"]),
+                        signed(pair.difference),
+                        interval(pair.bounds, signed),
+                        "less" if pair.apart and pair.difference < 0 else "more" if pair.apart else "",
+                    ]
+                )
+            for tolerance in TOLERANCES:
+                zones.append(
+                    [
+                        curve.label if tolerance == TOLERANCES[0] else "",
+                        str(tolerance),
+                        curve.zone_text(tolerance),
+                        other.zone_text(tolerance),
+                    ]
+                )
+        head = ["method", "severity", *(f"ΔNLL, {name}" for name in self.names), "difference", "95 % interval", ""]
+        lines = [f"Warning: {warning}" for warning in self.warnings]
+        lines += [self.headline(), "", *aligned(head, rows), ""]
+        return "\n".join([*lines, *aligned(["robust zone", "ΔNLL", *self.names], zones)])
+
+    def headline(self) -> str:
+        """What changed, in one sentence."""
+        pairs = [pair for _, _, pairs in self.curves for pair in pairs]
+        if not pairs:
+            return "The two runs have no severity in common."
+        less = sum(pair.apart and pair.difference < 0 for pair in pairs)
+        more = sum(pair.apart and pair.difference > 0 for pair in pairs)
+        first, second = self.names
+        if not less and not more:
+            return f"At none of {_severities(len(pairs))} measured in both runs do {first} and {second} differ."
+        return (
+            f"Of {_severities(len(pairs))} measured in both runs, {first} bleeds less than {second} at {less}, "
+            f"and more at {more}."
+        )
+
+    def findings(self) -> tuple[list[Finding], list[Finding], list[Finding]]:
+        """Methods that bleed less, more, and neither for certain; a method can be among the first and the second."""
+        less, more, same = [], [], []
+        for entry in self.curves:
+            apart = [pair for pair in entry.pairs if pair.apart]
+            for found, sign, word in ((less, -1, "less"), (more, 1, "more")):
+                some = [pair for pair in apart if pair.difference * sign > 0]
+                if some:
+                    found.append(_changed(entry, some, word, self.names))
+            if not apart:
+                same.append(_unchanged(entry))
+        return less, more, same
+
+    def _rows(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "method": curve.method["method"],
+                "options": curve.method["options"],
+                "label": curve.label,
+                "severity": pair.severity,
+                "delta_nll": pair.damage["delta_nll"],
+                "delta_nll_other": pair.other["delta_nll"],
+                "difference": pair.difference,
+                "difference_low": pair.bounds[0] if pair.bounds else None,
+                "difference_high": pair.bounds[1] if pair.bounds else None,
+                "kl_mean": pair.damage["kl"]["mean"],
+                "kl_mean_other": pair.other["kl"]["mean"],
+                "top1_agreement": pair.damage["top1_agreement"],
+                "top1_agreement_other": pair.other["top1_agreement"],
+            }
+            for curve, _, pairs in self.curves
+            for pair in pairs
+        ]
+
+    def _zones(self) -> list[dict[str, Any]]:
+        rows = []
+        for curve, other, _ in self.curves:
+            for tolerance in TOLERANCES:
+                mine, its = curve.edge(tolerance), other.edge(tolerance)
+                row = {"method": curve.method["method"], "options": curve.method["options"], "label": curve.label}
+                row |= {"tolerance": tolerance, "severity": mine.severity, "severity_other": its.severity}
+                rows.append(row | {"censored": mine.censored, "censored_other": its.censored})
+        return rows
+
+
+def _severities(count: int) -> str:
+    return "one severity" if count == 1 else f"{count} severities"
+
+
+def _pairs(curve: Curve, other: Curve) -> list[Pair]:
+    its = {trial["severity"]: trial["damage"] for trial in other.trials}
+    pairs = []
+    for trial in curve.trials:
+        same = [severity for severity in its if math.isclose(severity, trial["severity"], rel_tol=1e-9)]
+        if same:
+            damage, against = trial["damage"], its[same[0]]
+            pairs.append(Pair(trial["severity"], damage, against, *_difference(damage, against)))
+    return pairs
+
+
+def _difference(damage: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[float | None, tuple[float, float] | None]:
+    mine, its = damage["delta_nll"], other["delta_nll"]
+    if mine is None or its is None:
+        return None, None
+    first, second = damage.get("delta_nll_interval"), other.get("delta_nll_interval")
+    if not first or not second or None in [*first, *second] or first[0] == first[1] or second[0] == second[1]:
+        return mine - its, (0.0, 0.0) if mine == its else None
+    down = math.hypot(mine - first[0], second[1] - its)
+    up = math.hypot(first[1] - mine, its - second[0])
+    return mine - its, (mine - its - down, mine - its + up)
+
+
+def _changed(entry: CurvePair, some: Sequence[Pair], word: str, names: tuple[str, str]) -> Finding:
+    curve, most = entry.curve, max(some, key=lambda pair: abs(pair.difference))
+    evidence = (
+        f"Most at {curve.at(most.severity)}: {nats(most.damage['delta_nll'])} nats against "
+        f"{nats(most.other['delta_nll'])} in {names[1]}, a difference of {nats(most.difference)} "
+        f"({interval(most.bounds, nats)}). {_moved(entry)}"
+    )
+    return Finding(f"{word} at {len(some)} of {_severities(len(entry.pairs))}", evidence.strip(), curve)
+
+
+def _unchanged(entry: CurvePair) -> Finding:
+    if not entry.pairs:
+        return Finding("no severity in common", _moved(entry), entry.curve)
+    differences = [pair.difference for pair in entry.pairs if pair.difference is not None]
+    if differences and not any(differences):
+        return Finding("the same numbers", "", entry.curve)
+    widest = max(map(abs, differences), default=None)
+    text = f"The largest difference is {number(widest, 2)} nats, within the intervals. " if widest is not None else ""
+    return Finding("no difference shown", (text + _moved(entry)).strip(), entry.curve)
+
+
+def _moved(entry: CurvePair) -> str:
+    """Where the zones end in both runs, at the tolerances at which that differs."""
+    changes = [
+        f"{entry.curve.zone_text(tolerance)} instead of {entry.other.zone_text(tolerance)} at {tolerance}"
+        for tolerance in TOLERANCES
+        if entry.curve.zone_text(tolerance) != entry.other.zone_text(tolerance)
+    ]
+    return f"Its zone ends at {listed(changes)} nats." if changes else ""
+
+
+def _warnings(report: Report, other: Report, names: tuple[str, str]) -> list[str]:
+    """What keeps the numbers of two runs from being compared, most serious first."""
+    mine, its = report.provenance, other.provenance
+    found = []
+    if mine["protocol"] != its["protocol"]:
+        found.append("The protocols differ, and losses under different ones cannot be compared.")
+    if _differ(mine, its, "evaluation", "sha256"):
+        sizes = [
+            f"{run['evaluation']['windows']} windows of {run['evaluation']['length']} tokens" for run in (mine, its)
+        ]
+        how = f" ({sizes[0]} and {sizes[1]})" if sizes[0] != sizes[1] else ""
+        found.append(f"They evaluated different tokens{how}: some of the difference is the text's.")
+    if _differ(mine, its, "model", "sha256"):
+        labels = [run.name for run in (report, other)]
+        who = f" ({labels[0]} and {labels[1]})" if labels[0] != labels[1] else ""
+        found.append(f"They measured different weights{who}: each loss is counted from its own unchanged model.")
+    kinds = [run["model"].get("dtype") for run in (mine, its)]
+    if kinds[0] != kinds[1]:
+        found.append(f"The number formats differ ({kinds[0]} and {kinds[1]}).")
+    if _differ(mine, its, "calibration", "sha256"):
+        found.append("They calibrated on different tokens, which moves methods that need statistics.")
+    scales = [
+        curve["label"]
+        for curve in mine["methods"]
+        for theirs in its["methods"]
+        if trial_key(curve) == trial_key(theirs) and curve["axis"]["farthest"] != theirs["axis"]["farthest"]
+    ]
+    if scales:
+        found.append(f"The axis of {listed(scales)} reaches differently far, so that distances differ.")
+    versions = [run["versions"].get("hemostat") for run in (mine, its)]
+    if versions[0] != versions[1]:
+        found.append(f"The versions of hemostat differ ({versions[0]} and {versions[1]}).")
+    for run, name in ((mine, names[0]), (its, names[1])):
+        if run.get("trials_missing"):
+            found.append(f"{name} is not finished.")
+    return found
+
+
+def _differ(mine: Mapping[str, Any], its: Mapping[str, Any], part: str, field: str) -> bool:
+    return (mine.get(part) or {}).get(field) != (its.get(part) or {}).get(field)

@@ -1,0 +1,126 @@
+"""The comparison of two runs as one HTML page that needs no network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from hemostat.report._curve import TOLERANCES
+from hemostat.report._page import curves_alt, documents, fill, findings, notice, section
+from hemostat.report._tables import Cell, colors_of, swatch, table, trial_cells, zone_cell
+from hemostat.report._text import axis_name, interval, listed, number, percent, plain, signed
+
+if TYPE_CHECKING:
+    from hemostat.report._comparison import Comparison
+
+
+def comparison_page(comparison: Comparison) -> str:
+    """The page of two runs."""
+    first, second = comparison.names
+    report, other = comparison.report, comparison.other
+    curves = [entry.curve for entry in comparison.curves]
+    # The page's script numbers colours in the same order: the first run's methods, then the second's own.
+    ordered = sorted([*curves, *comparison.only[0]], key=lambda curve: report.provenance["methods"].index(curve.method))
+    colors = colors_of([*ordered, *comparison.only[1]])
+    warning = notice("Read these numbers with care.", comparison.warnings) if comparison.warnings else ""
+    return fill(
+        {
+            "title": f"hemostat: {escape(first)} against {escape(second)}",
+            "heading": f"{escape(first)} against {escape(second)}",
+            "subtitle": escape(
+                f"{report.name}, {report.provenance['date'][:10]}, and {other.name}, {other.provenance['date'][:10]}"
+            ),
+            "notice": warning,
+            "tolerance": "",
+            "headline": f'<p class="headline">{escape(comparison.headline())}</p>',
+            "parts": _parts(comparison, colors),
+            "first": "less",
+            "curves_alt": escape(curves_alt(curves), quote=True),
+            "tables": _trials(comparison, colors) + _zones(comparison, colors),
+            "provenance": _provenance(comparison),
+            "version": escape(report.provenance["versions"]["hemostat"]),
+            "documents": documents(names=[first, second], report=report.to_dict(), other=other.to_dict()),
+        }
+    )
+
+
+def _parts(comparison: Comparison, colors: Mapping[tuple[str, str], str]) -> str:
+    less, more, same = comparison.findings()
+    note = (
+        '<p class="soft">Counted where the 95 % interval of the difference of both losses, combined from both runs\' '
+        "intervals, leaves out zero.</p>"
+    )
+    parts = [
+        section("less", "What bleeds less", note + (findings("safe", less, colors) or "<p>Nothing.</p>")),
+        section("more", "What bleeds more", findings("unsafe", more, colors) or "<p>Nothing.</p>"),
+    ]
+    if same:
+        parts.append(section("same", "Where no difference is shown", findings("same", same, colors)))
+    only = [
+        f"<p>Only in {escape(name)}: {escape(listed([curve.label for curve in curves]))}.</p>"
+        for name, curves in zip(comparison.names, comparison.only, strict=True)
+        if curves
+    ]
+    if only:
+        parts.append(section("only", "What only one run measured", "".join(only)))
+    return "".join(parts)
+
+
+def _trials(comparison: Comparison, colors: Mapping[tuple[str, str], str]) -> str:
+    first, second = comparison.names
+    columns = [("method", True), ("severity", False), (f"ΔNLL, {first}", False), (f"ΔNLL, {second}", False)]
+    columns += [("difference", False), ("95 % interval", False), (f"KL, {first}", False), (f"KL, {second}", False)]
+    columns += [(f"top-1, {first}", False), (f"top-1, {second}", False)]
+    rows = []
+    for curve, _, pairs in comparison.curves:
+        for pair in pairs:
+            cells = trial_cells(curve, pair.severity, colors)
+            cells += [(signed(side["delta_nll"]), side["delta_nll"]) for side in (pair.damage, pair.other)]
+            cells.append((signed(pair.difference), pair.difference))
+            cells.append((interval(pair.bounds, signed), pair.bounds[0] if pair.bounds else None))
+            cells += [(number(side["kl"]["mean"], 3), side["kl"]["mean"]) for side in (pair.damage, pair.other)]
+            cells += [(percent(side["top1_agreement"]), side["top1_agreement"]) for side in (pair.damage, pair.other)]
+            classes = ["first"] if pair is pairs[0] else []
+            rows.append((" ".join([*classes, *([] if pair.apart else ["quiet"])]), cells))
+    note = f"Nats per token. Difference: {first} minus {second}. Grey: the interval of the difference holds zero."
+    return table("Trials in both runs", note, columns, rows)
+
+
+def _zones(comparison: Comparison, colors: Mapping[tuple[str, str], str]) -> str:
+    columns = [("method", True), ("axis", True)]
+    columns += [(f"{tolerance}, {name}", False) for tolerance in TOLERANCES for name in comparison.names]
+    rows = []
+    for curve, other, _ in comparison.curves:
+        cells: list[Cell] = [
+            (swatch(curve, colors), curve.label),
+            (escape(axis_name(curve.axis)), axis_name(curve.axis)),
+        ]
+        cells += [zone_cell(run, tolerance) for tolerance in TOLERANCES for run in (curve, other)]
+        rows.append(("", cells))
+    note = "The severity at which the loss has grown by the tolerance, nats per token, with its 95 % interval."
+    return table("Robust zones in both runs", note, columns, rows)
+
+
+def _provenance(comparison: Comparison) -> str:
+    mine, its = _flat(comparison.report.provenance), _flat(comparison.other.provenance)
+    rows = []
+    for name in [*mine, *(name for name in its if name not in mine)]:
+        values = [side.get(name, "") for side in (mine, its)]
+        cells: list[Cell] = [(escape(name), name), *((escape(value), value) for value in values)]
+        rows.append(("" if values[0] != values[1] else "quiet", cells))
+    columns = [("fact", True), *((name, True) for name in comparison.names)]
+    return table("Both runs", "Grey: the same.", columns, rows, "facts")
+
+
+def _flat(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """One line a fact: "model: dtype"."""
+    lines: dict[str, str] = {}
+    for name, value in provenance.items():
+        if name == "methods":
+            lines[name] = ", ".join(method["label"] for method in value)
+        elif isinstance(value, Mapping):
+            lines |= {f"{name} {inner}".replace("_", " "): plain(item) for inner, item in value.items()}
+        else:
+            lines[name.replace("_", " ")] = plain(value)
+    return lines

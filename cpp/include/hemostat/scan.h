@@ -1,4 +1,5 @@
-// Room `scan`: one method over its severities (sweep), and methods × severities (scan).
+// Room `scan`: one method over its severities (sweep), where a damaged model bleeds (localize), and methods ×
+// severities (scan).
 #pragma once
 
 #include <functional>
@@ -68,6 +69,63 @@ SweepCurve sweep(const Model& model, const MethodSpec& method, const at::Tensor&
 // left out.
 Threshold find_threshold(const SweepCurve& curve);
 
+// A part of the model, damaged alone.
+struct Site {
+  std::string name = {};                             // as checkpoints spell it: "model.layers.3", a linear's full name
+  std::optional<int64_t> block = std::nullopt;       // its index in the model; none: the embedding, final norm or head
+  std::optional<std::string> linear = std::nullopt;  // of a linear within its block: "mlp.down_proj"
+  Damage damage = {};
+  // Relative error of the residual stream right after the block: ‖h′ − h‖/‖h‖, Frobenius norms over all tokens. None
+  // for the final norm and the head, which change none.
+  std::optional<double> error = std::nullopt;
+  std::optional<double> cascade_gain = std::nullopt;  // error after the last block / error; none where error is 0
+  // What isotropic noise as large as the change does there (isotropic_control): damage far above it comes from where
+  // the change points, not from how large it is. None where no weight changed.
+  std::optional<Damage> control = std::nullopt;
+};
+
+// Where a damaged model bleeds.
+struct Localization {
+  std::string method;       // canonical spec; empty: two models were given
+  double severity = 0;      // NaN where two models were given
+  std::vector<Site> sites;  // in the model's order
+  Damage whole;             // of the damaged model with all of its parts
+  // Σ of the sites' ΔNLL / the whole's: 1 where the parts add up, above 1 where they hide each other, below where they
+  // make each other worse. None where the whole's interval of ΔNLL holds 0, or a number is not finite.
+  std::optional<double> additivity = std::nullopt;
+  std::optional<double> additivity_kl = std::nullopt;  // the same of mean KL; none where the whole's is 0
+  std::vector<double> layer_error;   // [L + 1]: the whole's relative error before each block and after the last
+  std::vector<double> cascade_gain;  // [L]: layer_error[l + 1]/layer_error[l], NaN where that is 0
+  double seconds = 0;
+};
+
+struct LocalizeOptions {
+  bool linears = false;  // each linear within each block alone, instead of each block
+  bool control = true;   // false: no isotropic noise, half the time
+  // batch, unigram, byte_count, bootstrap_samples; seed is also that of the noise's directions. memory_budget holds the
+  // baseline's logits of one batch, which are computed anew for each site where they do not fit. progress counts
+  // windows, of the whole model and of each site that changed.
+  CompareOptions compare = {};
+};
+
+// The baseline with isotropic Gaussian noise (noise::isotropic) in place of each linear's change, of the same Frobenius
+// norm and with its own direction. None where no weight changed: the linears' inputs, norms and the like don't count.
+std::optional<Model> isotropic_control(const Model& baseline, const Model& damaged, int64_t seed = 0);
+
+// Puts each part of the damaged model that differs into the baseline alone: each block (or each linear within it), and
+// the embedding, the final norm and the head where they changed. Windows are taken batch by batch; of each batch the
+// baseline's residual stream is computed once and kept for every block, so that a site at block l costs L − l blocks
+// and the head. Blocks that did not change are sites too, and have no damage.
+// ValueError, before any evaluation, where the damaged model's blocks are not the baseline's, changed in place: other
+// in number, order or width, or with other input or decoding; and with `linears` where no linear changed.
+Localization localize(const Model& baseline, const Model& damaged, const at::Tensor& tokens,
+                      const LocalizeOptions& options = {});
+
+// The same of a method at a severity, prepared once. Methods that change what the model reads or how it decodes, or are
+// measured by generation, are refused before any work, and what sweep refuses too.
+Localization localize(const Model& model, const MethodSpec& method, const at::Tensor& tokens, double severity,
+                      const Statistics* statistics = nullptr, const LocalizeOptions& options = {});
+
 struct ScanOptions {
   std::map<std::string, std::vector<double>> severities = {};  // by method spec; other methods take their default grid
   std::optional<int64_t> points = std::nullopt;          // at most so many severities of a default grid, spread over it
@@ -75,15 +133,23 @@ struct ScanOptions {
   double memory_budget = 1024.0 * 1024 * 1024;           // bytes for the baseline's logits and the statistics together
   std::vector<Trial> known = {};                         // finished before: taken as they are, not run again
   std::function<void(const Trial&)> on_trial = nullptr;  // after each one that was run; may throw Interrupted
-  // `stage` is "baseline", "noise floor" or "statistics" (counting windows), then "trials" (of all methods); called
-  // after every batch of windows, so counts may repeat. May throw Interrupted.
+  // Each method that changes blocks in place is localized after its curve, on the first so many windows, at the mildest
+  // measured severity that costs more than 0.1 nats per token, else the farthest (of those that have not collapsed: a
+  // method without any is not localized). 0: none is.
+  int64_t localize_windows = 0;
+  std::vector<Localization> known_localizations = {};  // finished before, one a method: taken as they are
+  std::function<void(const Localization&)> on_localization = nullptr;  // as on_trial
+  // `stage` is "baseline", "noise floor" or "statistics" (counting windows), then "trials" (of all methods), and after
+  // each method's trials "localize" (counting windows of its sites); called after every batch of windows, so counts may
+  // repeat. May throw Interrupted.
   std::function<void(const std::string& stage, int64_t done, int64_t total)> progress = nullptr;
 };
 
 struct ScanResult {
   Damage baseline;  // the baseline against itself: its perplexity
   NoiseFloor noise_floor;
-  std::vector<SweepCurve> curves;  // in the methods' order
+  std::vector<SweepCurve> curves;           // in the methods' order
+  std::vector<Localization> localizations;  // likewise, of the methods that are localized
 };
 
 // The severities a scan gives each method, in order: the plan. Prepares nothing. ValueError as in sweep, and for a

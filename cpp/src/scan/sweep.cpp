@@ -24,16 +24,7 @@ Checked checked(const Model& model, const MethodSpec& method, const Statistics* 
   Axis axis = planned_axis(model, method);
   std::vector<double> severities =
       ordered_severities(axis, method, options.severities.value_or(axis.default_grid), kOperation);
-  const std::set<Need> needs = find_method(method.method).needs;
-  if (!needs.empty() && statistics == nullptr) {
-    throw ValueError(fmt::format("{}: {} needs statistics: collect them and pass them", kOperation, method.method));
-  }
-  for (const Need need : needs) {
-    if (statistics->needs().count(need) == 0) {
-      throw ValueError(
-          fmt::format("{}: {} needs {}, which the statistics lack", kOperation, method.method, name(need)));
-    }
-  }
+  check_needs(method, statistics, kOperation);
   return {std::move(axis), std::move(severities)};
 }
 
@@ -47,7 +38,8 @@ SweepCurve sweep(const BaselineEvaluation& baseline, const MethodSpec& method, c
       .known = {},
       .on_trial = options.on_trial,
   };
-  return run_trials(baseline, method, planned.axis, planned.severities, statistics, trials);
+  Preparation preparation(baseline.model(), method, statistics);
+  return run_trials(baseline, preparation, planned.axis, planned.severities, trials);
 }
 
 SweepCurve sweep(const Model& model, const MethodSpec& method, const at::Tensor& tokens, const Statistics* statistics,

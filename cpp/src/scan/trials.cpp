@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <optional>
 
 #include <fmt/format.h>
 
@@ -57,27 +56,34 @@ const Trial* find_trial(const std::vector<Trial>& trials, const std::string& met
   return found == trials.end() ? nullptr : &*found;
 }
 
-SweepCurve run_trials(const BaselineEvaluation& baseline, const MethodSpec& method, const Axis& axis,
-                      const std::vector<double>& severities, const Statistics* statistics,
-                      const TrialsOptions& options) {
+void Preparation::prepare() {
+  if (!prepared_) {
+    const auto start = std::chrono::steady_clock::now();
+    prepared_.emplace(hemostat::prepare(model_, method_.method, statistics_, method_.options));
+    seconds_ = seconds_since(start);
+  }
+}
+
+Model Preparation::at(double severity) {
+  prepare();
+  return prepared_->at(severity);
+}
+
+SweepCurve run_trials(const BaselineEvaluation& baseline, Preparation& preparation, const Axis& axis,
+                      const std::vector<double>& severities, const TrialsOptions& options) {
   SweepCurve curve;
-  curve.method = method.text();
+  curve.method = preparation.method().text();
   curve.axis = axis;
   curve.noise_floor = options.noise_floor;
-  std::optional<Prepared> prepared;
   for (const double severity : severities) {
     Trial trial{.method = curve.method, .severity = severity, .damage = {}, .seconds = 0};
     const Trial* known = find_trial(options.known, curve.method, severity);
     if (known != nullptr) {
       trial = *known;
     } else {
-      if (!prepared) {
-        const auto start = std::chrono::steady_clock::now();
-        prepared.emplace(prepare(baseline.model(), method.method, statistics, method.options));
-        curve.seconds_prepare = seconds_since(start);
-      }
+      preparation.prepare();
       const auto start = std::chrono::steady_clock::now();
-      const Model damaged = prepared->at(severity);
+      const Model damaged = preparation.at(severity);
       trial.damage = baseline.compare(damaged);
       if (axis.measured_by == Measure::generation && !trial.damage.generation) {
         trial.damage.generation = baseline.compare_generation(damaged);
@@ -92,6 +98,7 @@ SweepCurve run_trials(const BaselineEvaluation& baseline, const MethodSpec& meth
     curve.seconds.push_back(trial.seconds);
     curve.damages.push_back(std::move(trial.damage));
   }
+  curve.seconds_prepare = preparation.seconds();
   return curve;
 }
 

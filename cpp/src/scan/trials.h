@@ -1,7 +1,8 @@
-// What sweep, plan and scan share: the checks before any work, and one method's trials.
+// What sweep, localize, plan and scan share: the checks before any work, and one method's trials.
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include <hemostat/scan.h>
@@ -18,6 +19,25 @@ void check_needs(const MethodSpec& method, const Statistics* statistics, const c
 std::vector<double> ordered_severities(const Axis& axis, const MethodSpec& method,
                                        const std::vector<double>& severities, const char* operation);
 
+// A method that is prepared once, where a severity is first asked for. The model and the statistics outlive it.
+class Preparation {
+ public:
+  Preparation(const Model& model, const MethodSpec& method, const Statistics* statistics)
+      : model_(model), method_(method), statistics_(statistics) {}
+
+  const MethodSpec& method() const { return method_; }
+  void prepare();
+  Model at(double severity);
+  double seconds() const { return seconds_; }  // of preparing
+
+ private:
+  const Model& model_;
+  MethodSpec method_;
+  const Statistics* statistics_;
+  std::optional<Prepared> prepared_;
+  double seconds_ = 0;
+};
+
 struct TrialsOptions {
   NoiseFloor noise_floor;
   std::vector<Trial> known;
@@ -25,10 +45,9 @@ struct TrialsOptions {
 };
 
 // Runs the trials that are not known, by generation too where the axis is measured by it. Prepares unless all are
-// known; the preparation ends with this call.
-SweepCurve run_trials(const BaselineEvaluation& baseline, const MethodSpec& method, const Axis& axis,
-                      const std::vector<double>& severities, const Statistics* statistics,
-                      const TrialsOptions& options);
+// known.
+SweepCurve run_trials(const BaselineEvaluation& baseline, Preparation& preparation, const Axis& axis,
+                      const std::vector<double>& severities, const TrialsOptions& options);
 
 // The one of this method and severity, or null.
 const Trial* find_trial(const std::vector<Trial>& trials, const std::string& method, double severity);

@@ -1,0 +1,17 @@
+// What scan needs to know of localize beforehand.
+#pragma once
+
+#include <string>
+
+#include <hemostat/scan.h>
+
+namespace hemostat {
+
+// Why no part of what the method gives can be put into the baseline alone, as far as its kind and axis tell; empty: it
+// can.
+std::string not_localizable(const Method& method, const Axis& axis);
+
+// The same of the damaged model itself, in words that go on from the baseline.
+std::string not_localizable(const Model& baseline, const Model& damaged);
+
+}  // namespace hemostat

@@ -1,4 +1,4 @@
-"""The command line: ``hemostat scan | compare | apply | methods``."""
+"""The command line: ``hemostat scan | compare | apply | methods | report``."""
 
 from __future__ import annotations
 
@@ -234,6 +234,31 @@ def methods_command(plugin: Plugins = None) -> None:
         options = ", ".join(f"{option.name}={_option_text(option.default)}".rstrip("=") for option in method.options)
         rows.append([method.name, method.kind, f"{axis.name}: {reach}", ", ".join(sorted(method.needs)), options])
     print("\n".join(aligned(["method", "kind", "severity", "needs", "options"], rows, left=5)))
+
+
+@app.command("report")
+def report_command(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A scan's directory, or its report.json.")],
+    against: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Another scan; the report then is of both, side by side.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The page [default: report.html in DIR; with --against, comparison.html]."),
+    ] = None,
+) -> None:
+    """Write the report of a scan anew from its numbers, or compare two scans, and print the table."""
+    folder = directory if directory.is_dir() else directory.parent
+    report, page = Report.load(directory), out or folder / ("comparison.html" if against else "report.html")
+    if against is None:
+        text = f"{report.table()}\n\n{report.summary()}"
+    else:
+        places = (directory, against)
+        names = [(path if path.is_dir() else path.parent).resolve().name for path in places]
+        report = report.compare(Report.load(against), names if names[0] != names[1] else [str(path) for path in places])
+        text = report.table()
+    report.to_html(page)
+    print(f"{text}\n\n{page}")
 
 
 @dataclass(frozen=True)

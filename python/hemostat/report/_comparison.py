@@ -54,8 +54,8 @@ class Comparison:
         warnings: sentences on what makes their numbers hard to compare; empty where nothing does.
     """
 
-    def __init__(self, report: Report, other: Report, names: tuple[str, str] = ("this run", "the other")):
-        self.report, self.other, self.names = report, other, names
+    def __init__(self, report: Report, other: Report, names: Sequence[str] = ("this run", "the other")):
+        self.report, self.other, self.names = report, other, tuple(names)
         self.warnings = _warnings(report, other, names)
         mine, theirs = curves_of(report.to_dict()), curves_of(other.to_dict())
         by_key = {trial_key(curve.method): curve for curve in theirs}
@@ -215,7 +215,7 @@ def _difference(damage: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[fl
     return mine - its, (mine - its - down, mine - its + up)
 
 
-def _changed(entry: CurvePair, some: Sequence[Pair], word: str, names: tuple[str, str]) -> Finding:
+def _changed(entry: CurvePair, some: Sequence[Pair], word: str, names: Sequence[str]) -> Finding:
     curve, most = entry.curve, max(some, key=lambda pair: abs(pair.difference))
     evidence = (
         f"Most at {curve.at(most.severity)}: {nats(most.damage['delta_nll'])} nats against "
@@ -246,7 +246,7 @@ def _moved(entry: CurvePair) -> str:
     return f"Its zone ends at {listed(changes)} nats." if changes else ""
 
 
-def _warnings(report: Report, other: Report, names: tuple[str, str]) -> list[str]:
+def _warnings(report: Report, other: Report, names: Sequence[str]) -> list[str]:
     """What keeps the numbers of two runs from being compared, most serious first."""
     mine, its = report.provenance, other.provenance
     found = []

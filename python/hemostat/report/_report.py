@@ -53,6 +53,8 @@ class Report:
             path = path / "report.json"
             if not path.is_file():
                 raise FileNotFoundError(f"hemostat.Report.load: {path.parent} has no report.json")
+        elif not path.is_file():
+            raise FileNotFoundError(f"hemostat.Report.load: there is no {path}")
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
             if not {"provenance", "baseline", "trials", "thresholds"} <= document.keys():
@@ -202,7 +204,7 @@ class Report:
         lines = [f"{self.name}: {self._baseline_sentence()}", "", *aligned(head, rows)]
         return "\n".join([*lines, "", *aligned(zone_head, zones)])
 
-    def compare(self, other: Report, names: tuple[str, str] = ("this run", "the other")) -> Comparison:
+    def compare(self, other: Report, names: Sequence[str] = ("this run", "the other")) -> Comparison:
         """This run beside another one: the same methods at the same severities, and where the zones moved.
 
         Args:

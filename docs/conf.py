@@ -15,6 +15,7 @@ release = version = re.search(r"project\(hemostat VERSION ([0-9.]+)", (HERE.pare
 extensions = [
     "myst_parser",
     "sphinx_copybutton",
+    "command_line",
     "cpp_reference",
     "mathml",
     "method_page",

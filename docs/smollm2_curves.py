@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import hemostat
-from hemostat.report import PALETTE, axis_name, distance, number, write_whole
+from hemostat.report import PALETTE, TOLERANCES, distance, number, trial_key, write_whole
 
 HERE = Path(__file__).parent
 DATA = HERE / "curves" / "smollm2.json"
@@ -40,36 +40,40 @@ CALIBRATION_WINDOWS = 16
 
 INK, SOFT, LINE = "#1c1b1a", "#6b6763", "#e3dfda"
 LEAST = 1e-3  # nats per token, the bottom of every picture
-TOLERANCES = (0.02, 0.05, 0.1)
 
 
 def measure(windows: int) -> None:
-    """Scans SmolLM2 and keeps what is drawn; a row of specs at a time, so that each is there once it is finished."""
+    """Scans SmolLM2 and keeps what is drawn, method by method; what an interrupted run has kept stays."""
     subject = hemostat.data.smollm2()
-    kept = {"curves": []}
+    kept = json.loads(DATA.read_text(encoding="utf-8")) if DATA.exists() else {}
+    if kept.get("windows") != windows:
+        kept = {"curves": []}
     for specs in SPECS:
+        if {curve["label"] for curve in kept["curves"]} >= set(specs):
+            continue
         report = hemostat.scan(
             subject.model, subject.evaluation[:windows], subject.calibration[:CALIBRATION_WINDOWS], methods=specs
         )
         facts = report.provenance
-        kept["command"] = f"python docs/smollm2_curves.py measure {windows}"
-        kept["model"] = "SmolLM2-135M-Instruct"
-        kept |= {name: facts[name] for name in ("protocol", "versions", "machine", "date")}
-        kept["dtype"] = facts["model"]["dtype"]
-        kept["sha256"] = facts["model"]["sha256"]
-        kept["text"] = subject.evaluation_text
-        kept["windows"], kept["length"] = facts["evaluation"]["windows"], facts["evaluation"]["length"]
-        kept["calibration_windows"] = CALIBRATION_WINDOWS
-        kept["baseline"] = report.baseline
+        kept |= {
+            "model": "SmolLM2-135M-Instruct",
+            "dtype": facts["model"]["dtype"],
+            "sha256": facts["model"]["sha256"],
+            "text": subject.evaluation_text,
+            "windows": windows,
+            "length": facts["evaluation"]["length"],
+            "calibration_windows": CALIBRATION_WINDOWS,
+            "command": f"python docs/smollm2_curves.py measure {windows}",
+            "baseline": report.baseline,
+            **{name: facts[name] for name in ("protocol", "versions", "machine", "date")},
+        }
         for method in facts["methods"]:
-            own = [t for t in report.trials if (t["method"], t["options"]) == (method["method"], method["options"])]
-            threshold = next(
-                t for t in report.thresholds if (t["method"], t["options"]) == (method["method"], method["options"])
-            )
+            trials = [trial for trial in report.trials if trial_key(trial) == trial_key(method)]
+            threshold = next(entry for entry in report.thresholds if trial_key(entry) == trial_key(method))
             kept["curves"].append(
-                {name: method[name] for name in ("method", "options", "label", "axis", "seconds_prepare", "seconds")}
+                {name: method[name] for name in ("method", "options", "label", "axis")}
                 | {name: threshold[name] for name in ("zone", "zone_interval", "zone_censored")}
-                | {"points": [{"severity": trial["severity"]} | point(trial["damage"]) for trial in own]}
+                | {"points": [{"severity": trial["severity"]} | point(trial["damage"]) for trial in trials]}
             )
         write_whole(DATA, json.dumps(rounded(kept), indent=1, ensure_ascii=False) + "\n")
 
@@ -205,13 +209,17 @@ def one_method(kept: dict, name: str) -> str:
         if not shown or at - shown[-1] > 30:
             shown.append(at)
             parts.append(text(at, frame.height - 32, number(severity, 3), fill=SOFT, anchor="middle"))
-    parts.append(text(frame.x(0.5), frame.height - 12, axis_name(curves[0]["axis"]), fill=SOFT, anchor="middle"))
+    parts.append(text(frame.x(0.5), frame.height - 12, axis_title(curves[0]["axis"]), fill=SOFT, anchor="middle"))
     for curve, color in zip(curves, PALETTE, strict=False):
         drawn, label = curve_parts(frame, curve, color, place)
         parts += drawn
         height, start_of_label, color, _ = label
         labels.append((height, start_of_label, color, short_label(curve)))
     return picture(frame, f"{name} on SmolLM2-135M", subtitle(kept), [*parts, *label_parts(frame, labels)])
+
+
+def axis_title(axis: dict) -> str:
+    return axis["name"] + (f", {axis['unit']}" if axis["unit"] not in ("", axis["name"]) else "")
 
 
 def grid_of(curve: dict) -> list[float]:

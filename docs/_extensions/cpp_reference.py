@@ -79,8 +79,14 @@ def prose(comment: list[str]) -> list[str]:
         elif literal and not indented:
             lines.append("")
         literal = indented
-        lines.append(f"   {line}" if indented else re.sub(r"([\\`*|_])", r"\\\1", line))
+        lines.append(f"   {line}" if indented else marked_up(line))
     return lines
+
+
+def marked_up(line: str) -> str:
+    """A line of prose: `code` as such, and what reStructuredText would take for markup escaped."""
+    parts = re.split(r"`([^`]+)`", line)
+    return "".join(f"``{part}``" if i % 2 else re.sub(r"([\\`*|_])", r"\\\1", part) for i, part in enumerate(parts))
 
 
 def described(declaration: Declaration) -> list[str]:

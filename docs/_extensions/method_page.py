@@ -41,7 +41,8 @@ def code(value) -> str:
 def table(head: list[str], rows: list[list[str]], align: str = "") -> list[str]:
     """A Markdown table; `align` has l or r for each column."""
     rule = ["--:" if letter == "r" else ":--" for letter in align.ljust(len(head), "l")]
-    return ["", *("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in [head, rule, *rows]), ""]
+    lines = (" | ".join(cell.replace("|", "\\|") for cell in row) for row in [head, rule, *rows])
+    return ["", *(f"| {line} |" for line in lines), ""]
 
 
 def axis_facts(axis) -> list[tuple[str, str]]:
@@ -92,10 +93,7 @@ class MethodFacts(Generated):
         ]
         lines = [f"**{description}.**", *table(["", ""], [[f"**{name}**", value] for name, value in facts])]
         if method.options:
-            rows = [
-                [f"`{option.name}`", code(option.default), self.meaning(option)]
-                for option in method.options
-            ]
+            rows = [[f"`{option.name}`", code(option.default), self.meaning(option)] for option in method.options]
             lines += table(["option", "default", "meaning"], rows)
         return lines
 
@@ -109,7 +107,7 @@ class MethodCurve(Generated):
     required_arguments = 1
 
     def markdown(self):
-        from hemostat.report import interval, number, percent, severity_text, signed
+        from hemostat.report import interval, number, percent, signed
 
         self.env.note_dependency(str(DATA))
         name = self.arguments[0]
@@ -124,14 +122,14 @@ class MethodCurve(Generated):
                 bounds = curve["zone_interval"][tolerance]
                 open_end = "or beyond" if curve["zone_censored"][tolerance] else ""
                 spread = f"({interval(bounds, lambda value: number(value, 3))})" if bounds else ""
-                words = (severity_text(curve["axis"], edge) if edge is not None else "–", spread, open_end)
+                words = (number(edge, 3) if edge is not None else "–", spread, open_end)
                 edges.append(" ".join(filter(None, words)))
             zones.append([f"`{curve['label']}`", *edges])
             for index, point in enumerate(curve["points"]):
                 rows.append(
                     [
                         f"`{curve['label']}`" if index == 0 else "",
-                        severity_text(curve["axis"], point["severity"]),
+                        number(point["severity"], 3),
                         number(point["perplexity"]),
                         signed(point["delta_nll"]),
                         interval(point["delta_nll_interval"], signed),

@@ -69,7 +69,8 @@ def find(module: str, name: str) -> tuple[Path, list[ast.stmt]]:
 
 
 def is_module(module: str, name: str) -> bool:
-    return any((PYTHON / module.replace(".", "/") / f"{name}{suffix}").is_file() for suffix in (".py", ".pyi"))
+    stem = PYTHON / module.replace(".", "/") / name
+    return stem.is_dir() or stem.with_suffix(".py").is_file()
 
 
 def spelled(node: ast.expr | None) -> str:

@@ -14,6 +14,8 @@
 #include <hemostat/error.h>
 
 #include "config.h"
+#include "consistency.h"
+#include "json.h"
 #include "safetensors.h"
 #include "skeleton.h"
 #include "structure.h"
@@ -59,8 +61,9 @@ Tensors load_tensors(const fs::path& directory) {
         fmt::format("hemostat.Model.load: {} has neither {} nor {}", directory.string(), kTensors, kIndex));
   }
   std::map<std::string, std::string> shard_of;
+  const nlohmann::json index = parse_object(read_text(index_path), index_path.string());
   try {
-    shard_of = nlohmann::json::parse(read_text(index_path)).at("weight_map").get<std::map<std::string, std::string>>();
+    shard_of = index.at("weight_map").get<std::map<std::string, std::string>>();
   } catch (const nlohmann::json::exception&) {
     throw ValueError(fmt::format("hemostat.Model.load: {} has no valid weight_map", index_path.string()));
   }
@@ -258,10 +261,13 @@ Model Model::load(const std::string& checkpoint, const LoadOptions& options) {
   const fs::path structure_path = directory / kStructure;
   const bool structured = fs::exists(structure_path);
   const std::string config_text = read_text(config_path);
-  const CheckpointConfig config =
-      parse_config(structured ? without_structure_mark(config_text) : config_text, config_path.string());
+  const CheckpointConfig config = parse_config(
+      structured ? without_structure_mark(config_text, config_path.string()) : config_text, config_path.string());
   Model model =
       structured ? from_structure(read_text(structure_path), config.model, structure_path.string()) : skeleton(config);
+  if (structured) {
+    check_consistency(model, structure_path.string());
+  }
   fill(model, load_tensors(directory), checkpoint);
   model = with_one_dtype(std::move(model), options.dtype, config.dtype);
   model.source = fs::absolute(directory).lexically_normal().string();

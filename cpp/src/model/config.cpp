@@ -14,12 +14,17 @@
 
 #include <hemostat/error.h>
 
+#include "json.h"
+
 namespace hemostat {
 namespace {
 
 using nlohmann::json;
 
 const std::string kStructureMark = "hemostat-";
+
+// Beyond any model, so that a config that lies neither fills the memory nor takes for ever.
+constexpr int64_t kMostLayers = 10'000, kLargestHead = 65'536;
 
 enum class WindowRule { none, every_layer, by_layer };
 
@@ -124,7 +129,8 @@ class Fields {
 
   bool explicitly_null(const std::string& name) { return object_.contains(name) && take(name).is_null(); }
 
-  int64_t integer(const std::string& name, std::optional<int64_t> missing = std::nullopt, int64_t minimum = 1) {
+  int64_t integer(const std::string& name, std::optional<int64_t> missing = std::nullopt, int64_t minimum = 1,
+                  int64_t maximum = int64_t{1} << 31) {
     const json& value = take(name);
     if (value.is_null()) {
       if (!missing) {
@@ -132,8 +138,9 @@ class Fields {
       }
       return *missing;
     }
-    if (!value.is_number_integer() || value.get<int64_t>() < minimum || value.get<int64_t>() > (int64_t{1} << 31)) {
-      fail(fmt::format("field '{}' is {}; it takes an integer of at least {}", name, value.dump(), minimum));
+    if (!is_integer(value, minimum, maximum)) {
+      fail(fmt::format("field '{}' is {}; it takes an integer from {} to {}", name, abbreviated(value), minimum,
+                       maximum));
     }
     return value.get<int64_t>();
   }
@@ -147,7 +154,7 @@ class Fields {
       return *missing;
     }
     if (!value.is_number() || !(value.get<double>() > 0) || !std::isfinite(value.get<double>())) {
-      fail(fmt::format("field '{}' is {}; it takes a positive number", name, value.dump()));
+      fail(fmt::format("field '{}' is {}; it takes a positive number", name, abbreviated(value)));
     }
     return value.get<double>();
   }
@@ -158,7 +165,7 @@ class Fields {
       return missing;
     }
     if (!value.is_boolean()) {
-      fail(fmt::format("field '{}' is {}; it takes true or false", name, value.dump()));
+      fail(fmt::format("field '{}' is {}; it takes true or false", name, abbreviated(value)));
     }
     return value.get<bool>();
   }
@@ -169,14 +176,16 @@ class Fields {
       return missing;
     }
     if (!value.is_string()) {
-      fail(fmt::format("field '{}' is {}; it takes a string", name, value.dump()));
+      fail(fmt::format("field '{}' is {}; it takes a string", name, abbreviated(value)));
     }
     return value.get<std::string>();
   }
 
   // Everything not taken must be known to change nothing.
   void refuse_the_rest() const {
-    for (const auto& [name, value] : object_.items()) {
+    for (const auto& field : object_.items()) {
+      const std::string& name = field.key();
+      const json& value = field.value();
       if (seen_.count(name) || value.is_null() || kHarmless.count(name)) {
         continue;
       }
@@ -189,6 +198,12 @@ class Fields {
         fail(fmt::format("field '{}' is {}; only {} is supported", name, abbreviated(value), neutral->second.dump()));
       }
     }
+  }
+
+  static bool is_integer(const json& value, int64_t minimum, int64_t maximum) {
+    const bool fits = value.is_number_unsigned() ? value.get<uint64_t>() <= static_cast<uint64_t>(maximum)
+                                                 : value.is_number_integer() && value.get<int64_t>() <= maximum;
+    return fits && value.get<int64_t>() >= minimum;
   }
 
   static std::string abbreviated(const json& value) {
@@ -242,7 +257,7 @@ Rope parse_rope(Fields& fields, const std::string& file, int64_t head_dim) {
   const std::string where = newer ? "rope_parameters" : "rope_scaling";
   const json& given = newer ? parameters : scaling;
   if (!given.is_null() && !given.is_object()) {
-    fields.fail(fmt::format("field '{}' is {}; it takes an object", where, given.dump()));
+    fields.fail(fmt::format("field '{}' is {}; it takes an object", where, Fields::abbreviated(given)));
   }
   const json object = given.is_null() ? json::object() : given;
   Fields rope_fields(object, fmt::format("{}: {}", file, where));
@@ -278,6 +293,9 @@ Rope parse_rope(Fields& fields, const std::string& file, int64_t head_dim) {
     fields.fail(fmt::format("field '{}' has rope_type '{}'; default, linear and llama3 are supported", where, type));
   }
   rope_fields.refuse_the_rest();
+  if (!std::all_of(frequencies.begin(), frequencies.end(), [](float f) { return std::isfinite(f); })) {
+    fields.fail(fmt::format("fields 'rope_theta' and '{}' give rotations that are not finite", where));
+  }
   return Rope{at::tensor(frequencies), 1.0};
 }
 
@@ -306,7 +324,7 @@ std::vector<int64_t> parse_windows(Fields& fields, WindowRule rule, int64_t laye
     const bool sliding = types[layer] == "sliding_attention";
     if (!sliding && types[layer] != "full_attention") {
       fields.fail(fmt::format("field 'layer_types' names {}; full_attention and sliding_attention are supported",
-                              types[layer].dump()));
+                              Fields::abbreviated(types[layer])));
     }
     if (rule == WindowRule::by_layer) {
       windows[layer] = sliding ? window : 0;
@@ -316,18 +334,6 @@ std::vector<int64_t> parse_windows(Fields& fields, WindowRule rule, int64_t laye
     }
   }
   return windows;
-}
-
-json parse_object(const std::string& text, const std::string& file) {
-  try {
-    json object = json::parse(text);
-    if (!object.is_object()) {
-      throw ValueError(fmt::format("hemostat.Model.load: {} is not a JSON object", file));
-    }
-    return object;
-  } catch (const json::parse_error& error) {
-    throw ValueError(fmt::format("hemostat.Model.load: {} is not valid JSON: see its byte {}", file, error.byte));
-  }
 }
 
 }  // namespace
@@ -351,8 +357,8 @@ CheckpointConfig parse_config(const std::string& text, const std::string& file) 
     const std::string suffix = "ForCausalLM";
     if (architecture.size() < suffix.size() ||
         architecture.compare(architecture.size() - suffix.size(), suffix.size(), suffix) != 0) {
-      fields.fail(
-          fmt::format("field 'architectures' is {}; only causal language models are supported", architectures.dump()));
+      fields.fail(fmt::format("field 'architectures' is {}; only causal language models are supported",
+                              Fields::abbreviated(architectures)));
     }
   }
 
@@ -364,7 +370,7 @@ CheckpointConfig parse_config(const std::string& text, const std::string& file) 
   config.model.hidden_size = fields.integer("hidden_size");
   config.model.context = fields.integer("max_position_embeddings", family->default_context);
   config.intermediate_size = fields.integer("intermediate_size");
-  config.layers = fields.integer("num_hidden_layers", std::nullopt, 0);
+  config.layers = fields.integer("num_hidden_layers", std::nullopt, 0, kMostLayers);
   config.heads = fields.integer("num_attention_heads");
   config.kv_heads =
       fields.integer("num_key_value_heads", family->default_kv_heads > 0 ? family->default_kv_heads : config.heads);
@@ -377,9 +383,10 @@ CheckpointConfig parse_config(const std::string& text, const std::string& file) 
     fields.fail(fmt::format("field 'hidden_size' is {}, which num_attention_heads = {} does not divide",
                             config.model.hidden_size, config.heads));
   }
-  config.head_dim = fields.integer("head_dim", config.model.hidden_size / config.heads);
-  if (config.head_dim % 2 != 0) {
-    fields.fail(fmt::format("field 'head_dim' is {}; rotation takes an even one", config.head_dim));
+  config.head_dim = fields.integer("head_dim", config.model.hidden_size / config.heads, 1, kLargestHead);
+  if (config.head_dim % 2 != 0 || config.head_dim > kLargestHead) {
+    fields.fail(
+        fmt::format("field 'head_dim' is {}; rotation takes an even one of at most {}", config.head_dim, kLargestHead));
   }
   config.norm_epsilon = fields.positive("rms_norm_eps", 1e-6);
   if (family->configurable_bias) {
@@ -396,8 +403,8 @@ CheckpointConfig parse_config(const std::string& text, const std::string& file) 
   config.windows = parse_windows(fields, family->window, config.layers);
 
   const auto token = [&](const json& value, const char* name) {
-    if (!value.is_number_integer()) {
-      fields.fail(fmt::format("field '{}' is {}; it takes a token ID", name, value.dump()));
+    if (!Fields::is_integer(value, 0, int64_t{1} << 31)) {
+      fields.fail(fmt::format("field '{}' is {}; it takes a token ID", name, Fields::abbreviated(value)));
     }
     return value.get<int64_t>();
   };
@@ -427,7 +434,8 @@ std::string updated_config(const ModelConfig& config, const std::vector<int64_t>
   object["tie_word_embeddings"] = tied;
   object.erase("torch_dtype");
   object["dtype"] = dtype == at::kFloat ? "float32" : dtype == at::kHalf ? "float16" : "bfloat16";
-  if (object.contains("layer_types") || object.value("use_sliding_window", false)) {
+  if (object.contains("layer_types") ||
+      (object.contains("use_sliding_window") && object["use_sliding_window"] == true)) {
     object["layer_types"] = json::array();
     for (const int64_t window : windows) {
       object["layer_types"].push_back(window > 0 ? "sliding_attention" : "full_attention");
@@ -442,11 +450,11 @@ std::string with_structure_mark(const std::string& config_json) {
   return object.dump(2) + "\n";
 }
 
-std::string without_structure_mark(const std::string& config_json) {
-  json object = parse_object(config_json, "config.json");
-  const std::string type = object.value("model_type", "");
-  if (type.starts_with(kStructureMark)) {
-    object["model_type"] = type.substr(kStructureMark.size());
+std::string without_structure_mark(const std::string& config_json, const std::string& file) {
+  json object = parse_object(config_json, file);
+  const auto type = object.find("model_type");
+  if (type != object.end() && type->is_string() && type->get_ref<const std::string&>().starts_with(kStructureMark)) {
+    *type = type->get<std::string>().substr(kStructureMark.size());
   }
   return object.dump(2) + "\n";
 }

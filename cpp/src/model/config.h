@@ -30,6 +30,6 @@ std::string updated_config(const ModelConfig& config, const std::vector<int64_t>
 // The same with a model_type that other loaders don't know, so that none of them computes something else without a
 // word.
 std::string with_structure_mark(const std::string& config_json);
-std::string without_structure_mark(const std::string& config_json);
+std::string without_structure_mark(const std::string& config_json, const std::string& file);
 
 }  // namespace hemostat

@@ -10,7 +10,7 @@
 #include <cstdio>
 #include <cstring>
 #include <memory>
-#include <set>
+#include <string_view>
 #include <vector>
 
 #include <ATen/ops/empty.h>
@@ -20,6 +20,8 @@
 #include <nlohmann/json.hpp>
 
 #include <hemostat/error.h>
+
+#include "json.h"
 
 namespace hemostat::safetensors {
 namespace {
@@ -110,7 +112,7 @@ class HeaderReader {
       fail(fmt::format("states a header of {} bytes, but only {} follow: it is truncated", length, file_.size() - 8));
     }
     data_begin_ = 8 + length;
-    const json header = parse(file_.data() + 8, length);
+    const json header = parse_object(std::string_view(file_.data() + 8, length), fmt::format("{}: its header", path_));
     std::vector<Entry> entries;
     for (const auto& [name, value] : header.items()) {
       if (name != "__metadata__") {
@@ -128,29 +130,6 @@ class HeaderReader {
     throw ValueError(fmt::format("hemostat.Model.load: {} {}", path_, what));
   }
 
-  json parse(const char* text, uint64_t length) const {
-    std::vector<std::set<std::string>> keys;
-    const auto reject_repeated_keys = [&](int, json::parse_event_t event, json& value) {
-      if (event == json::parse_event_t::object_start) {
-        keys.emplace_back();
-      } else if (event == json::parse_event_t::object_end) {
-        keys.pop_back();
-      } else if (event == json::parse_event_t::key && !keys.back().insert(value.get<std::string>()).second) {
-        fail(fmt::format("names '{}' twice in its header", value.get<std::string>()));
-      }
-      return true;
-    };
-    try {
-      json header = json::parse(text, text + length, reject_repeated_keys);
-      if (!header.is_object()) {
-        fail("has a header that is not a JSON object");
-      }
-      return header;
-    } catch (const json::parse_error& error) {
-      fail(fmt::format("has a header that is not valid JSON: see its byte {}", error.byte));
-    }
-  }
-
   Entry entry(const std::string& name, const json& value) const {
     if (!value.is_object() || !value.contains("dtype") || !value["dtype"].is_string() || !value.contains("shape") ||
         !value["shape"].is_array() || !value.contains("data_offsets") || !value["data_offsets"].is_array() ||
@@ -164,14 +143,16 @@ class HeaderReader {
       fail(fmt::format("gives tensor '{}' the unknown dtype '{}'", name, dtype));
     }
     Entry entry{name, known->type, {}, 0, 0};
-    uint64_t bytes = c10::elementSize(known->type);
+    uint64_t bytes = c10::elementSize(known->type), extent = bytes;  // extent: with sizes of 0 taken for 1
     for (const json& size : value["shape"]) {
       if (!size.is_number_unsigned() || size.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX)) {
         fail(fmt::format("gives tensor '{}' the shape {}, which is not a list of sizes", name, value["shape"].dump()));
       }
-      if (__builtin_mul_overflow(bytes, size.get<uint64_t>(), &bytes)) {
+      if (__builtin_mul_overflow(extent, std::max<uint64_t>(size.get<uint64_t>(), 1), &extent) ||
+          extent > static_cast<uint64_t>(INT64_MAX)) {
         fail(fmt::format("gives tensor '{}' the shape {}, whose size overflows", name, value["shape"].dump()));
       }
+      bytes *= size.get<uint64_t>();
       entry.shape.push_back(size.get<int64_t>());
     }
     for (const json& offset : value["data_offsets"]) {

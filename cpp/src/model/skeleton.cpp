@@ -1,10 +1,22 @@
 #include "skeleton.h"
 
+#include <algorithm>
+
 #include <ATen/ops/empty.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <hemostat/error.h>
 
 namespace hemostat {
 
 at::Tensor shape_only(at::IntArrayRef sizes) {
+  int64_t extent = sizeof(double);
+  for (const int64_t size : sizes) {
+    if (size < 0 || __builtin_mul_overflow(extent, std::max<int64_t>(size, 1), &extent)) {
+      throw ValueError(fmt::format("hemostat.Model.load: no tensor has the shape [{}]", fmt::join(sizes, ", ")));
+    }
+  }
   return at::empty(sizes, at::TensorOptions().dtype(at::kFloat).device(at::kMeta));
 }
 

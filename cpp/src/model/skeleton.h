@@ -9,6 +9,7 @@ namespace hemostat {
 
 Model skeleton(const CheckpointConfig& config);
 
+// ValueError for a negative size, or more bytes than there are addresses.
 at::Tensor shape_only(at::IntArrayRef sizes);
 
 }  // namespace hemostat

@@ -9,7 +9,8 @@
 //   symmetric   as GPTQ (Frantar et al. 2023, arXiv 2210.17323): scale = 2 · max|w| / (L − 1), zero = floor(L/2),
 //               the same code; with whole bits these are the integers −2^(bits−1) … 2^(bits−1) − 1
 //   value       (code − zero) · scale
-// round is to nearest, halves to even; zeros stay zero.
+// round is to nearest, halves to even; zeros stay zero. The lowest level may lie below −max|w|, at most at
+// −max|w| · L/(L − 1); where that leaves the dtype's range the value is −Inf.
 //
 // Errors: ValueError for a shape, device or option that cannot be (before any work) and for NaN or infinite entries
 // (counted in the kernel's own pass, so `out`, unless it is the input, is then unspecified; check_finite = false skips

@@ -9,6 +9,7 @@
 #include <ATen/ops/div.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/full_like.h>
+#include <ATen/ops/isinf.h>
 #include <ATen/ops/maximum.h>
 #include <ATen/ops/round.h>
 #include <ATen/ops/where.h>
@@ -41,6 +42,7 @@ GroupRange search(const at::Tensor& groups, int64_t levels, bool symmetric) {
   for (int64_t factor = 0; factor < kFactors; ++factor) {
     const double shrink = 1.0 - static_cast<double>(factor) / kGrid;
     at::Tensor scale = (high * shrink).sub_(low * shrink).div_(steps);
+    scale = at::where(at::isinf(scale), (high / steps - low / steps) * shrink, scale);  // where high − low overflowed
     // A group of zeros has no range; any divisor gives it its zero point.
     scale.masked_fill_(scale == 0, 1);
     const at::Tensor zero = symmetric ? middle : (low * -shrink).div_(scale).round_();

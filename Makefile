@@ -22,7 +22,7 @@ define install
 	  .
 endef
 
-.PHONY: help demo test test-cuda bench build docs format check-format stubs check-stubs clean
+.PHONY: help demo test test-cuda bench build docs sanitize fuzz format check-format stubs check-stubs clean
 
 help: ## list these commands
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -48,6 +48,16 @@ test-cuda: build ## the same tests, those that take a device on the GPU
 bench: build ## measured time, limit and ratio of every hot path
 	for script in benchmarks/kernels.py benchmarks/model.py; do echo "== $$script"; python $$script; done
 	$(BUILD)/cpp/benchmarks/benchmark_kernels
+
+sanitize: ## the C++ tests under the address and undefined behaviour sanitizers
+	.ci/setup test
+	cmake --preset sanitize -D Python3_EXECUTABLE=$(CURDIR)/.venv/bin/python
+	cmake --build --preset sanitize
+	ctest --preset sanitize
+
+fuzz: build ## fuzz what reads checkpoints, each reader for FUZZ_SECONDS=60
+	.ci/setup fuzz
+	.ci/fuzz $(or $(FUZZ_SECONDS),60)
 
 docs: build ## the documentation, build/docs/index.html
 	sphinx-build --fail-on-warning --keep-going --quiet docs build/docs

@@ -20,7 +20,7 @@ function(hemostat_simd_kernels target)
     target_include_directories(${objects} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
     target_compile_definitions(${objects} PRIVATE HEMOSTAT_ISA=${instruction_set})
     target_compile_options(${objects} PRIVATE -fPIC -Wall -Wextra -O3 -fno-math-errno -fno-trapping-math
-      -ffp-contract=off -fopenmp-simd ${flags_${instruction_set}})
+      -ffp-contract=off -fopenmp-simd ${flags_${instruction_set}} ${HEMOSTAT_SANITIZE_OPTIONS})
     target_sources(${target} PRIVATE $<TARGET_OBJECTS:${objects}>)
   endforeach()
 endfunction()

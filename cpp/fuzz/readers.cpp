@@ -1,0 +1,212 @@
+#include "readers.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+
+#include <ATen/ops/arange.h>
+#include <ATen/ops/zeros.h>
+#include <fmt/format.h>
+
+#include <hemostat/error.h>
+#include <hemostat/model.h>
+
+#include "model/config.h"
+#include "model/consistency.h"
+#include "model/safetensors.h"
+#include "model/skeleton.h"
+#include "model/structure.h"
+#include "model/tensor_slots.h"
+
+namespace hemostat::fuzz {
+namespace {
+
+constexpr const char* kLlama = R"({"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 11,
+  "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+  "max_position_embeddings": 32, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu",
+  "tie_word_embeddings": true, "bos_token_id": 1, "eos_token_id": [2, 3], "torch_dtype": "float32"})";
+
+constexpr const char* kLlama3 = R"({"model_type": "llama", "vocab_size": 11, "hidden_size": 8, "intermediate_size": 12,
+  "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 6, "attention_bias": true, "mlp_bias": true,
+  "rope_parameters": {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0,
+  "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}, "hidden_act": "gelu_new", "dtype": "bfloat16",
+  "pretraining_tp": 1, "use_cache": false, "some_future_field": null})";
+
+constexpr const char* kMistral = R"({"model_type": "mistral", "vocab_size": 11, "hidden_size": 8,
+  "intermediate_size": 12, "num_hidden_layers": 3, "num_attention_heads": 8, "head_dim": 2, "sliding_window": 4,
+  "rope_scaling": {"type": "linear", "factor": 2}, "layer_types": ["sliding_attention", "sliding_attention",
+  "sliding_attention"], "bos_token_id": null, "dtype": "float16"})";
+
+constexpr const char* kQwen2 = R"({"model_type": "qwen2", "vocab_size": 11, "hidden_size": 8, "intermediate_size": 12,
+  "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "use_sliding_window": true,
+  "sliding_window": 16, "max_window_layers": 1, "eos_token_id": 5, "hidden_act": "relu"})";
+
+Linear linear(int64_t out_features, int64_t in_features) {
+  Linear result;
+  result.weight = shape_only({out_features, in_features});
+  return result;
+}
+
+// Models that no config.json can express, and what they are written as.
+std::vector<std::string> structures() {
+  const Model plain = skeleton(parse_config(kLlama, "config.json"));
+  Model treated = plain;
+  Attention& attention = treated.blocks[0].attention;
+  attention.q.weight = at::Tensor();
+  attention.q.a = shape_only({8, 3});
+  attention.q.b = shape_only({3, 8});
+  attention.q.bias = shape_only({8});
+  attention.o.input = {.scale = shape_only({8}), .rotation = shape_only({8, 8}), .bits = 4, .noise = 0.1};
+  attention.q_norm = {.kind = NormKind::layer, .weight = shape_only({2}), .bias = shape_only({2})};
+  attention.window = 2;
+  attention.sinks = 1;
+  attention.cache = {.bits = 3, .key_min = shape_only({2, 2}), .key_max = shape_only({2, 2})};
+  treated.blocks[0].mlp_output_norm = {.kind = NormKind::dynamic_tanh, .weight = {}, .bias = {}};
+  treated.blocks[0].placement = NormPlacement::post;
+  treated.blocks[1].skip_attention = true;
+  treated.blocks[1].mlp_residual = false;
+  treated.blocks[1].experts = {.router = linear(2, 8),
+                               .top_k = 1,
+                               .mlps = {{linear(5, 8), linear(5, 8), linear(8, 5)}, {{}, linear(4, 8), linear(8, 4)}}};
+  treated.input = {.kind = TokenNoise::swap, .rate = 0.5, .seed = 7};
+  treated.head.linear = linear(11, 8);
+  treated.head.map = {.scale = 0.5, .bias = shape_only({11}), .a = shape_only({11, 1}), .b = shape_only({1, 11})};
+  treated.decoder.temperature = 1.5;
+  return {structure(plain), structure(treated)};
+}
+
+std::string safetensors_file(const std::string& header, size_t data_bytes) {
+  const uint64_t length = header.size();
+  return std::string(reinterpret_cast<const char*>(&length), 8) + header + std::string(data_bytes, '\1');
+}
+
+std::vector<std::string> safetensors_files() {
+  return {safetensors_file("{}", 0),
+          safetensors_file(R"({"__metadata__":{"format":"pt"},"w":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}})"
+                           "   ",
+                           24),
+          safetensors_file(R"({"a":{"dtype":"BF16","shape":[],"data_offsets":[0,2]},)"
+                           R"("b":{"dtype":"I64","shape":[1,1,2],"data_offsets":[2,18]},)"
+                           R"("c":{"dtype":"BOOL","shape":[0,4],"data_offsets":[18,18]},)"
+                           R"("d":{"dtype":"F8_E4M3","shape":[3],"data_offsets":[18,21]}})",
+                           21)};
+}
+
+// A file without a name.
+class MemoryFile {
+ public:
+  explicit MemoryFile(std::string_view bytes) : file_(::memfd_create("hemostat", MFD_CLOEXEC)) {
+    while (!bytes.empty()) {
+      const ssize_t written = ::write(file_, bytes.data(), bytes.size());
+      if (written <= 0) {
+        std::perror("hemostat: cannot write to a file in memory");
+        std::abort();
+      }
+      bytes.remove_prefix(static_cast<size_t>(written));
+    }
+  }
+  MemoryFile(const MemoryFile&) = delete;
+  MemoryFile& operator=(const MemoryFile&) = delete;
+  ~MemoryFile() { ::close(file_); }
+
+  std::string path() const { return fmt::format("/proc/self/fd/{}", file_); }
+
+ private:
+  int file_;
+};
+
+// Zeros in place of shapes; false: more than a fuzzer has time for.
+bool fill(Model& model) {
+  constexpr int64_t kMost = 1 << 16;
+  int64_t total = 0;
+  for_each_tensor(model, [&](const std::string&, at::Tensor& slot) { total += std::min(slot.numel(), kMost); });
+  if (total >= kMost) {
+    return false;
+  }
+  const bool tied = model.tied();
+  for_each_tensor(model, [](const std::string&, at::Tensor& slot) { slot = at::zeros(slot.sizes()); });
+  if (tied) {
+    model.head.linear.weight = model.embedding;
+  }
+  return true;
+}
+
+}  // namespace
+
+bool read_safetensors(std::string_view bytes) {
+  const MemoryFile file(bytes);
+  std::map<std::string, at::Tensor> tensors;
+  try {
+    tensors = safetensors::load(file.path());
+  } catch (const ValueError&) {
+    return false;
+  }
+  unsigned sum = 0;
+  for (const auto& [name, tensor] : tensors) {
+    const auto* data = static_cast<const unsigned char*>(tensor.const_data_ptr());
+    for (size_t i = 0; i < tensor.nbytes(); ++i) {
+      sum += data[i];
+    }
+  }
+  static std::atomic<unsigned> sink;  // so that the bytes are read
+  sink = sum;
+  return true;
+}
+
+bool read_config(std::string_view text) {
+  CheckpointConfig config;
+  Model model;
+  try {
+    config = parse_config(without_structure_mark(std::string(text), "config.json"), "config.json");
+    if (config.layers > 64) {
+      return true;
+    }
+    model = skeleton(config);
+  } catch (const ValueError&) {
+    return false;
+  }
+  const std::string saved = updated_config(config.model, config.windows, config.tied, config.dtype);
+  const CheckpointConfig again =
+      parse_config(without_structure_mark(with_structure_mark(saved), "config.json"), "config.json");
+  const std::string described = structure(model);
+  check_consistency(from_structure(described, config.model, "hemostat.json"), "hemostat.json");
+  if (structure(skeleton(again)) != described) {
+    std::fprintf(stderr, "hemostat: what was saved reads otherwise:\n%s\n", saved.c_str());
+    std::abort();
+  }
+  return true;
+}
+
+bool read_structure(std::string_view text) {
+  static const ModelConfig config = parse_config(kLlama, "config.json").model;
+  Model model;
+  try {
+    model = from_structure(std::string(text), config, "hemostat.json");
+    check_consistency(model, "hemostat.json");
+  } catch (const ValueError&) {
+    return false;
+  }
+  if (structure(from_structure(structure(model), config, "hemostat.json")) != structure(model)) {
+    std::fprintf(stderr, "hemostat: what was written reads otherwise:\n%s\n", structure(model).c_str());
+    std::abort();
+  }
+  if (fill(model)) {
+    model.forward(at::arange(3));
+  }
+  return true;
+}
+
+const std::map<std::string, Reader>& readers() {
+  static const std::map<std::string, Reader> all = {
+      {"safetensors", {read_safetensors, safetensors_files()}},
+      {"config", {read_config, {kLlama, kLlama3, kMistral, kQwen2}}},
+      {"structure", {read_structure, structures()}},
+  };
+  return all;
+}
+
+}  // namespace hemostat::fuzz

@@ -176,7 +176,7 @@ def test_misaligned_tensors_load(checkpoint):
 @pytest.mark.parametrize(
     "index, words",
     [
-        ("{", ["weight_map"]),
+        ("{", ["model.safetensors.index.json", "not valid JSON"]),
         ({"weight_map": {"a": "../b.safetensors"}}, ["not a file name"]),
         ({"weight_map": {"a": "none.safetensors"}}, ["none.safetensors"]),
         ({"weight_map": {"a": "shard.safetensors"}}, ["'a'", "shard.safetensors"]),

@@ -25,7 +25,7 @@ SPECS = (
     ["magnitude", "magnitude:scope=row"],
     ["wanda"],
     ["rtn", "rtn:group_size=64", "rtn:group_size=64,search_clip=true"],
-    ["activation", "activation:symmetric=true"],
+    ["activation"],
     ["svd"],
     ["gaussian"],
     ["drop_layers"],

@@ -110,7 +110,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--group-size", type=int, default=64)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--batch", type=int, default=4, help="windows a step")
-    parser.add_argument("--rate", type=float, default=3e-4, help="learning rate at its highest")
+    parser.add_argument("--rate", type=float, default=6e-4, help="learning rate at its highest")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("recovered"), help="where the model goes [default: recovered]")
     return parser.parse_args(arguments)

@@ -6,11 +6,16 @@
 #include <variant>
 #include <vector>
 
+#include <ATen/Context.h>
+#include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/core/Device.h>
+#include <c10/util/Exception.h>
+#include <fmt/format.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 #include <torch/csrc/utils/pybind.h>
 
+#include <hemostat/error.h>
 #include <hemostat/model.h>
 
 namespace hemostat::bindings {
@@ -35,11 +40,20 @@ inline LinearFilter linear_filter(const Patterns& include, const Patterns& exclu
 // "cuda:1" or a torch.device.
 using DeviceArgument = std::variant<std::string, at::Device>;
 
-inline at::Device device_from(const DeviceArgument& device) {
-  if (const auto* text = std::get_if<std::string>(&device)) {
-    return at::Device(*text);
+// ValueError unless it names the CPU or a CUDA device of this machine.
+inline at::Device device_from(const DeviceArgument& argument) {
+  const auto* text = std::get_if<std::string>(&argument);
+  std::optional<at::Device> device;
+  try {
+    device = text != nullptr ? at::Device(*text) : std::get<at::Device>(argument);
+  } catch (const c10::Error&) {  // it is no device's name
   }
-  return std::get<at::Device>(device);
+  const int64_t gpus = at::hasCUDA() ? static_cast<int64_t>(at::detail::getCUDAHooks().deviceCount()) : 0;
+  if (!device || !(device->is_cpu() || (device->is_cuda() && device->index() < gpus && gpus > 0))) {
+    throw ValueError(fmt::format("hemostat: device is '{}', but must be cpu, or one of this machine's {} CUDA devices",
+                                 text != nullptr ? *text : device->str(), gpus));
+  }
+  return *device;
 }
 
 }  // namespace hemostat::bindings

@@ -45,10 +45,17 @@ std::string dtype_name(at::ScalarType dtype) {
 
 std::string shape(at::IntArrayRef sizes) { return fmt::format("[{}]", fmt::join(sizes, ", ")); }
 
-void check_floating(std::string_view operation, std::string_view name, const at::Tensor& tensor) {
+void check_dense(std::string_view operation, std::string_view name, const at::Tensor& tensor) {
   if (!tensor.defined() || tensor.layout() != at::kStrided) {
     throw TypeError(fmt::format("{}: {} is not a dense tensor", operation, name));
   }
+  if (tensor.is_meta()) {
+    throw ValueError(fmt::format("{}: {} is on meta, which holds no data", operation, name));
+  }
+}
+
+void check_floating(std::string_view operation, std::string_view name, const at::Tensor& tensor) {
+  check_dense(operation, name, tensor);
   const auto dtype = tensor.scalar_type();
   if (dtype != at::kFloat && dtype != at::kBFloat16 && dtype != at::kHalf) {
     throw TypeError(

@@ -11,7 +11,10 @@ namespace hemostat::arguments {
 // "[3, 4]"
 std::string shape(at::IntArrayRef sizes);
 
-// TypeError unless dense float32, bfloat16 or float16.
+// TypeError unless dense, ValueError on the meta device, which holds no data.
+void check_dense(std::string_view operation, std::string_view name, const at::Tensor& tensor);
+
+// The same, and TypeError unless float32, bfloat16 or float16.
 void check_floating(std::string_view operation, std::string_view name, const at::Tensor& tensor);
 
 // The same, and ValueError unless it has two dimensions.

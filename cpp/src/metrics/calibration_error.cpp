@@ -15,9 +15,12 @@ namespace hemostat::metrics {
 
 double expected_calibration_error(const at::Tensor& confidence, const at::Tensor& right, int64_t bins) {
   constexpr const char* kOperation = "hemostat.metrics.expected_calibration_error";
-  if (bins < 1) {
-    throw ValueError(fmt::format("{}: bins is {}, but takes at least 1", kOperation, bins));
+  constexpr int64_t kMostBins = int64_t{1} << 20;
+  if (bins < 1 || bins > kMostBins) {
+    throw ValueError(fmt::format("{}: bins is {}, but takes 1 … {}", kOperation, bins, kMostBins));
   }
+  arguments::check_dense(kOperation, "confidence", confidence);
+  arguments::check_dense(kOperation, "right", right);
   if (!at::isFloatingType(confidence.scalar_type())) {
     throw TypeError(fmt::format("{}: confidence is {}, but takes a floating dtype", kOperation,
                                 c10::toString(confidence.scalar_type())));

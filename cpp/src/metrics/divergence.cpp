@@ -16,9 +16,10 @@ TokenDivergence divergence(const at::Tensor& baseline_logits, const at::Tensor& 
   constexpr const char* kOperation = "hemostat.metrics.divergence";
   arguments::check_floating(kOperation, "baseline_logits", baseline_logits);
   arguments::check_floating(kOperation, "damaged_logits", damaged_logits);
-  if (!targets.defined() || targets.scalar_type() != at::kLong) {
-    throw TypeError(fmt::format("{}: targets is {}, but takes int64", kOperation,
-                                targets.defined() ? c10::toString(targets.scalar_type()) : "undefined"));
+  arguments::check_dense(kOperation, "targets", targets);
+  if (targets.scalar_type() != at::kLong) {
+    throw TypeError(
+        fmt::format("{}: targets is {}, but takes int64", kOperation, c10::toString(targets.scalar_type())));
   }
   if (baseline_logits.dim() < 1 || baseline_logits.sizes() != damaged_logits.sizes()) {
     throw ValueError(fmt::format("{}: damaged_logits is {}, but baseline_logits is {}", kOperation,

@@ -4,10 +4,14 @@
 #include <hemostat/error.h>
 #include <hemostat/metrics.h>
 
+#include "arguments.h"
+
 namespace hemostat::metrics {
 
 double unigram_nll(const at::Tensor& counts, const at::Tensor& targets) {
   constexpr const char* kOperation = "hemostat.metrics.unigram_nll";
+  arguments::check_dense(kOperation, "counts", counts);
+  arguments::check_dense(kOperation, "targets", targets);
   if (!at::isIntegralType(counts.scalar_type(), false) || !at::isIntegralType(targets.scalar_type(), false)) {
     throw TypeError(fmt::format("{}: counts and targets are {} and {}, but take int64", kOperation,
                                 c10::toString(counts.scalar_type()), c10::toString(targets.scalar_type())));

@@ -197,8 +197,12 @@ def _is_integer(value: Any) -> bool:
 
 
 def _method_facts(curve: _C.SweepCurve) -> dict[str, Any]:
-    return _identity(curve.method) | {
+    identity = _identity(curve.method)
+    method = next(method for method in _C.methods() if method.name == identity["method"])
+    return identity | {
         "label": curve.method,
+        "kind": method.kind,
+        "needs": sorted(method.needs),
         "axis": curve.axis.to_dict(),
         "seconds_prepare": round(curve.seconds_prepare, 3),
         "seconds": [round(seconds, 3) for seconds in curve.seconds],
@@ -233,6 +237,7 @@ def _model_facts(model: _C.Model) -> dict[str, Any]:
         "source": model.source or None,
         "family": model.config.family,
         "parameters": model.parameters,
+        "blocks": len(model.blocks),
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
         "sha256": weights_hash(model),

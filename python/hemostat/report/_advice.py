@@ -26,6 +26,10 @@ def advice(document: Mapping[str, Any], reaches: Sequence[Reach], tolerance: flo
     """What follows from the numbers, most useful first."""
     findings = [_use(document, group, tolerance) for group in _comparable(reaches)]
     findings += [_leave_out(document, r.curve) for r in reaches if _can_leave_out(r.curve)]
+    if not any(r.curve.localization for r in reaches):
+        findings += [_localize(document, r) for r in reaches if r.unsafe and r.curve.method.get("kind") in PER_LINEAR][
+            :1
+        ]
     findings += [*_more_text(windows_of(document), reaches, tolerance), *_other_severities(reaches)]
     if len(reaches) > 1:
         findings.append(
@@ -150,6 +154,7 @@ def _can_leave_out(curve: Curve) -> bool:
         and curve.localization is not None
         and len(block_sites(curve.localization)) > 1
         and is_concentrated(curve.localization)
+        and all(site["block"] is not None for site in worst_sites(curve.localization)[0])
         and not curve.method["options"].get("exclude")
     )
 
@@ -164,6 +169,17 @@ def _leave_out(document: Mapping[str, Any], curve: Curve) -> Finding:
         "leaving them out gains is not measured yet; this measures it.",
         curve,
         f"hemostat scan {_checkpoint(document)} --text TEXT --methods {shlex.quote(spec)} --out OUT",
+    )
+
+
+def _localize(document: Mapping[str, Any], r: Reach) -> Finding:
+    severity = r.unsafe["severity"]
+    return Finding(
+        "Find out where it bleeds",
+        f"Which layers carry the damage was not measured. This measures it where {r.curve.label} first does harm.",
+        r.curve,
+        f"hemostat localize {_checkpoint(document)} --method {shlex.quote(r.curve.label)} --severity {severity:.10g} "
+        "--text TEXT",
     )
 
 

@@ -25,19 +25,28 @@ def bleeding(reaches: Sequence[Reach]) -> list[Finding]:
 
 
 def block_sites(localization: Mapping[str, Any]) -> list[Site]:
-    """Whole blocks where they were localized, else single linears; those without a finite ΔNLL are left out."""
+    """Whole blocks where they were localized, else single linears; embedding, final norm and head where they changed.
+    Those without a finite ΔNLL are left out."""
     sites = [site for site in localization["sites"] if site["delta_nll"] is not None]
-    return [site for site in sites if site.get("linear") is None] or sites
+    if any(is_block(site) for site in sites):
+        return [site for site in sites if site.get("linear") is None]
+    return sites
+
+
+def is_block(site: Site) -> bool:
+    """Whether the site is a whole block."""
+    return site["block"] is not None and site.get("linear") is None
 
 
 def site_name(site: Site) -> str:
-    linear = f" {site['linear'].split('.')[-1]}" if site.get("linear") else ""
-    return f"block {site['block']}{linear}"
+    """Block 3; block 3 q_proj; the last part of its name where the site is in no block."""
+    last = (site.get("linear") or site["name"]).split(".")[-1]
+    return last if site["block"] is None else f"block {site['block']}" + (f" {last}" if site.get("linear") else "")
 
 
 def site_names(sites: Sequence[Site]) -> str:
     """Block 3; blocks 0, 3 and 29; block 0 q_proj and block 3 up_proj."""
-    if len(sites) > 1 and not any(site.get("linear") for site in sites):
+    if len(sites) > 1 and all(map(is_block, sites)):
         return f"blocks {listed([str(site['block']) for site in sites])}"
     return listed([site_name(site) for site in sites])
 
@@ -71,7 +80,7 @@ def _by_block(curve: Curve) -> Finding:
     sites, (worst, share) = block_sites(found), worst_sites(found)
     where = f"at {curve.at(found['severity'])}"
     if not worst:
-        return Finding(f"{where}: in no block alone", "No block, changed alone, costs anything.", curve)
+        return Finding(f"{where}: in no part alone", "No part, changed alone, costs anything.", curve)
     if is_concentrated(found):
         claim = f"{where}: mostly in {site_names(worst)}"
         sentences = [
@@ -79,7 +88,7 @@ def _by_block(curve: Curve) -> Finding:
             f"all {len(sites)}, where an even share would be {whole_percent(len(worst) / len(sites))}."
         ]
     else:
-        claim = f"{where}: spread over the blocks"
+        claim = f"{where}: spread over the {_parts(sites)}"
         top = worst[0]["delta_nll"] / summed(sites)
         sentences = [
             f"It takes {len(worst)} of {len(sites)}, each changed alone, to make half of the sum; the worst, "
@@ -89,6 +98,10 @@ def _by_block(curve: Curve) -> Finding:
     if found.get("windows"):
         sentences.append(f"On {windows_text(found['windows'])}.")
     return Finding(claim, " ".join(sentences), curve)
+
+
+def _parts(sites: Sequence[Site]) -> str:
+    return "blocks" if any(map(is_block, sites)) else "linear layers"
 
 
 def _additivity(found: Mapping[str, Any]) -> Iterable[str]:

@@ -100,7 +100,7 @@ class Curve:
     def zone_text(self, tolerance: float) -> str:
         """Where the zone ends; ≥ or ≤ where that was not reached, a dash where the tolerance is exceeded at once."""
         edge = self.edge(tolerance)
-        if edge.severity is None:
+        if edge.severity in (None, self.axis["neutral"]):
             return "–"
         sign = ("≤ " if self.axis["farthest"] < self.axis["neutral"] else "≥ ") if edge.censored else ""
         return sign + severity_text(self.axis, edge.severity)

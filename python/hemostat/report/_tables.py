@@ -52,8 +52,8 @@ def table(
 
 def zone_cell(curve: Curve, tolerance: float) -> Cell:
     edge = curve.edge(tolerance)
-    if edge.severity is None:
-        return "–", None
+    if edge.severity in (None, curve.axis["neutral"]):
+        return "–", 0.0
     small = ""
     if edge.interval:
         small = f"<small>{escape(interval(sorted(edge.interval), lambda value: number(value, 3)))}</small>"
@@ -158,11 +158,11 @@ def sites(curves: Sequence[Curve]) -> list[str]:
         columns = [("place", True), ("ΔNLL alone", False), ("95 % interval", False), ("share", False), ("KL", False)]
         columns += [("noise's ΔNLL", False), ("relative error", False), ("cascade gain", False)]
         rows = []
-        for site in curve.localization["sites"]:
+        for place, site in enumerate(curve.localization["sites"]):
             bounds, delta = site.get("delta_nll_interval"), site["delta_nll"]
             share = None if delta is None else max(0.0, delta) / total
             cells = [
-                (escape(site_name(site)), site["block"] + (0.5 if site.get("linear") else 0)),
+                (escape(site_name(site)), float(place)),
                 (signed(delta), delta),
                 (interval(bounds, signed), (bounds or [None])[0]),
                 (percent(share), share),

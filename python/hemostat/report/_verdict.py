@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from hemostat.report._advice import advice
@@ -75,7 +76,7 @@ def _headline(reaches: Sequence[Reach], tolerance: float) -> str:
 
 def _meaning(document: Mapping[str, Any], tolerance: float) -> str:
     evaluation, floor = document["provenance"]["evaluation"], document["baseline"].get("noise_floor")
-    text = f" of {evaluation['text']}" if evaluation.get("text") else ""
+    text = f" of {Path(evaluation['text']).name}" if evaluation.get("text") else ""
     meaning = (
         f"Safe: the loss grows by at most {number(tolerance)} nats per token (perplexity by "
         f"{percent(math.expm1(tolerance))}), with its whole 95 % interval, on {windows_text(evaluation['windows'])} of "

@@ -283,7 +283,7 @@ function severityTicks(curve, xs) {
 const cellViews = { share: "share of the sum", nats: "nats per token" };
 const localized = curves.filter(c => c.localization && c.localization.sites.length)
   .sort((a, b) => order.indexOf(a.id) - order.indexOf(b.id) || a.run - b.run);
-const blocksOf = c => c.localization.sites.filter(site => !finite(site.linear));
+const blocksOf = c => c.localization.sites.filter(site => finite(site.block) && !finite(site.linear));
 const sumOf = sites => sites.reduce((sum, site) => sum + Math.max(0, site.delta_nll || 0), 0);
 const rowName = c => runs.length > 1 ? c.name : `${c.name} at ${short(c.localization.severity)}${unitOf(c.axis)}`;
 
@@ -359,7 +359,7 @@ function drawLayers() {
 
 const generating = curves.filter(c => c.points.some(p => p.damage.generation));
 const generated = [
-  { id: "divergence", title: "First divergence, tokens", value: g => g.first_divergence, top: g => g.new_tokens, base: g => g.new_tokens },
+  { id: "divergence", title: "First divergence, tokens", value: g => g.first_divergence, top: g => g.new_tokens, base: g => g.new_tokens, interval: g => g.first_divergence_interval },
   { id: "same", title: "Prompts continued the same to the end", value: g => g.exact_match, top: () => 1, base: () => 1 },
   { id: "repetition", title: "Repetition: 4-grams seen before", value: g => g.repetition, base: g => g.repetition_baseline },
   { id: "distinct", title: "Distinct 2-grams", value: g => g.distinct_2, base: g => g.distinct_2_baseline, top: () => 1 },
@@ -375,12 +375,18 @@ function drawGeneration() {
         const g = p.damage.generation;
         values.push(part.value(g), ...(part.top ? [part.top(g)] : []), ...(finite(part.base(g)) ? [part.base(g)] : []));
       }
+      const bar = (end, sign) => points.map(p => {
+        const g = p.damage.generation, bounds = part.interval && part.interval(g);
+        return bounds && finite(bounds[end]) ? Math.max(0, sign * (bounds[end] - part.value(g))) : 0;
+      });
       const base = points.length && part.base(points[0].damage.generation);
       if (finite(base) && !shapes.length) shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, y0: base, y1: base, line: { color: soft, width: 1.2, dash: "dash" }, layer: "below" });
       return {
         type: "scatter", mode: "lines+markers", name: plain(c.name), x: points.map(p => own ? p.severity : p.distance),
         y: points.map(p => part.value(p.damage.generation)), line: { color: c.color, width: 2, dash: c.dash },
-        marker: { color: c.color, size: 7, symbol: c.symbol }, hovertemplate: "%{text}<extra></extra>",
+        marker: { color: c.color, size: 7, symbol: c.symbol },
+        error_y: part.interval ? { type: "data", symmetric: false, array: bar(1, 1), arrayminus: bar(0, -1), color: c.color, thickness: 1.2, width: 3 } : undefined,
+        hovertemplate: "%{text}<extra></extra>",
         text: points.map(p => `<b>${plain(c.name)}</b> at ${short(p.severity)}${plain(unitOf(c.axis))}<br>${part.title}: ${short(part.value(p.damage.generation))}` +
           `<br>${p.damage.generation.prompts} prompts, ${p.damage.generation.new_tokens} new tokens each`),
       };
@@ -516,7 +522,13 @@ function showTheme() {
   theme.textContent = isDark() ? "Light" : "Dark";
   theme.setAttribute("aria-label", `${theme.textContent} colours`);
 }
-theme.onclick = () => { root.dataset.theme = isDark() ? "light" : "dark"; showTheme(); refresh(); };
+theme.onclick = () => {
+  const wanted = isDark() ? "light" : "dark", system = dark.matches ? "dark" : "light";
+  if (wanted === system) delete root.dataset.theme; // follows the system again
+  else root.dataset.theme = wanted;
+  showTheme();
+  refresh();
+};
 dark.addEventListener("change", () => { showTheme(); refresh(); });
 
 let chosenTheme;

@@ -12,6 +12,7 @@ Load a model, change it with a method, and compare:
 
 import torch  # noqa: F401  its libraries have to be loaded before ours
 
+import hemostat._compatibility  # noqa: F401  and have to be those that ours were compiled against
 from hemostat import (
     ablate,
     context,

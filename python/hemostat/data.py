@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
     from hemostat import Model
 
 __all__ = ["Subject", "byte_count", "reference", "smollm2", "tokens"]
@@ -285,7 +286,7 @@ def _read(path: str | os.PathLike[str]) -> str:
 def _tokenizer(model: Model) -> Tokenizer:
     tokenizer = model.tokenizer
     if tokenizer.truncation or tokenizer.padding:  # the model's own stays as it is
-        tokenizer = Tokenizer.from_str(tokenizer.to_str())
+        tokenizer = type(tokenizer).from_str(tokenizer.to_str())
         tokenizer.no_truncation()
         tokenizer.no_padding()
     return tokenizer

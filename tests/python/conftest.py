@@ -118,6 +118,13 @@ def damaged(tiny_model) -> hemostat.Model:
 
 
 @pytest.fixture(scope="session")
+def trained(device) -> ModelAndTokens:
+    """The reference model, with 24 windows of 256 tokens that it never saw."""
+    subject = hemostat.data.reference(device=str(device))
+    return ModelAndTokens(subject.model, subject.evaluation[::5, :256][:24].contiguous())
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
     """Text and checkpoints that lie beside the clone."""
     if not SHARED.is_dir():

@@ -27,10 +27,10 @@ def expected_calibration_error(confidence, right, bins=15):
 
 
 @pytest.fixture(scope="module")
-def pair(stories):
+def pair(trained):
     """A trained model, the same with 3-bit weights, and windows of text."""
-    damaged = hemostat.prepare(stories.model, "rtn").at(3)
-    return stories.model, damaged, stories.tokens[:10]
+    damaged = hemostat.prepare(trained.model, "rtn").at(3)
+    return trained.model, damaged, trained.tokens[:10]
 
 
 @pytest.fixture(scope="module")

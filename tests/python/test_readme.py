@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from pydoc_data.topics import topics
 
 import pytest
 import torch
@@ -17,14 +18,14 @@ def blocks(language):
 
 
 @pytest.fixture
-def workplace(shared, tmp_path, monkeypatch):
+def workplace(tmp_path, monkeypatch):
     """A directory where the README's files are: a trained checkpoint and two texts."""
-    stories = (shared / "corpora" / "tinystories.txt").read_text(encoding="utf-8")
-    (tmp_path / "calibration.txt").write_text(stories[:8_000], encoding="utf-8")
+    text = topics["specialnames"]
+    (tmp_path / "calibration.txt").write_text(text[:8_000], encoding="utf-8")
     for name in ("evaluation.txt", "eval.txt"):
-        (tmp_path / name).write_text(stories[8_000:16_000], encoding="utf-8")
+        (tmp_path / name).write_text(text[8_000:16_000], encoding="utf-8")
     (tmp_path / "path" / "to").mkdir(parents=True)
-    (tmp_path / "path" / "to" / "checkpoint").symlink_to(shared / "weights" / "stories260K")
+    (tmp_path / "path" / "to" / "checkpoint").symlink_to(hemostat.data.reference_directory())
     (tmp_path / "examples").symlink_to(Path(__file__).parents[2] / "examples")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -52,8 +53,6 @@ def test_python(workplace, capsys):
 def test_commands(workplace):
     commands = [line for block in blocks("") for line in block.splitlines() if line.startswith("hemostat")]
     assert [command.split()[1] for command in commands] == ["scan", "compare", "apply", "methods", "scan"]
-    # The checkpoint here is smaller: no group of 64 divides its rows.
-    commands = [command.replace("group_size=64", "group_size=4") for command in commands]
     scan, compare, apply, methods, plugin = (command.split()[1:] for command in commands)
     assert main([*scan, "--windows", "2", "--points", "2"]) == 0
     assert (workplace / "scan" / "report.html").exists()

@@ -11,13 +11,13 @@ from hemostat._scan import split_methods
 
 
 @pytest.fixture(scope="module")
-def report(stories):
+def report(trained):
     return hemostat.scan(
-        stories.model,
-        stories.tokens[8:],
-        stories.tokens[:8],
-        methods=["magnitude", "wanda", "rtn:group_size=4", "rtn", "drop_layers"],
-        severities={"magnitude": [0.1, 0.4, 0.7], "rtn:group_size=4": [8, 4, 2]},
+        trained.model,
+        trained.tokens[8:],
+        trained.tokens[:8],
+        methods=["magnitude", "wanda", "rtn:group_size=64", "rtn", "drop_layers"],
+        severities={"magnitude": [0.1, 0.4, 0.7], "rtn:group_size=64": [8, 4, 2]},
         points=4,
     )
 
@@ -29,14 +29,14 @@ def curve_of(report, method, **options):
 class TestReport:
     def test_has_a_trial_for_each_severity_in_order(self, report):
         assert [trial["severity"] for trial in curve_of(report, "magnitude")] == [0.1, 0.4, 0.7]
-        assert [trial["severity"] for trial in curve_of(report, "rtn", group_size=4)] == [8, 4, 2]
+        assert [trial["severity"] for trial in curve_of(report, "rtn", group_size=64)] == [8, 4, 2]
         for method in ("wanda", "rtn"):
             assert len(curve_of(report, method)) == 4
         assert 1 <= len(curve_of(report, "drop_layers")) <= 4
         assert [entry["method"] for entry in report.thresholds] == ["magnitude", "wanda", "rtn", "rtn", "drop_layers"]
 
-    def test_gives_the_curves_as_sweeps_do(self, report, stories):
-        curve = hemostat.sweep(stories.model, "magnitude", stories.tokens[8:], severities=[0.1, 0.4, 0.7])
+    def test_gives_the_curves_as_sweeps_do(self, report, trained):
+        curve = hemostat.sweep(trained.model, "magnitude", trained.tokens[8:], severities=[0.1, 0.4, 0.7])
         found = report.curves[0]
         assert found.severities == curve.severities
         assert [damage.delta_nll for damage in found.damages] == [damage.delta_nll for damage in curve.damages]
@@ -45,18 +45,18 @@ class TestReport:
         ]
 
     def test_damage_grows_with_severity(self, report):
-        for method, options in (("magnitude", {}), ("wanda", {}), ("rtn", {"group_size": 4}), ("rtn", {})):
+        for method, options in (("magnitude", {}), ("wanda", {}), ("rtn", {"group_size": 64}), ("rtn", {})):
             kls = [trial["damage"]["kl"]["mean"] for trial in curve_of(report, method, **options)]
             assert kls == sorted(kls)
             assert kls[-1] > 10 * kls[0]
 
-    def test_the_baseline_is_the_unchanged_model(self, report, stories):
-        same = hemostat.compare(stories.model, stories.model, stories.tokens[8:])
+    def test_the_baseline_is_the_unchanged_model(self, report, trained):
+        same = hemostat.compare(trained.model, trained.model, trained.tokens[8:])
         assert report.baseline["perplexity"] == same.perplexity
         assert report.baseline["tokens"] == 16 * 255
         assert report.baseline["noise_floor"]["against"] == "bfloat16"
         # Bits per byte and perplexity say the same, in other units.
-        text_bytes = hemostat.data.byte_count(stories.model, stories.tokens[8:])
+        text_bytes = hemostat.data.byte_count(trained.model, trained.tokens[8:])
         nats = report.baseline["bits_per_byte"] * math.log(2) * text_bytes
         assert nats == pytest.approx(16 * 255 * math.log(same.perplexity))
 
@@ -70,13 +70,13 @@ class TestReport:
     def test_unigram_counts_come_from_the_calibration_text(self, report):
         assert {trial["damage"]["index_source"] for trial in report.trials} == {"calibration tokens"}
 
-    def test_records_what_was_done(self, report, stories):
+    def test_records_what_was_done(self, report, trained):
         provenance = report.provenance
-        assert provenance["model"]["name"] == "stories260K"
-        assert provenance["model"]["parameters"] == stories.model.parameters
+        assert provenance["model"]["name"] == "reference"
+        assert provenance["model"]["parameters"] == trained.model.parameters
         assert provenance["evaluation"] | {"sha256": ""} == {"windows": 16, "length": 256, "sha256": ""}
         assert provenance["calibration"]["source"] == "given"
-        assert [method["label"] for method in provenance["methods"]][2] == "rtn:group_size=4"
+        assert [method["label"] for method in provenance["methods"]][2] == "rtn:group_size=64"
         assert provenance["versions"]["torch"] == torch.__version__
         assert provenance["seed"] == 0
 
@@ -89,9 +89,9 @@ class TestReport:
         assert len(report.to_dataframe()) == len(report.trials)
         assert hemostat.Report.load(tmp_path / "report.json").table() == report.table() == str(report)
 
-    def test_the_same_again(self, report, stories):
+    def test_the_same_again(self, report, trained):
         again = hemostat.scan(
-            stories.model, stories.tokens[8:], stories.tokens[:8], methods="magnitude", severities=[0.1, 0.4, 0.7]
+            trained.model, trained.tokens[8:], trained.tokens[:8], methods="magnitude", severities=[0.1, 0.4, 0.7]
         )
         assert again.trials == report.trials[:3]
 

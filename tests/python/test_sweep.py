@@ -9,17 +9,17 @@ import hemostat
 
 
 @pytest.fixture(scope="module")
-def tokens(stories):
-    return stories.tokens[:6]
+def tokens(trained):
+    return trained.tokens[:6]
 
 
-def test_gives_what_compare_gives(stories, tokens):
-    curve = hemostat.sweep(stories.model, "rtn", tokens, severities=[2, 8, 4], group_size=4)
+def test_gives_what_compare_gives(trained, tokens):
+    curve = hemostat.sweep(trained.model, "rtn", tokens, severities=[2, 8, 4], group_size=64)
     assert curve.severities == [8, 4, 2]
-    assert curve.method == "rtn:group_size=4"
-    prepared = hemostat.prepare(stories.model, "rtn", group_size=4)
+    assert curve.method == "rtn:group_size=64"
+    prepared = hemostat.prepare(trained.model, "rtn", group_size=64)
     for severity, damage in zip(curve.severities, curve.damages, strict=True):
-        alone = hemostat.compare(stories.model, prepared.at(severity), tokens)
+        alone = hemostat.compare(trained.model, prepared.at(severity), tokens)
         found, expected = damage.to_dict(windows=True), alone.to_dict(windows=True)
         del found["within_noise_floor"], expected["within_noise_floor"]
         assert found == expected
@@ -32,7 +32,7 @@ def test_gives_what_compare_gives(stories, tokens):
         ("magnitude", {"scope": "row"}),
         ("wanda", {}),
         ("wanda", {"m": 4}),
-        ("rtn", {"group_size": 4}),
+        ("rtn", {"group_size": 64}),
         ("gaussian", {}),
         ("svd", {}),
         ("activation", {}),
@@ -46,11 +46,11 @@ def test_gives_what_compare_gives(stories, tokens):
         ("temperature", {"side": "down"}),
     ],
 )
-def test_damage_begins_at_nothing_and_grows(stories, tokens, method, options):
-    statistics = hemostat.collect(stories.model, tokens) if method == "wanda" else None
-    axis = hemostat.prepare(stories.model, method, statistics, **options).axis
+def test_damage_begins_at_nothing_and_grows(trained, tokens, method, options):
+    statistics = hemostat.collect(trained.model, tokens) if method == "wanda" else None
+    axis = hemostat.prepare(trained.model, method, statistics, **options).axis
     severities = [axis.neutral, axis.default_grid[0], axis.default_grid[-1]]
-    curve = hemostat.sweep(stories.model, method, tokens, statistics=statistics, severities=severities, **options)
+    curve = hemostat.sweep(trained.model, method, tokens, statistics=statistics, severities=severities, **options)
     assert curve.severities == severities
     unchanged, mild, severe = curve.damages
     assert unchanged.delta_nll == unchanged.kl.mean == unchanged.kl.max == 0
@@ -61,24 +61,24 @@ def test_damage_begins_at_nothing_and_grows(stories, tokens, method, options):
     assert severe.delta_nll > 0
 
 
-def test_insert_identity_preserves_the_function(stories, tokens):
-    curve = hemostat.sweep(stories.model, "insert_identity", tokens)
+def test_insert_identity_preserves_the_function(trained, tokens):
+    curve = hemostat.sweep(trained.model, "insert_identity", tokens)
     for damage in curve.damages:
         assert damage.delta_nll == damage.kl.max == 0
         assert damage.within_noise_floor
 
 
-def test_noise_floor_is_the_model_against_itself_in_bfloat16(stories, tokens):
-    floor = hemostat.sweep(stories.model, "gaussian", tokens, severities=[0.1]).noise_floor
-    damage = hemostat.compare(stories.model, stories.model.to(torch.bfloat16), tokens)
+def test_noise_floor_is_the_model_against_itself_in_bfloat16(trained, tokens):
+    floor = hemostat.sweep(trained.model, "gaussian", tokens, severities=[0.1]).noise_floor
+    damage = hemostat.compare(trained.model, trained.model.to(torch.bfloat16), tokens)
     assert floor.against == "bfloat16"
     assert floor.kl == damage.kl.mean
     assert floor.delta_nll == max(abs(x) for x in (damage.delta_nll, *damage.delta_nll_interval))
     assert floor.top1_agreement == damage.top1_agreement
 
 
-def test_marks_what_lies_within_the_noise_floor(stories, tokens):
-    curve = hemostat.sweep(stories.model, "gaussian", tokens, severities=[1e-6, 0.5])
+def test_marks_what_lies_within_the_noise_floor(trained, tokens):
+    curve = hemostat.sweep(trained.model, "gaussian", tokens, severities=[1e-6, 0.5])
     assert [damage.within_noise_floor for damage in curve.damages] == [True, False]
     assert curve.damages[0].kl.mean > 0
 

@@ -97,8 +97,8 @@ def test_published_curves(shared):
 
 
 @pytest.fixture(scope="module")
-def curve(stories):
-    return hemostat.sweep(stories.model, "magnitude", stories.tokens[:12], severities=[0, 0.1, 0.3, 0.5, 0.7])
+def curve(trained):
+    return hemostat.sweep(trained.model, "magnitude", trained.tokens[:12], severities=[0, 0.1, 0.3, 0.5, 0.7])
 
 
 class TestSweptCurve:

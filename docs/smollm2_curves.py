@@ -191,7 +191,7 @@ def overview(kept: dict) -> str:
 def one_method(kept: dict, name: str) -> str:
     """A method's curves on its own axis; curves on another axis (the other side of neutral) go the other way."""
     curves = [curve for curve in kept["curves"] if curve["method"] == name]
-    frame = framed(curves, 720, 380, right=150)
+    frame = framed(curves, 720, 380, right=30 + 8 * max(len(short_label(curve)) for curve in curves))
     severities = [severity for curve in curves for severity in (*grid_of(curve), curve["axis"]["neutral"])]
     if curves[0]["axis"]["neutral"] > max(grid_of(curves[0])):  # bits: the unchanged model is far to the left
         severities = [severity for curve in curves for severity in grid_of(curve)]

@@ -17,8 +17,8 @@ class CommandLine(Generated):
         group = typer.main.get_command(app)
         lines = []
         for name, command in group.commands.items():
-            with command.make_context(name, [], resilient_parsing=True, info_name=f"hemostat {name}") as context:
-                lines += [f"## hemostat {name}", "", "```text", command.get_help(context).strip(), "```", ""]
+            context = command.make_context(f"hemostat {name}", [], resilient_parsing=True, max_content_width=96)
+            lines += [f"## hemostat {name}", "", "```text", command.get_help(context).strip(), "```", ""]
         return lines
 
 

@@ -63,7 +63,7 @@ class Generated(SphinxDirective):
     """A directive whose content is Markdown made here."""
 
     def run(self):
-        return self.parse_text_to_nodes("\n".join(self.markdown()), allow_section_headings=False)
+        return self.parse_text_to_nodes("\n".join(self.markdown()), allow_section_headings=True)
 
     def markdown(self) -> list[str]:
         raise NotImplementedError
@@ -113,8 +113,10 @@ class MethodCurve(Generated):
         name = self.arguments[0]
         kept = json.loads(DATA.read_text(encoding="utf-8"))
         curves = [curve for curve in kept["curves"] if curve["method"] == name]
+        if not curves:
+            raise self.error(f"no curve of {name} in {DATA}; run: python docs/smollm2_curves.py measure 8")
         floor, zones = kept["baseline"]["noise_floor"], []
-        rows, tolerances = [], list(curves[0]["zone"])
+        tables, tolerances = [], list(curves[0]["zone"])
         for curve in curves:
             edges = []
             for tolerance in tolerances:
@@ -125,18 +127,19 @@ class MethodCurve(Generated):
                 words = (number(edge, 3) if edge is not None else "–", spread, open_end)
                 edges.append(" ".join(filter(None, words)))
             zones.append([f"`{curve['label']}`", *edges])
-            for index, point in enumerate(curve["points"]):
-                rows.append(
-                    [
-                        f"`{curve['label']}`" if index == 0 else "",
-                        number(point["severity"], 3),
-                        number(point["perplexity"]),
-                        signed(point["delta_nll"]),
-                        interval(point["delta_nll_interval"], signed),
-                        number(point["kl"], 3),
-                        percent(point["top1_agreement"]),
-                    ]
-                )
+            rows = [
+                [
+                    number(point["severity"], 3),
+                    number(point["perplexity"]),
+                    signed(point["delta_nll"]),
+                    interval(point["delta_nll_interval"], signed),
+                    number(point["kl"], 3),
+                    percent(point["top1_agreement"]),
+                ]
+                for point in curve["points"]
+            ]
+            head = [curve["axis"]["name"], "perplexity", "ΔNLL", "95 % interval", "KL", "top-1"]
+            tables += [f"`{curve['label']}`", *table(head, rows, "rrrrrr")]
         return [
             f"![Damage that {name} does to SmolLM2-135M](../curves/{name}.svg)",
             "",
@@ -148,7 +151,7 @@ class MethodCurve(Generated):
             f"`{kept['command']}` with hemostat {kept['versions']['hemostat']}.",
             "",
             *table(["largest safe severity at a ΔNLL of", *tolerances], zones, "l" + "r" * len(tolerances)),
-            *table(["", "severity", "perplexity", "ΔNLL", "95 % interval", "KL", "top-1"], rows, "lrrrrrr"),
+            *tables,
         ]
 
 

@@ -131,6 +131,16 @@ class TestJson:
         assert again.to_dict() == Report(document).to_dict()
         assert again.table() == Report(document).table()
 
+    def test_is_read_from_its_directory(self, document, tmp_path):
+        Report(document).to_json(tmp_path / "report.json")
+        assert Report.load(tmp_path).to_dict() == Report(document).to_dict()
+
+    def test_what_is_not_there_is_named(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="has no report.json"):
+            Report.load(tmp_path)
+        with pytest.raises(FileNotFoundError, match="there is no .*other.json"):
+            Report.load(tmp_path / "other.json")
+
     @pytest.mark.parametrize("content", ["", "[]", "{}", "\xff", '{"trials": []}'])
     def test_another_file_is_refused(self, content, tmp_path):
         (tmp_path / "other.json").write_text(content, encoding="latin-1")
@@ -194,6 +204,32 @@ class TestDataFrame:
         assert frame["kl_p99"].tolist()[2:] == [0.15, 0.3]
         assert frame["delta_nll_low"].tolist()[2] == pytest.approx(0.027)
         assert frame["perplexity"].isna().tolist() == [False, True, False, False]
+
+    def test_generation_is_flattened(self, document):
+        document["trials"][0]["damage"]["generation"] = {"first_divergence": 3.5, "first_divergence_interval": [3, 4]}
+        frame = Report(document).to_dataframe()
+        assert frame["generation_first_divergence"].tolist()[0] == 3.5
+        assert frame["generation_first_divergence_high"].tolist()[0] == 4
+
+    def test_zones_have_a_row_a_tolerance(self, document):
+        frame = Report(document).to_dataframe("zones")
+        assert frame["tolerance"].tolist() == [0.02, 0.05, 0.1] * 3
+        assert frame["severity"].tolist()[3:6] == [5.1, 4, 4]
+        assert frame["censored"].tolist() == [False] * 5 + [True] + [False] * 3
+        assert frame["severity_low"].tolist()[0] == 0.1 and frame["severity_high"].tolist()[0] == 0.2
+
+    def test_layers_have_a_row_a_place(self, document):
+        assert Report(document).to_dataframe("layers").empty
+        site = {"name": "model.layers.0", "block": 0, "linear": None, "delta_nll": 0.1, "delta_nll_interval": [0, 0.2]}
+        document["localizations"] = [{"method": "wanda", "options": {}, "severity": 0.5, "sites": [site]}]
+        frame = Report(document).to_dataframe("layers")
+        assert frame[["method", "severity", "name", "delta_nll_high"]].values.tolist() == [
+            ["wanda", 0.5, "model.layers.0", 0.2]
+        ]
+
+    def test_another_part_is_refused(self, document):
+        with pytest.raises(ValueError, match="part is 'sites', but takes trials, zones, layers"):
+            Report(document).to_dataframe("sites")
 
 
 class TestTable:

@@ -59,7 +59,8 @@ def _use(document: Mapping[str, Any], group: Sequence[Reach], tolerance: float) 
         if not curve.can_be_milder():
             sentences.append(f"There is nothing milder than {curve.at(curve.trials[0]['severity'])}.")
         labels = listed([r.curve.label for r in group])
-        return Finding(f"Do not {verb} {labels} as it stands", " ".join(filter(None, sentences)))
+        until = "as it stands" if all(r.unsafe is r.curve.trials[0] for r in group) else "yet"
+        return Finding(f"Do not {verb} {labels} {until}", " ".join(filter(None, sentences)))
     edge, severity = curve.edge(tolerance), best.safe["severity"]
     cautious = edge.interval[0] if edge.interval and not edge.censored else None
     if cautious is not None and curve.distance(cautious) > curve.distance(severity):
@@ -67,7 +68,7 @@ def _use(document: Mapping[str, Any], group: Sequence[Reach], tolerance: float) 
             f"Between that and {curve.at(cautious)}, the cautious end of the zone's interval, nothing was measured: "
             "measure before you go there."
         )
-    elif not (best.open or best.unsafe):
+    elif not (best.open or best.unsafe or curve.ends_at(severity)):
         sentences.append("Nothing harsher was measured.")
     command = ""
     if curve.method.get("kind") in APPLIED:

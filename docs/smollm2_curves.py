@@ -35,11 +35,13 @@ SPECS = (
     ["token_noise", "token_noise:kind=drop", "token_noise:kind=swap"],
     ["temperature", "temperature:side=down"],
 )
+# Finer than the default grid where a model collapses within its first step: how many more parts fall.
+FINER = {"drop_layers": (1, 3), "drop_norms": (1, 2, 3)}
 OVERVIEW = ("magnitude", "wanda", "rtn:group_size=64", "activation", "drop_layers")
 CALIBRATION_WINDOWS = 16
 
 INK, SOFT, LINE = "#1c1b1a", "#6b6763", "#e3dfda"
-LEAST = 1e-3  # nats per token, the bottom of every picture
+LEAST, MOST = 1e-3, 100  # nats per token, the ends of every picture; beyond the upper one an arrow says so
 
 
 def measure(windows: int) -> None:
@@ -52,7 +54,11 @@ def measure(windows: int) -> None:
         if {curve["label"] for curve in kept["curves"]} >= set(specs):
             continue
         report = hemostat.scan(
-            subject.model, subject.evaluation[:windows], subject.calibration[:CALIBRATION_WINDOWS], methods=specs
+            subject.model,
+            subject.evaluation[:windows],
+            subject.calibration[:CALIBRATION_WINDOWS],
+            methods=specs,
+            severities={spec: grid(subject.model, spec) for spec in specs if spec in FINER},
         )
         facts = report.provenance
         kept |= {
@@ -75,7 +81,15 @@ def measure(windows: int) -> None:
                 | {name: threshold[name] for name in ("zone", "zone_interval", "zone_censored")}
                 | {"points": [{"severity": trial["severity"]} | point(trial["damage"]) for trial in trials]}
             )
+        order = [spec for row in SPECS for spec in row]
+        kept["curves"].sort(key=lambda curve: order.index(curve["label"]))
         write_whole(DATA, json.dumps(rounded(kept), indent=1, ensure_ascii=False) + "\n")
+
+
+def grid(model: hemostat.Model, spec: str) -> list[float]:
+    """The default grid of a method in steps, and the steps that FINER adds."""
+    axis = hemostat.prepare(model, spec).axis
+    return sorted({*axis.default_grid, *(round(axis.step * steps, 12) for steps in FINER[spec])})
 
 
 def point(damage: dict) -> dict:
@@ -109,14 +123,19 @@ class Frame(NamedTuple):
         return self.left + share * (self.width - self.left - self.right)
 
     def y(self, delta: float) -> float:
-        share = math.log(max(delta, LEAST) / LEAST) / math.log(self.greatest / LEAST)
+        share = math.log(min(max(delta, LEAST), self.greatest) / LEAST) / math.log(self.greatest / LEAST)
         return self.height - self.bottom - share * (self.height - self.top - self.bottom)
 
 
 def framed(curves: Sequence[dict], width: int, height: int, right: int) -> Frame:
-    deltas = [p["delta_nll"] for curve in curves for p in curve["points"] if p["delta_nll"] is not None]
-    greatest = 10 ** max(-1, math.ceil(math.log10(max(*deltas, LEAST))))
-    return Frame(width, height, 70, right, 54, 52, greatest)
+    greatest = max(delta_of(p) for curve in curves for p in curve["points"])
+    top = MOST if greatest > MOST else 10 ** max(0, math.ceil(math.log10(max(greatest, LEAST))))
+    return Frame(width, height, 70, right, 60, 52, top)
+
+
+def delta_of(measured: dict) -> float:
+    """A point's ΔNLL; one that is not finite lies beyond every picture."""
+    return math.inf if measured["delta_nll"] is None else measured["delta_nll"]
 
 
 def picture(frame: Frame, title: str, subtitle: str, parts: Sequence[str]) -> str:
@@ -136,7 +155,7 @@ def picture(frame: Frame, title: str, subtitle: str, parts: Sequence[str]) -> st
     )
 
 
-def grid(frame: Frame, kept: dict, tolerances: Sequence[float]) -> list[str]:
+def lines(frame: Frame, kept: dict, tolerances: Sequence[float]) -> list[str]:
     floor = kept["baseline"]["noise_floor"]
     left, right = frame.x(0), frame.x(1)
     parts = []
@@ -154,29 +173,33 @@ def grid(frame: Frame, kept: dict, tolerances: Sequence[float]) -> list[str]:
         decade *= 10
     for tolerance in tolerances:
         parts.append(line(left, frame.y(tolerance), right, frame.y(tolerance), SOFT, dash="3 3"))
-        parts.append(text(right - 6, frame.y(tolerance) - 5, f"tolerance {tolerance}", fill=SOFT, anchor="end"))
+        label = f"tolerance {tolerance}"
+        parts.append(text(right - 6, frame.y(tolerance) - 4, label, fill=SOFT, size=10, anchor="end"))
     return parts
 
 
 def curve_parts(frame: Frame, curve: dict, color: str, place: Callable[[float], float]) -> tuple[list[str], tuple]:
     """A curve's line, intervals and points, and its label as (height, start, color, text)."""
-    points = [(frame.x(place(p["severity"])), p) for p in curve["points"] if p["delta_nll"] is not None]
-    path = " ".join(f"{x:.1f},{frame.y(p['delta_nll']):.1f}" for x, p in points)
+    points = [(frame.x(place(p["severity"])), frame.y(delta_of(p)), p) for p in curve["points"]]
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in points)
     parts = [f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2.2" stroke-linejoin="round"/>']
-    for x, p in points:
+    for x, y, p in points:
+        if delta_of(p) > MOST:
+            parts.append(f'<path d="M{x - 5:.1f} {y:.1f}h10l-5 -9z" fill="{color}"/>')
+            continue
         low, high = p["delta_nll_interval"]
         parts.append(line(x, frame.y(low), x, frame.y(high), color))
         fill = "#ffffff" if p["within_noise_floor"] or p["delta_nll"] < LEAST else color  # hollow: no damage
-        parts.append(f'<circle cx="{x:.1f}" cy="{frame.y(p["delta_nll"]):.1f}" r="4" fill="{fill}" stroke="{color}"/>')
-    x, last = points[-1]
-    return parts, (frame.y(last["delta_nll"]), x, color, curve["label"])
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{fill}" stroke="{color}"/>')
+    x, y, _ = points[-1]
+    return parts, (y, x, color, curve["label"])
 
 
 def overview(kept: dict) -> str:
     """Five methods on the axis that all have in common."""
     curves = [next(curve for curve in kept["curves"] if curve["label"] == label) for label in OVERVIEW]
     frame = framed(curves, 880, 470, right=190)
-    parts, labels = grid(frame, kept, TOLERANCES[1:2]), []
+    parts, labels = lines(frame, kept, TOLERANCES[1:2]), []
     for step in range(6):
         parts.append(text(frame.x(step / 5), frame.height - 32, f"{step / 5:g}", fill=SOFT, anchor="middle"))
     legend = "distance from the unchanged model on each method's own axis"
@@ -202,7 +225,7 @@ def one_method(kept: dict, name: str) -> str:
     def place(severity: float) -> float:
         return (severity - start) / (end - start)
 
-    parts, labels = grid(frame, kept, TOLERANCES), []
+    parts, labels = lines(frame, kept, TOLERANCES), []
     shown: list[float] = []
     for severity in sorted(set(severities), key=place):
         at = frame.x(place(severity))

@@ -147,7 +147,8 @@ class MethodCurve(Generated):
             f"{kept['windows']} windows of {kept['length']} tokens of {kept['text']}; "
             f"{kept['calibration_windows']} windows of other text for calibration. {kept['protocol']} Bars are 95 % "
             f"intervals by paired bootstrap over windows, so few windows make them wide; hollow points lie within the "
-            f"noise floor of {number(floor['delta_nll'], 3)} nats (in {floor['against']}). Made by "
+            f"noise floor of {number(floor['delta_nll'], 3)} nats (in {floor['against']}); an arrow is a collapse "
+            f"beyond the picture, and a dash a number that is not finite. Made by "
             f"`{kept['command']}` with hemostat {kept['versions']['hemostat']}.",
             "",
             *table(["largest safe severity at a ΔNLL of", *tolerances], zones, "l" + "r" * len(tolerances)),

@@ -9,11 +9,9 @@ from typing import Any
 
 from hemostat.report._bleeding import block_sites, is_concentrated, site_names, worst_sites
 from hemostat.report._curve import Curve
-from hemostat.report._reach import Finding, Reach, windows_of, windows_text
+from hemostat.report._reach import FEW_WINDOWS, Finding, Reach, windows_of, windows_text
 from hemostat.report._text import interval, listed, nats, number, whole_percent
 
-# With fewer windows, resampling them says little about the spread between texts.
-FEW_WINDOWS = 10
 # A zone's edge is poorly known where its interval covers more than this part of the axis.
 WIDE_ZONE = 0.05
 # Changes that a checkpoint can hold, so that `hemostat apply` is the next step.
@@ -24,13 +22,17 @@ PER_LINEAR = ("weights", "factors", "activations")
 
 def advice(document: Mapping[str, Any], reaches: Sequence[Reach], tolerance: float) -> list[Finding]:
     """What follows from the numbers, most useful first."""
-    findings = [_use(document, group, tolerance) for group in _comparable(reaches)]
+    windows = windows_of(document)
+    more_text = list(_more_text(windows, reaches, tolerance))
+    findings = more_text if windows < FEW_WINDOWS else []
+    findings += [_use(document, group, tolerance) for group in _comparable(reaches)]
     findings += [_leave_out(document, r.curve) for r in reaches if _can_leave_out(r.curve)]
     if not any(r.curve.localization for r in reaches):
         findings += [_localize(document, r) for r in reaches if r.unsafe and r.curve.method.get("kind") in PER_LINEAR][
             :1
         ]
-    findings += [*_more_text(windows_of(document), reaches, tolerance), *_other_severities(reaches)]
+    findings += more_text if windows >= FEW_WINDOWS else []
+    findings += _other_severities(reaches)
     if len(reaches) > 1:
         findings.append(
             Finding(
@@ -166,8 +168,8 @@ def _leave_out(document: Mapping[str, Any], curve: Curve) -> Finding:
     spec = f"{curve.label}{',' if curve.method['options'] else ':'}exclude={patterns}"
     return Finding(
         f"Try {curve.label} without {site_names(worst)}",
-        f"Changed alone, {'it makes' if len(worst) == 1 else 'they make'} {whole_percent(share)} of the damage. What "
-        "leaving them out gains is not measured yet; this measures it.",
+        f"Of {len(block_sites(curve.localization))}, changed alone, {'it makes' if len(worst) == 1 else 'these make'} "
+        f"{whole_percent(share)} of the damage. What leaving them out gains is not measured yet; this measures it.",
         curve,
         f"hemostat scan {_checkpoint(document)} --text TEXT --methods {shlex.quote(spec)} --out OUT",
     )

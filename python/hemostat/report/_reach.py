@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 from hemostat.report._curve import Curve
 from hemostat.report._text import interval, nats, number
 
+# With fewer windows, resampling them says little about the spread between texts.
+FEW_WINDOWS = 10
+
 Trial = Mapping[str, Any]
 
 
@@ -66,6 +69,12 @@ def settled(damage: Mapping[str, Any], tolerance: float, windows: int) -> bool |
 
 def _has_collapsed(damage: Mapping[str, Any]) -> bool:
     return damage["delta_nll"] is None or (damage.get("index") or 0) >= 1
+
+
+def costs(damage: Mapping[str, Any]) -> str:
+    """The same as a verb: "costs +0.12 nats …"; a loss may also fall."""
+    delta = damage["delta_nll"]
+    return f"costs {cost(damage)}" if delta is None or delta >= 0 else f"changes the loss by {cost(damage)}"
 
 
 def cost(damage: Mapping[str, Any]) -> str:

@@ -10,7 +10,17 @@ from typing import Any, NamedTuple
 from hemostat.report._advice import advice
 from hemostat.report._bleeding import bleeding
 from hemostat.report._curve import Curve, curves_of
-from hemostat.report._reach import Finding, Reach, cost, generation_sentence, reach, windows_of, windows_text
+from hemostat.report._reach import (
+    FEW_WINDOWS,
+    Finding,
+    Reach,
+    cost,
+    costs,
+    generation_sentence,
+    reach,
+    windows_of,
+    windows_text,
+)
 from hemostat.report._text import interval, listed, number, percent
 
 
@@ -82,6 +92,8 @@ def _meaning(document: Mapping[str, Any], tolerance: float) -> str:
         f"{percent(math.expm1(tolerance))}), with its whole 95 % interval, on {windows_text(evaluation['windows'])} of "
         f"{evaluation['length']} tokens{text}."
     )
+    if evaluation["windows"] < FEW_WINDOWS:
+        meaning += " With so few windows the intervals are uncertain themselves: take this as a first look."
     if floor and floor["delta_nll"] is not None and floor["delta_nll"] > tolerance:
         meaning += (
             f" The noise floor, what {floor['against']} alone does, is {number(floor['delta_nll'], 2)} nats: at this "
@@ -92,7 +104,7 @@ def _meaning(document: Mapping[str, Any], tolerance: float) -> str:
 
 def _safe(r: Reach, tolerance: float) -> Finding:
     curve, damage = r.curve, r.safe["damage"]
-    sentences = [f"There it costs {cost(damage)}."]
+    sentences = [f"There it {costs(damage)}."]
     if r.open or r.unsafe:
         sentences.append(_edge_sentence(curve, tolerance))
     elif curve.ends_at(r.safe["severity"]):
@@ -126,7 +138,7 @@ def _unsafe(r: Reach, tolerance: float) -> Finding:
     if r.safe is None:
         first = curve.trials[0]
         claim = "at no measured severity" if first is r.unsafe else "not even the mildest is settled"
-        sentences.append(f"The mildest measured, {curve.at(first['severity'])}, costs {cost(first['damage'])}.")
+        sentences.append(f"The mildest measured, {curve.at(first['severity'])}, {costs(first['damage'])}.")
         edge = curve.edge(tolerance).severity
         if first is r.unsafe and curve.can_be_milder() and edge not in (None, curve.axis["neutral"]):
             sentences.append(f"By interpolation the limit lies near {curve.at(edge)}, where nothing was measured.")
@@ -134,12 +146,12 @@ def _unsafe(r: Reach, tolerance: float) -> Finding:
             sentences.append(f"From {curve.at(r.unsafe['severity'])} on it is not: {cost(r.unsafe['damage'])}.")
     elif r.unsafe:
         claim = f"from {curve.at(r.unsafe['severity'])} on"
-        sentences += [f"There it costs {cost(r.unsafe['damage'])}.", generation_sentence(r.unsafe["damage"])]
+        sentences += [f"There it {costs(r.unsafe['damage'])}.", generation_sentence(r.unsafe["damage"])]
         if r.open:
             sentences.append(f"Not settled at {curve.at(r.open['severity'])}: {cost(r.open['damage'])}.")
     else:
         claim = f"not settled from {curve.at(r.open['severity'])} on"
-        sentences.append(f"There it costs {cost(r.open['damage'])}; the interval reaches past the tolerance.")
+        sentences.append(f"There it {costs(r.open['damage'])}; the interval reaches past the tolerance.")
     if r.collapsed:
         where = curve.at(r.collapsed["severity"])
         begin = f"At {where}" if r.collapsed is curve.trials[-1] else f"From {where} on"

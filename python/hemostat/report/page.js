@@ -338,7 +338,7 @@ function drawLayers() {
     const ticks = map.gain ? linearTicks(-top, top, 3) : linearTicks(0, top, 3);
     const percents = state.cells === "share" && ("top" in map || map.id.startsWith("linears"));
     const tick = v => map.gain ? `× ${+(2 ** v).toPrecision(2)}` : percents ? `${decimals(100 * v)} %` : decimals(v);
-    const rowNames = map.rows.map(row => row.name);
+    const rowNames = map.rows.map(row => row.name), room = state.paper ? 325 : div.clientWidth, longest = room < 420 ? 16 : 30;
     const label = z => !finite(z) ? "" : map.gain ? decimals(+(2 ** z).toPrecision(2)) : percents ? `${Math.round(100 * z)}` : decimals(+z.toPrecision(2));
     draw(div, [{
       type: "heatmap", x: xs, y: map.rows.map((_, i) => i), z: map.rows.map(row => xs.map(x => at(row, x).z)),
@@ -348,9 +348,9 @@ function drawLayers() {
       colorbar: { thickness: 9, len: 1, outlinewidth: 0, tickvals: ticks, ticktext: ticks.map(tick), tickfont: { size: 11, color: css("soft") } },
     }], layout({
       height, margin: { l: 10, r: 6, t: 4, b: 40 }, plot_bgcolor: paper,
-      xaxis: { title: { text: "block" }, showgrid: false, zeroline: false, range: [xs[0] - 0.5, xs[xs.length - 1] + 0.5], tick0: 0, dtick: Math.ceil(xs.length / 12) },
+      xaxis: { title: { text: "block" }, showgrid: false, zeroline: false, range: [xs[0] - 0.5, xs[xs.length - 1] + 0.5], tick0: 0, dtick: Math.ceil(24 * xs.length / (room - 160)), tickangle: 0 },
       yaxis: { showgrid: false, zeroline: false, autorange: "reversed", tickvals: rowNames.map((_, i) => i),
-               ticktext: rowNames.map(name => plain(name.length > 30 ? `${name.slice(0, 14)}…${name.slice(-14)}` : name)), ticklabelposition: "outside", linecolor: line },
+               ticktext: rowNames.map(name => plain(name.length > longest ? `${name.slice(0, longest / 2)}…${name.slice(1 - longest / 2)}` : name)), ticklabelposition: "outside", linecolor: line },
     }, 325));
   }
 }

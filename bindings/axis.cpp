@@ -1,5 +1,6 @@
 // The severity axis of a method (room `threshold`).
 #include <algorithm>
+#include <cmath>
 #include <optional>
 #include <string>
 #include <vector>
@@ -53,7 +54,7 @@ Measure measure_from(const std::string& text) {
 }
 
 Axis make_axis(const std::string& name, const std::string& unit, double neutral, double minimum, double maximum,
-               std::optional<double> farthest, const std::string& kind, std::vector<double> default_grid,
+               std::optional<double> farthest, const std::string& kind, double step, std::vector<double> default_grid,
                bool continuous_at_neutral, const std::string& measured_by) {
   Axis axis;
   axis.name = name;
@@ -64,6 +65,7 @@ Axis make_axis(const std::string& name, const std::string& unit, double neutral,
   // Without a word about it, damage grows away from neutral to the farther end.
   axis.farthest = farthest ? *farthest : neutral - minimum > maximum - neutral ? minimum : maximum;
   axis.kind = kind_from(kind);
+  axis.step = step;
   axis.continuous_at_neutral = continuous_at_neutral;
   axis.measured_by = measure_from(measured_by);
   if (name.empty()) {
@@ -72,9 +74,12 @@ Axis make_axis(const std::string& name, const std::string& unit, double neutral,
   if (!(minimum < maximum)) {
     throw ValueError(fmt::format("hemostat.Axis: minimum is {}, but takes less than maximum, {}", minimum, maximum));
   }
-  if (axis.farthest == neutral || axis.farthest < minimum || axis.farthest > maximum) {
-    throw ValueError(fmt::format("hemostat.Axis: farthest is {}, but takes another value than neutral, {}, in {} … {}",
-                                 axis.farthest, neutral, minimum, maximum));
+  if (axis.farthest == neutral || !std::isfinite(axis.farthest)) {
+    throw ValueError(fmt::format("hemostat.Axis: farthest is {}, but takes a finite value other than neutral, {}",
+                                 axis.farthest, neutral));
+  }
+  if (!(step >= 0)) {
+    throw ValueError(fmt::format("hemostat.Axis: step is {}, but takes 0 or more", step));
   }
   if (axis.kind == AxisKind::listed && default_grid.empty()) {
     throw ValueError("hemostat.Axis: a listed axis takes its severities as default_grid");
@@ -94,8 +99,8 @@ Axis make_axis(const std::string& name, const std::string& unit, double neutral,
 py::dict to_dict(const Axis& axis) {
   return py::dict("name"_a = axis.name, "unit"_a = axis.unit, "neutral"_a = axis.neutral, "minimum"_a = axis.minimum,
                   "maximum"_a = axis.maximum, "farthest"_a = axis.farthest, "kind"_a = word(axis.kind),
-                  "default_grid"_a = axis.default_grid, "continuous_at_neutral"_a = axis.continuous_at_neutral,
-                  "measured_by"_a = word(axis.measured_by));
+                  "step"_a = axis.step, "default_grid"_a = axis.default_grid,
+                  "continuous_at_neutral"_a = axis.continuous_at_neutral, "measured_by"_a = word(axis.measured_by));
 }
 
 }  // namespace
@@ -109,8 +114,10 @@ Args:
     neutral: The severity at which the model comes back unchanged.
     minimum: Least severity that a method takes, beside neutral.
     maximum: Largest severity that a method takes, beside neutral.
-    farthest: The severity at distance 1. None: the end that is farther from neutral.
+    farthest: The severity at distance 1, which may lie beyond the range (0 bits). None: the end that is farther from
+        neutral.
     kind: ``"continuous"``, ``"integer"`` or ``"listed"`` (only those in default_grid).
+    step: Of a continuous axis: severities are rounded to neutral + k · step; 0: they are not.
     default_grid: Severities that a sweep measures unless told, without neutral.
     continuous_at_neutral: False: damage jumps there, and fits leave the neutral point out.
     measured_by: ``"teacher_forcing"`` or ``"generation"``.
@@ -122,7 +129,7 @@ Example:
     >>> axis = hemostat.Axis(name="bits", unit="bits", neutral=16, minimum=2, maximum=16, default_grid=[8, 4, 3, 2])
 )")
       .def(py::init(&make_axis), py::kw_only(), "name"_a, "unit"_a = "", "neutral"_a = 0.0, "minimum"_a = 0.0,
-           "maximum"_a = 1.0, "farthest"_a = std::optional<double>(), "kind"_a = "continuous",
+           "maximum"_a = 1.0, "farthest"_a = std::optional<double>(), "kind"_a = "continuous", "step"_a = 0.0,
            "default_grid"_a = std::vector<double>(), "continuous_at_neutral"_a = true,
            "measured_by"_a = "teacher_forcing")
       .def_readonly("name", &Axis::name, "What the severity is.")
@@ -133,6 +140,7 @@ Example:
       .def_readonly("farthest", &Axis::farthest, "The severity at distance 1.")
       .def_property_readonly(
           "kind", [](const Axis& self) { return std::string(word(self.kind)); }, "'continuous', 'integer' or 'listed'.")
+      .def_readonly("step", &Axis::step, "Severities are rounded to neutral + k · step; 0: they are not.")
       .def_readonly("default_grid", &Axis::default_grid, "Severities measured unless told, from mild to severe.")
       .def_readonly("continuous_at_neutral", &Axis::continuous_at_neutral, "False: damage jumps at neutral.")
       .def_property_readonly(

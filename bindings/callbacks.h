@@ -60,6 +60,19 @@ std::function<void(Arguments...)> callback(const std::optional<pybind11::functio
   };
 }
 
+// The same of a function that answers with a Value, or with None.
+template <class Value, class... Arguments>
+std::function<std::optional<Value>(Arguments...)> question(const std::optional<pybind11::function>& function) {
+  if (!function) {
+    return nullptr;
+  }
+  return [callable = Callable(*function)](Arguments... arguments) {
+    pybind11::gil_scoped_acquire gil;
+    check_signals();
+    return callable(arguments...).template cast<std::optional<Value>>();
+  };
+}
+
 // (done, total)
 using ProgressFunction = std::optional<pybind11::function>;
 

@@ -20,6 +20,10 @@ namespace py = pybind11;
 namespace hemostat::bindings {
 namespace {
 
+template <class Value>
+constexpr bool plain = std::is_same_v<Value, int64_t> || std::is_same_v<Value, bool> ||
+                       std::is_same_v<Value, std::string> || std::is_same_v<Value, std::vector<int64_t>>;
+
 template <class Summary, class Visit>
 void visit_kl(Summary& kl, const Visit& visit) {
   visit("mean", kl.mean);
@@ -59,6 +63,25 @@ void visit_fields(Owner& damage, const Visit& visit) {
 }
 
 template <class Owner, class Visit>
+void visit_generation(Owner& damage, const Visit& visit) {
+  auto& divergence = damage.divergence;
+  visit("prompts", damage.prompts);
+  visit("prompt_length", damage.prompt_length);
+  visit("new_tokens", damage.new_tokens);
+  visit("first_divergence", divergence.first_divergence);
+  visit("first_divergence_interval", divergence.first_divergence_interval);
+  visit("first_divergence_median", divergence.first_divergence_median);
+  visit("exact_match", divergence.exact_match);
+  visit("repetition_baseline", divergence.repetition_baseline);
+  visit("repetition", divergence.repetition);
+  visit("distinct_1", divergence.distinct_1);
+  visit("distinct_2", divergence.distinct_2);
+  visit("distinct_1_baseline", divergence.distinct_1_baseline);
+  visit("distinct_2_baseline", divergence.distinct_2_baseline);
+  visit("seed", damage.seed);
+}
+
+template <class Owner, class Visit>
 void visit_windows(Owner& damage, const Visit& visit) {
   visit("window_nll_baseline", damage.window_nll_baseline);
   visit("window_nll", damage.window_nll);
@@ -91,7 +114,7 @@ struct Writer {
     target[name] = inner;
   }
   template <class Value>
-    requires std::is_same_v<Value, int64_t> || std::is_same_v<Value, bool> || std::is_same_v<Value, std::string>
+    requires plain<Value>
   void operator()(const char* name, const Value& value) const {
     target[name] = py::cast(value);
   }
@@ -133,7 +156,7 @@ struct Reader {
     visit_kl(kl, Reader{inner});
   }
   template <class Value>
-    requires std::is_same_v<Value, int64_t> || std::is_same_v<Value, bool> || std::is_same_v<Value, std::string>
+    requires plain<Value>
   void operator()(const char* name, Value& value) const {
     value = field(name).template cast<Value>();
   }
@@ -148,6 +171,19 @@ py::dict damage_to_dict(const Damage& damage, const DamageDictOptions& options) 
   if (options.windows) {
     visit_windows(damage, writer);
   }
+  if (damage.generation) {
+    result["generation"] = generation_to_dict(*damage.generation, options);
+  }
+  return result;
+}
+
+py::dict generation_to_dict(const GenerationDamage& damage, const DamageDictOptions& options) {
+  py::dict result;
+  const Writer writer{result, options.finite};
+  visit_generation(damage, writer);
+  if (options.windows) {
+    writer("positions", damage.divergence.positions);
+  }
   return result;
 }
 
@@ -157,6 +193,14 @@ Damage damage_from_dict(const py::dict& fields) {
   visit_fields(damage, reader);
   if (fields.contains("window_nll")) {
     visit_windows(damage, reader);
+  }
+  if (fields.contains("generation") && !fields["generation"].is_none()) {
+    const auto inner = fields["generation"].cast<py::dict>();
+    GenerationDamage& generation = damage.generation.emplace();
+    visit_generation(generation, Reader{inner});
+    if (inner.contains("positions")) {
+      generation.divergence.positions = inner["positions"].cast<std::vector<int64_t>>();
+    }
   }
   return damage;
 }

@@ -8,13 +8,15 @@
 namespace hemostat::bindings {
 
 struct DamageDictOptions {
-  bool windows = false;  // each window's NLL too
+  bool windows = false;  // each window's NLL and each prompt's first divergence too
   bool finite = true;    // None for NaN and infinity
 };
 
 pybind11::dict damage_to_dict(const Damage& damage, const DamageDictOptions& options = {});
 
-// None is NaN. ValueError for a missing field, other than the windows' NLL.
+pybind11::dict generation_to_dict(const GenerationDamage& damage, const DamageDictOptions& options = {});
+
+// None is NaN. ValueError for a missing field, other than the windows' NLL and generation.
 Damage damage_from_dict(const pybind11::dict& fields);
 
 }  // namespace hemostat::bindings

@@ -18,6 +18,7 @@
 
 #include "callbacks.h"
 #include "damage_fields.h"
+#include "generation.h"
 #include "module.h"
 
 namespace py = pybind11;
@@ -26,8 +27,6 @@ namespace hemostat::bindings {
 namespace {
 
 using py::literals::operator""_a;
-
-py::tuple pair(const Interval& interval) { return py::make_tuple(interval.low, interval.high); }
 
 std::string text(const Damage& damage) {
   const std::string index = damage.index ? fmt::format("{:.3g}", *damage.index) : "None";
@@ -40,8 +39,9 @@ std::string text(const Damage& damage) {
 
 CompareOptions compare_options(const std::optional<at::Tensor>& unigram, std::optional<int64_t> byte_count,
                                int64_t batch, double memory_budget, int64_t bootstrap_samples, int64_t seed,
-                               const ProgressFunction& progress) {
+                               const GenerationArgument& generation, const ProgressFunction& progress) {
   CompareOptions options;
+  set_generation(options, generation);
   options.unigram = unigram;
   options.byte_count = byte_count;
   options.batch = batch;
@@ -52,9 +52,7 @@ CompareOptions compare_options(const std::optional<at::Tensor>& unigram, std::op
   return options;
 }
 
-void register_divergence(py::module_& module) {
-  py::module_ room = module.def_submodule("metrics", "Damage measured on logits. Logarithms are natural.");
-
+void register_divergence(py::module_& room) {
   py::class_<metrics::TokenDivergence>(room, "TokenDivergence", R"(How two models differ on each token. Read-only.
 
 Tensors have the targets' shape; NLL, KL and entropy are in nats.
@@ -154,7 +152,8 @@ void register_damage(py::module_& module) {
 
   py::class_<Damage>(module, "Damage", R"(What was measured between a baseline and a damaged model on the same tokens.
 
-Teacher forcing: every target inside a window counts once. Logarithms are natural. Read-only.
+Teacher forcing: every target inside a window counts once. Logarithms are natural. :attr:`generation` alone is measured on
+text that the models write. Read-only.
 )")
       .def_readonly("windows", &Damage::windows, "Windows that were evaluated.")
       .def_readonly("tokens", &Damage::tokens, "Targets that were evaluated.")
@@ -192,18 +191,25 @@ Teacher forcing: every target inside a window counts once. Logarithms are natura
                     "Where the unigram counts came from: 'given' or 'evaluated tokens'.")
       .def_readonly("within_noise_floor", &Damage::within_noise_floor,
                     "Whether a sweep found no more damage than numerics alone do.")
+      .def_readonly("generation", &Damage::generation,
+                    "Damage measured on continuations, a :class:`GenerationDamage`; None where it was not.")
       .def_readonly("window_nll_baseline", &Damage::window_nll_baseline, "The baseline's mean NLL of each window.")
       .def_readonly("window_nll", &Damage::window_nll, "The damaged model's mean NLL of each window.")
       .def(
           "to_dict",
-          [](const Damage& self, bool windows) { return damage_to_dict(self, {.windows = windows, .finite = true}); },
-          py::kw_only(), "windows"_a = false, R"(Every field, ready for JSON: None stands for NaN and infinity.
+          [](const Damage& self, bool windows, bool finite) {
+            return damage_to_dict(self, {.windows = windows, .finite = finite});
+          },
+          py::kw_only(), "windows"_a = false, "finite"_a = true,
+          R"(Every field, ready for JSON: None stands for NaN and infinity.
 
 Args:
-    windows: Whether to include each window's NLL, which intervals of thresholds are made from.
+    windows: Whether to include each window's NLL, which intervals of thresholds are made from, and each prompt's first
+        divergence.
+    finite: False: NaN and infinity stay as they are, so that :meth:`from_dict` gives back exactly this damage.
 
 Returns:
-    dict: ``kl`` is a dict, the interval a list.
+    dict: ``kl`` is a dict, the interval a list. ``generation`` is there where it was measured.
 )")
       .def_static("from_dict", damage_from_dict, "fields"_a, R"(The inverse of :meth:`to_dict`.
 
@@ -214,7 +220,7 @@ Returns:
     Damage: The same damage.
 
 Raises:
-    ValueError: For a field that is missing, other than the windows' NLL.
+    ValueError: For a field that is missing, other than the windows' NLL and generation.
 )")
       .def("__repr__", [](const Damage& self) { return text(self); })
       .def(py::pickle([](const Damage& self) { return damage_to_dict(self, {.windows = true, .finite = false}); },
@@ -234,30 +240,47 @@ Args:
     batch: Windows at a time.
     memory_budget: Bytes.
     bootstrap_samples: Resamples of the intervals.
-    seed: Of the resampling.
+    seed: Of the resampling, and of sampled text.
+    generation: How :meth:`compare_generation` measures.
     progress: Called with (done, total) windows; what it raises ends the work.
 )")
-      .def(py::init([](const Model& baseline, const at::Tensor& tokens, const std::optional<at::Tensor>& unigram,
-                       std::optional<int64_t> byte_count, int64_t batch, double memory_budget,
-                       int64_t bootstrap_samples, int64_t seed, const ProgressFunction& progress) {
-             const CompareOptions options =
-                 compare_options(unigram, byte_count, batch, memory_budget, bootstrap_samples, seed, progress);
-             py::gil_scoped_release release;
-             return std::make_unique<BaselineEvaluation>(baseline, tokens, options);
-           }),
-           "baseline"_a, "tokens"_a, py::kw_only(), "unigram"_a = std::optional<at::Tensor>(),
-           "byte_count"_a = std::optional<int64_t>(), "batch"_a = CompareOptions().batch,
-           "memory_budget"_a = CompareOptions().memory_budget,
-           "bootstrap_samples"_a = CompareOptions().bootstrap_samples, "seed"_a = 0, "progress"_a = ProgressFunction())
+      .def(
+          py::init([](const Model& baseline, const at::Tensor& tokens, const std::optional<at::Tensor>& unigram,
+                      std::optional<int64_t> byte_count, int64_t batch, double memory_budget, int64_t bootstrap_samples,
+                      int64_t seed, const GenerationProtocol& generation, const ProgressFunction& progress) {
+            const CompareOptions options = compare_options(unigram, byte_count, batch, memory_budget, bootstrap_samples,
+                                                           seed, generation, progress);
+            py::gil_scoped_release release;
+            return std::make_unique<BaselineEvaluation>(baseline, tokens, options);
+          }),
+          "baseline"_a, "tokens"_a, py::kw_only(), "unigram"_a = std::optional<at::Tensor>(),
+          "byte_count"_a = std::optional<int64_t>(), "batch"_a = CompareOptions().batch,
+          "memory_budget"_a = CompareOptions().memory_budget,
+          "bootstrap_samples"_a = CompareOptions().bootstrap_samples, "seed"_a = 0,
+          "generation"_a = GenerationProtocol(), "progress"_a = ProgressFunction())
       .def("compare", py::overload_cast<const Model&>(&BaselineEvaluation::compare, py::const_), "damaged"_a,
            py::call_guard<py::gil_scoped_release>(),
-           R"(The damage between the baseline and another model.
+           R"(The damage between the baseline and another model, by teacher forcing.
 
 Args:
     damaged: A model with the same vocabulary.
 
 Returns:
     Damage: What was measured.
+
+Raises:
+    ValueError: Where the vocabularies differ.
+)")
+      .def("compare_generation", &BaselineEvaluation::compare_generation, "damaged"_a,
+           py::call_guard<py::gil_scoped_release>(), R"(Compares both models' continuations of the same prompts.
+
+The baseline's are made once, at the first call. Models that choose the same tokens give exactly no damage.
+
+Args:
+    damaged: A model with the same vocabulary.
+
+Returns:
+    GenerationDamage: What was measured.
 
 Raises:
     ValueError: Where the vocabularies differ.
@@ -279,22 +302,27 @@ Raises:
       "compare",
       [](const Model& baseline, const Model& damaged, const at::Tensor& tokens,
          const std::optional<at::Tensor>& unigram, std::optional<int64_t> byte_count, int64_t batch,
-         double memory_budget, int64_t bootstrap_samples, int64_t seed, const ProgressFunction& progress) {
+         double memory_budget, int64_t bootstrap_samples, int64_t seed, const GenerationArgument& generation,
+         const ProgressFunction& progress) {
         const CompareOptions options =
-            compare_options(unigram, byte_count, batch, memory_budget, bootstrap_samples, seed, progress);
+            compare_options(unigram, byte_count, batch, memory_budget, bootstrap_samples, seed, generation, progress);
         py::gil_scoped_release release;
         return compare(baseline, damaged, tokens, options);
       },
       "baseline"_a, "damaged"_a, "tokens"_a, py::kw_only(), "unigram"_a = std::optional<at::Tensor>(),
       "byte_count"_a = std::optional<int64_t>(), "batch"_a = CompareOptions().batch,
       "memory_budget"_a = CompareOptions().memory_budget, "bootstrap_samples"_a = CompareOptions().bootstrap_samples,
-      "seed"_a = 0, "progress"_a = ProgressFunction(), "What hemostat.compare calls.");
+      "seed"_a = 0, "generation"_a = GenerationArgument(false), "progress"_a = ProgressFunction(),
+      "What hemostat.compare calls.");
 }
 
 }  // namespace
 
 void register_metrics(py::module_& module) {
-  register_divergence(module);
+  py::module_ room =
+      module.def_submodule("metrics", "Damage measured on logits and on continuations. Logarithms are natural.");
+  register_divergence(room);
+  register_generation_damage(module, room);
   register_damage(module);
   register_compare(module);
 }

@@ -364,6 +364,10 @@ stayed as it was. Load one with :meth:`load`, or share a transformers module's w
   register_observer(module);
   register_linears(module);
   register_model_class(model);
+  module.def("structure", &structure, "model"_a, R"(Everything of a model but its tensors' data and its source, as JSON.
+
+Models of equal structure and equal tensors compute the same.
+)");
   module.def("family_config", &family_config, "model"_a,
              R"(config.json for a model as it is now, as :meth:`Model.save` writes it.
 

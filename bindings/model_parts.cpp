@@ -18,6 +18,8 @@ namespace py = pybind11;
 namespace hemostat::bindings {
 namespace {
 
+using py::literals::operator""_a;
+
 // --- enums, as the words that users read ---
 
 const char* word(NormKind kind) {
@@ -258,9 +260,27 @@ void register_ends(py::module_& module) {
       .def_readonly("map", &Head::map, "What happens to the logits.")
       .def("__repr__", [](const Head& self) { return fmt::format("Head({})", text(self.linear)); });
 
-  py::class_<Decoder>(module, "Decoder", "What decoding does to the logits. Read-only.")
+  py::class_<Decoder>(module, "Decoder", R"(How a token is chosen from the logits. Read-only.
+
+The default draws from the model's own distribution.
+
+Args:
+    temperature: Positive; the logits are divided by it. 1 changes nothing.
+    do_sample: True: a token is drawn from softmax(logits / temperature). False: the most likely is taken, the lowest of
+        equal ones, as transformers' ``generate`` does by default.
+)")
+      .def(py::init([](double temperature, bool do_sample) {
+             return Decoder{.temperature = temperature, .do_sample = do_sample};
+           }),
+           py::kw_only(), "temperature"_a = 1.0, "do_sample"_a = true)
       .def_readonly("temperature", &Decoder::temperature, "logits / temperature; 1 changes nothing.")
-      .def("__repr__", [](const Decoder& self) { return fmt::format("Decoder(temperature={})", self.temperature); });
+      .def_readonly("do_sample", &Decoder::do_sample, "Whether a token is drawn, or the most likely taken.")
+      .def("__eq__", [](const Decoder& self, const Decoder& other) { return self == other; })
+      .def("__hash__", [](const Decoder& self) { return py::hash(py::make_tuple(self.temperature, self.do_sample)); })
+      .def("__repr__", [](const Decoder& self) {
+        return fmt::format("Decoder(temperature={}, do_sample={})", self.temperature,
+                           self.do_sample ? "True" : "False");
+      });
 
   py::class_<ModelConfig>(module, "ModelConfig", "What a checkpoint's config.json says. Read-only.")
       .def_readonly("family", &ModelConfig::family, "model_type in config.json: 'llama', 'mistral', 'qwen2'.")

@@ -76,11 +76,13 @@ PYBIND11_MODULE(_C, m) {
   register_normalize(m);
   register_extend(m);
   register_context(m);
+  register_generate(m);
   register_statistics(m);
   register_axis(m);
   register_methods(m);
   register_metrics(m);
   register_threshold(m);
+  register_localize(m);
   register_scan(m);
   register_find_threshold(m);
   register_interrupt();

@@ -18,11 +18,13 @@ void register_ablate(pybind11::module_& module);
 void register_normalize(pybind11::module_& module);
 void register_extend(pybind11::module_& module);
 void register_context(pybind11::module_& module);
+void register_generate(pybind11::module_& module);
 void register_statistics(pybind11::module_& module);
 void register_methods(pybind11::module_& module);
 void register_metrics(pybind11::module_& module);
 void register_axis(pybind11::module_& module);
 void register_threshold(pybind11::module_& module);
+void register_localize(pybind11::module_& module);
 void register_scan(pybind11::module_& module);
 void register_find_threshold(pybind11::module_& module);
 void register_interrupt();  // takes Ctrl-C into long computations

@@ -68,6 +68,39 @@ Example:
 )doc");
 
   room.def(
+      "isotropic",
+      [](const at::Tensor& weight, double norm, int64_t seed, bool check_finite) {
+        return noise::isotropic(weight,
+                                {.norm = norm, .seed = seed_of("isotropic", seed), .check_finite = check_finite});
+      },
+      py::arg("weight"), py::kw_only(), py::arg("norm"), py::arg("seed") = 0, py::arg("check_finite") = true,
+      release_gil(),
+      R"doc(Add noise of a given Frobenius norm in no direction in particular: weight + norm * z / |z|.
+
+z is that of ``gaussian``: standard normal, of shape and seed alone. What a change of that size would do if it pointed
+nowhere: the control beside ``hemostat.localize``.
+
+Args:
+    weight: ``[out_features, in_features]``, float32, bfloat16 or float16.
+    norm: Frobenius norm of the noise; 0 or more.
+    seed: 0 or more.
+    check_finite: False skips the look for NaN and infinities.
+
+Returns:
+    The noisy weight, in weight's dtype.
+
+Raises:
+    ValueError: A shape, norm or seed that cannot be, or NaN or infinities in weight.
+    TypeError: weight is not float32, bfloat16 or float16.
+
+Example:
+    >>> import torch, hemostat
+    >>> weight = torch.zeros(2, 3)
+    >>> round(hemostat.noise.isotropic(weight, norm=2.0).norm().item(), 5)
+    2.0
+)doc");
+
+  room.def(
       "direction",
       [](const std::vector<int64_t>& sizes, int64_t seed, const DeviceArgument& device) {
         return noise::direction(sizes, seed_of("direction", seed), device_from(device));

@@ -19,6 +19,7 @@
 
 #include "callbacks.h"
 #include "damage_fields.h"
+#include "generation.h"
 #include "module.h"
 
 namespace py = pybind11;
@@ -81,15 +82,23 @@ Args:
     severity: On its axis.
     damage: What was measured.
     seconds: What applying and evaluating took.
+    seconds_prepare: What preparing the method took, where this trial was the first to need it.
 )")
-      .def(py::init([](const std::string& method, double severity, const Damage& damage, double seconds) {
-             return Trial{.method = method, .severity = severity, .damage = damage, .seconds = seconds};
+      .def(py::init([](const std::string& method, double severity, const Damage& damage, double seconds,
+                       double seconds_prepare) {
+             return Trial{.method = method,
+                          .severity = severity,
+                          .damage = damage,
+                          .seconds = seconds,
+                          .seconds_prepare = seconds_prepare};
            }),
-           "method"_a, "severity"_a, "damage"_a, "seconds"_a = 0.0)
+           "method"_a, "severity"_a, "damage"_a, "seconds"_a = 0.0, "seconds_prepare"_a = 0.0)
       .def_readonly("method", &Trial::method, "The method's canonical spec.")
       .def_readonly("severity", &Trial::severity, "On the method's axis.")
       .def_readonly("damage", &Trial::damage, "What was measured.")
       .def_readonly("seconds", &Trial::seconds, "What applying and evaluating took.")
+      .def_readonly("seconds_prepare", &Trial::seconds_prepare,
+                    "What preparing the method took, where this trial was the first to need it.")
       .def("__repr__", [](const Trial& self) {
         return fmt::format("Trial('{}' at {}, ΔNLL {:.4g}, {:.2f} s)", self.method, self.severity,
                            self.damage.delta_nll, self.seconds);
@@ -180,12 +189,14 @@ Returns:
       .def_readonly("baseline", &ScanResult::baseline, "The baseline against itself: its perplexity.")
       .def_readonly("noise_floor", &ScanResult::noise_floor, "The damage that numerics alone do.")
       .def_readonly("curves", &ScanResult::curves, "One for each method.")
+      .def_readonly("localizations", &ScanResult::localizations, "One for each method that was localized.")
       .def("__repr__", [](const ScanResult& self) { return fmt::format("ScanResult({} curves)", self.curves.size()); });
 
   py::class_<PlannedMethod>(module, "PlannedMethod", "The severities that a scan gives a method. Read-only.")
       .def_property_readonly(
           "method", [](const PlannedMethod& self) { return self.method.text(); }, "The method's canonical spec.")
       .def_readonly("severities", &PlannedMethod::severities, "In the order of the scan.")
+      .def_readonly("axis", &PlannedMethod::axis, "The method's axis for the model.")
       .def("__repr__", [](const PlannedMethod& self) {
         return fmt::format("PlannedMethod('{}', {} severities)", self.method.text(), self.severities.size());
       });
@@ -207,8 +218,8 @@ Returns:
       [](const Model& model, const SpecArgument& method, const at::Tensor& tokens,
          const std::optional<Statistics>& statistics, std::optional<std::vector<double>> severities,
          const std::optional<at::Tensor>& unigram, std::optional<int64_t> byte_count, int64_t batch,
-         double memory_budget, int64_t bootstrap_samples, int64_t seed, const std::optional<py::function>& on_trial,
-         const ProgressFunction& progress) {
+         double memory_budget, int64_t bootstrap_samples, int64_t seed, const GenerationArgument& generation,
+         const std::optional<py::function>& on_trial, const ProgressFunction& progress) {
         const MethodSpec spec = spec_from(method);
         SweepOptions sweep_options;
         sweep_options.severities = std::move(severities);
@@ -218,6 +229,7 @@ Returns:
         sweep_options.compare.memory_budget = memory_budget;
         sweep_options.compare.bootstrap_samples = bootstrap_samples;
         sweep_options.compare.seed = seed;
+        set_generation(sweep_options.compare, generation);
         sweep_options.compare.progress = progress_callback(progress);
         sweep_options.on_trial = callback<const Trial&>(on_trial);
         py::gil_scoped_release release;
@@ -227,8 +239,8 @@ Returns:
       "severities"_a = std::optional<std::vector<double>>(), "unigram"_a = std::optional<at::Tensor>(),
       "byte_count"_a = std::optional<int64_t>(), "batch"_a = CompareOptions().batch,
       "memory_budget"_a = CompareOptions().memory_budget, "bootstrap_samples"_a = CompareOptions().bootstrap_samples,
-      "seed"_a = 0, "on_trial"_a = std::optional<py::function>(), "progress"_a = ProgressFunction(),
-      "What hemostat.sweep calls.");
+      "seed"_a = 0, "generation"_a = GenerationArgument(false), "on_trial"_a = std::optional<py::function>(),
+      "progress"_a = ProgressFunction(), "What hemostat.sweep calls.");
 }
 
 void register_scan_function(py::module_& module) {
@@ -266,8 +278,11 @@ Raises:
       [](const Model& model, const at::Tensor& evaluation, const at::Tensor& calibration,
          const std::vector<SpecArgument>& methods, const Severities& severities, std::optional<int64_t> points,
          const std::optional<at::Tensor>& unigram, std::optional<int64_t> byte_count, double memory_budget,
-         int64_t seed, int64_t bootstrap_samples, int64_t batch, const std::vector<Trial>& known,
-         const std::optional<py::function>& on_trial, const ProgressFunction& progress) {
+         int64_t seed, int64_t bootstrap_samples, int64_t batch, const GenerationArgument& generation,
+         const std::optional<std::pair<Damage, NoiseFloor>>& baseline, const std::optional<py::function>& on_baseline,
+         const std::optional<py::function>& known, const std::optional<py::function>& on_trial,
+         int64_t localize_windows, const std::optional<py::function>& known_localization,
+         const std::optional<py::function>& on_localization, const ProgressFunction& progress) {
         const std::vector<MethodSpec> specs = specs_from(methods);
         ScanOptions options;
         if (severities) {
@@ -280,9 +295,18 @@ Raises:
         options.compare.memory_budget = memory_budget;
         options.compare.bootstrap_samples = bootstrap_samples;
         options.compare.seed = seed;
+        set_generation(options.compare, generation);
         options.memory_budget = memory_budget;
-        options.known = known;
+        if (baseline) {
+          options.baseline = {baseline->first, baseline->second};
+        }
+        options.on_baseline = [call = callback<const Damage&, const NoiseFloor&>(on_baseline)](
+                                  const ScanBaseline& measured) { call(measured.damage, measured.noise_floor); };
+        options.known = question<Trial, const std::string&, double>(known);
         options.on_trial = callback<const Trial&>(on_trial);
+        options.localize_windows = localize_windows;
+        options.known_localization = question<Localization, const std::string&>(known_localization);
+        options.on_localization = callback<const Localization&>(on_localization);
         options.progress = callback<const std::string&, int64_t, int64_t>(progress);
         py::gil_scoped_release release;
         return scan(model, evaluation, calibration, specs, options);
@@ -291,8 +315,13 @@ Raises:
       "points"_a = std::optional<int64_t>(), "unigram"_a = std::optional<at::Tensor>(),
       "byte_count"_a = std::optional<int64_t>(), "memory_budget"_a = ScanOptions().memory_budget, "seed"_a = 0,
       "bootstrap_samples"_a = CompareOptions().bootstrap_samples, "batch"_a = CompareOptions().batch,
-      "known"_a = std::vector<Trial>(), "on_trial"_a = std::optional<py::function>(), "progress"_a = ProgressFunction(),
-      "What hemostat.scan calls. progress: (stage, done, total).");
+      "generation"_a = GenerationArgument(false), "baseline"_a = std::optional<std::pair<Damage, NoiseFloor>>(),
+      "on_baseline"_a = std::optional<py::function>(), "known"_a = std::optional<py::function>(),
+      "on_trial"_a = std::optional<py::function>(), "localize_windows"_a = ScanOptions().localize_windows,
+      "known_localization"_a = std::optional<py::function>(), "on_localization"_a = std::optional<py::function>(),
+      "progress"_a = ProgressFunction(),
+      "What hemostat.scan calls. on_baseline: (damage, noise floor); known: (method, severity) → Trial or None; "
+      "known_localization: (method) → Localization or None; progress: (stage, done, total).");
 }
 
 }  // namespace

@@ -31,9 +31,13 @@ from hemostat._C import (
     Axis,
     BaselineEvaluation,
     Damage,
+    Decoder,
+    GenerationDamage,
+    GenerationProtocol,
     InputStatistics,
     KlSummary,
     KvCache,
+    Localization,
     Method,
     MethodSpec,
     Model,
@@ -42,6 +46,7 @@ from hemostat._C import (
     Observer,
     OptionSpec,
     Prepared,
+    Site,
     Statistics,
     SweepCurve,
     Threshold,
@@ -52,6 +57,8 @@ from hemostat._C import (
     prepare,
 )
 from hemostat._damage import compare, sweep
+from hemostat._generate import Generation, generate
+from hemostat._localize import localize
 from hemostat._methods import collect, method
 from hemostat._scan import scan
 from hemostat.report import Report
@@ -60,9 +67,14 @@ __all__ = [
     "Axis",
     "BaselineEvaluation",
     "Damage",
+    "Decoder",
+    "Generation",
+    "GenerationDamage",
+    "GenerationProtocol",
     "InputStatistics",
     "KlSummary",
     "KvCache",
+    "Localization",
     "Method",
     "MethodSpec",
     "Model",
@@ -72,6 +84,7 @@ __all__ = [
     "OptionSpec",
     "Prepared",
     "Report",
+    "Site",
     "Statistics",
     "SweepCurve",
     "Threshold",
@@ -85,7 +98,9 @@ __all__ = [
     "decode",
     "extend",
     "find_threshold",
+    "generate",
     "huggingface",
+    "localize",
     "lowrank",
     "method",
     "methods",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ def compare(
     memory_budget: float = 2**30,
     bootstrap_samples: int = 2000,
     seed: int = 0,
+    generation: bool | _C.GenerationProtocol = False,
     progress: Progress = None,
 ) -> _C.Damage:
     """What a change did to a model, measured on the same tokens by teacher forcing.
@@ -40,12 +41,16 @@ def compare(
         batch: Windows at a time.
         memory_budget: Bytes for what is kept of the baseline.
         bootstrap_samples: Resamples of windows behind the interval.
-        seed: Of the resampling.
+        seed: Of the resampling, and of the text that is sampled.
+        generation: True: also let both models continue the same prompts, each with its own decoder and with the same
+            random numbers. A :class:`GenerationProtocol` says which prompts and how far, and can give both another
+            decoder: ``hemostat.GenerationProtocol(decoder=hemostat.Decoder(do_sample=False))`` compares greedy text.
         progress: None: a bar where there is a terminal; True or False: always or never; or a function
             ``(done, total)`` of windows.
 
     Returns:
-        Damage: ``.perplexity``, ``.delta_nll`` and its interval, ``.kl``, ``.top1_agreement``, ``.index`` and more.
+        Damage: ``.perplexity``, ``.delta_nll`` and its interval, ``.kl``, ``.top1_agreement``, ``.index`` and more;
+        ``.generation`` where that was asked for.
 
     Raises:
         ValueError: For vocabularies or devices that differ, tokens out of range, or fewer than two tokens a window.
@@ -66,6 +71,7 @@ def compare(
             memory_budget=memory_budget,
             bootstrap_samples=bootstrap_samples,
             seed=seed,
+            generation=generation,
             progress=update,
         )
 
@@ -83,13 +89,15 @@ def sweep(
     memory_budget: float = 2**30,
     bootstrap_samples: int = 2000,
     seed: int = 0,
+    generation: bool | _C.GenerationProtocol = False,
     on_trial: Callable[[_C.Trial], None] | None = None,
     progress: Progress = None,
     **options: Any,
 ) -> _C.SweepCurve:
     """Damage along a method's axis: one preparation, then one evaluation for each severity.
 
-    Measures the noise floor too, the damage that numerics alone do; a severity within it is marked so.
+    Measures the noise floor too, the damage that numerics alone do; a severity within it is marked so. A method whose
+    axis is measured by generation (``temperature``) is measured so too: see :attr:`Damage.generation`.
 
     Args:
         model: The baseline.
@@ -102,7 +110,8 @@ def sweep(
         batch: Windows at a time.
         memory_budget: Bytes for what is kept of the baseline.
         bootstrap_samples: Resamples of windows behind each interval.
-        seed: Of the resampling, and of the method where it has an option of that name.
+        seed: Of the resampling, of the text that is sampled, and of the method where it has an option of that name.
+        generation: True: measure every method by generation. A :class:`GenerationProtocol`: and in this way.
         on_trial: Called with each :class:`Trial` finished; what it raises ends the sweep.
         progress: None: a bar where there is a terminal; True or False: always or never; or a function
             ``(done, total)`` of trials.
@@ -119,10 +128,7 @@ def sweep(
         >>> curve = hemostat.sweep(model, "wanda", evaluation, statistics=statistics, severities=[0.3, 0.5])
         >>> perplexities = [damage.perplexity for damage in curve.damages]
     """
-    spec = _C.MethodSpec(method, **options)
-    if seed and any(option.name == "seed" for option in _C.find_method(spec.method).options):
-        if "seed" not in spec.options:
-            spec = _C.MethodSpec(method, **options, seed=seed)
+    spec = seeded_spec(method, seed, options)
     if severities is not None:
         severities = [float(severity) for severity in severities]
         total = len(severities)
@@ -152,5 +158,13 @@ def sweep(
             memory_budget=memory_budget,
             bootstrap_samples=bootstrap_samples,
             seed=seed,
+            generation=generation,
             on_trial=report,
         )
+
+
+def seeded_spec(method: str, seed: int, options: Mapping[str, Any]) -> _C.MethodSpec:
+    """The method with its options, and with the seed where it takes one and none is given."""
+    spec = _C.MethodSpec(method, **options)
+    takes_seed = any(option.name == "seed" for option in _C.find_method(spec.method).options)
+    return _C.MethodSpec(method, **options, seed=seed) if seed and takes_seed and "seed" not in spec.options else spec

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import marshal
 import typing
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -12,9 +14,11 @@ import torch
 from hemostat import _C
 from hemostat._progress import Progress, bar
 
-__all__ = ["collect", "method"]
+__all__ = ["collect", "method", "source_of"]
 
 Function = TypeVar("Function", bound=Callable[..., Callable[[float], _C.Model]])
+
+_sources: dict[str, str] = {}
 
 
 def collect(
@@ -123,9 +127,27 @@ def method(
             function=function,
             axis_for=axis_for,
         )
+        _sources[name] = _source(function)
         return function
 
     return register
+
+
+def source_of(method: str) -> str | None:
+    """SHA-256 of the source of a method that was registered from Python: of its module, which may help it; of the
+    function alone in a script or a notebook. None for another method.
+    """
+    return _sources.get(method)
+
+
+def _source(function: Callable[..., Any]) -> str:
+    module = inspect.getmodule(function)
+    try:
+        text = inspect.getsource(function if module is None or module.__name__ == "__main__" else module).encode()
+    except (OSError, TypeError):  # typed at a prompt, or no function
+        code = getattr(function, "__code__", None)
+        text = marshal.dumps(code) if code else repr(type(function)).encode()
+    return hashlib.sha256(text).hexdigest()
 
 
 def _options(name: str, function: Callable[..., Any]) -> list[_C.OptionSpec]:

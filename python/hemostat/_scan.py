@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import datetime
-import hashlib
-import importlib.metadata
-import platform
-import time
+import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from hemostat import _C, data
+from hemostat import _C
+from hemostat._methods import source_of
 from hemostat._progress import disabled
+from hemostat._provenance import byte_count, machine_facts, model_facts, token_facts, versions
+from hemostat._store import Run, Store
 from hemostat.report import TOLERANCES, Report
 
-__all__ = ["scan", "split_methods"]
+__all__ = ["CheckedScan", "scan", "split_methods"]
 
 PROTOCOL = (
     "Teacher forcing; the text is tokenized as a whole and cut into windows of {length} tokens; every target inside a "
@@ -37,6 +34,9 @@ def scan(
     methods: str | Sequence[str],
     severities: Mapping[str, Sequence[float]] | Sequence[float] | None = None,
     points: int | None = None,
+    store: str | os.PathLike[str] | None = None,
+    localize_windows: int = 0,
+    generation: bool | _C.GenerationProtocol = False,
     memory_budget: float = 2**30,
     batch: int = 4,
     bootstrap_samples: int = 2000,
@@ -48,6 +48,13 @@ def scan(
     The baseline is evaluated once, statistics are collected once for all methods that need them, each method is
     prepared once, and every severity then costs one evaluation.
 
+    With a ``store`` every finished trial is kept at once. A scan of the same settings goes on where an earlier one
+    ended, however it ended, and gives the same result as if it had not; where all trials are finished, nothing is
+    evaluated. Settings are all that decides on the numbers: the model, the tokens, the methods with their options and
+    severities (and the source of a method of one's own), the seed, and hemostat's version; ``memory_budget``, ``batch``
+    and the machine, which may change a last digit, are not among them. A scan of other settings is another run in the
+    same file. Scans may use one store at the same time, and those of the same settings share their trials.
+
     Args:
         model: the baseline.
         evaluation: int64 [windows, length], what damage is measured on.
@@ -56,10 +63,16 @@ def scan(
         methods: specs such as ``"wanda"`` or ``"rtn:group_size=64"``, in a sequence or separated by commas.
         severities: by spec, or one sequence for every method; others take their axis's default grid.
         points: at most so many severities a method, spread over its grid.
+        store: SQLite file to keep trials in; it is made with the first of them. None: nothing is kept.
+        localize_windows: say of each method that changes blocks in place where it bleeds, as :func:`localize` does, on
+            the first so many windows of ``evaluation``, at the mildest severity that costs more than 0.1 nats per
+            token. 0: of none.
+        generation: True: measure every method by generation too, not only those whose axis is measured so. A
+            :class:`GenerationProtocol`: and in this way.
         memory_budget: bytes for statistics, and for the baseline's logits.
         batch: windows at a time.
         bootstrap_samples: resamplings of windows behind each interval.
-        seed: of the bootstrap.
+        seed: of the bootstrap, of text that is sampled, and of the noise beside what is localized.
         progress: None: a bar where there is a terminal; True or False: always or never; or a function
             ``(stage, done, total)``.
 
@@ -67,66 +80,183 @@ def scan(
         Report: ``.to_html(path)``, ``.to_json(path)``, ``.to_dataframe()``, ``.table()``.
 
     Raises:
-        ValueError: an unknown method or option, a severity out of range, token ids out of range, too few windows; all
-            seen before any work.
+        ValueError: an unknown method or option, a severity out of range, token ids out of range, too few windows, or a
+            store that is no scan store; all seen before any work.
+        FileNotFoundError: the store's directory does not exist.
 
     Examples:
         >>> report = hemostat.scan(model, evaluation, methods=["magnitude", "rtn:group_size=64"])  # doctest: +SKIP
         >>> report.to_html("report.html")                                                          # doctest: +SKIP
     """
-    started = time.monotonic()
-    specs = split_methods(methods)
-    grids = _severities_by_spec(specs, severities)
-    source = "given"
-    if calibration is None:
-        calibration, evaluation = _first_fifth(evaluation)
-        source = "the first fifth of the evaluation windows, not evaluated"
-
-    planned = _C.plan(model, specs, severities=grids, points=points)
-    with _Bar(progress, trials=sum(len(entry.severities) for entry in planned)) as bar:
-        result = _C.scan(
+    with Store(store) as kept:
+        checked = CheckedScan(
             model,
             evaluation,
             calibration,
-            specs,
-            severities=grids,
+            methods=methods,
+            severities=severities,
             points=points,
-            byte_count=_byte_count(model, evaluation),
-            memory_budget=memory_budget,
-            seed=seed,
+            localize_windows=localize_windows,
+            generation=generation,
             bootstrap_samples=bootstrap_samples,
-            batch=batch,
-            on_trial=bar.on_trial,
-            progress=bar.on_progress,
+            seed=seed,
         )
+        return checked.run(checked.in_store(kept), memory_budget=memory_budget, batch=batch, progress=progress)
 
-    document = {
-        "provenance": {
-            "model": _model_facts(model),
-            "protocol": PROTOCOL.format(length=evaluation.shape[1]),
-            "evaluation": _token_facts(evaluation),
-            "calibration": _token_facts(calibration) | {"source": source},
-            "methods": [_method_facts(curve) for curve in result.curves],
+
+class CheckedScan:
+    """A scan that could begin: its input is checked and its trials are planned.
+
+    Args:
+        evaluation_text: where the evaluated tokens came from, for the report.
+        calibration_text: likewise.
+        (others): as :func:`scan` takes them.
+
+    Attributes:
+        planned: the methods and their severities.
+        settings: all that decides on the numbers.
+        facts: what else a report says of it.
+    """
+
+    def __init__(
+        self,
+        model: _C.Model,
+        evaluation: torch.Tensor,
+        calibration: torch.Tensor | None,
+        *,
+        methods: str | Sequence[str],
+        severities: Mapping[str, Sequence[float]] | Sequence[float] | None = None,
+        points: int | None = None,
+        localize_windows: int = 0,
+        generation: bool | _C.GenerationProtocol = False,
+        bootstrap_samples: int = 2000,
+        seed: int = 0,
+        evaluation_text: str | None = None,
+        calibration_text: str | None = None,
+    ):
+        specs = split_methods(methods)
+        self.planned = _C.plan(model, specs, severities=_severities_by_spec(specs, severities), points=points)
+        source = calibration_text or "given"
+        if calibration is None:
+            calibration, evaluation = _first_fifth(evaluation)
+            source = "the first fifth of the evaluation windows, not evaluated"
+        for name, tokens in (("evaluation", evaluation), ("calibration", calibration)):
+            if tokens.dim() != 2 and tokens.numel():
+                raise ValueError(f"hemostat.scan: {name} has shape {list(tokens.shape)}, but must be [windows, length]")
+        self.model, self.evaluation, self.calibration = model, evaluation, calibration
+        self.seed, self.bootstrap_samples = seed, bootstrap_samples
+        self.localize_windows, self.generation = localize_windows, generation
+        self._byte_count = byte_count(model, evaluation)
+
+        facts = model_facts(model)
+        self.settings = {
+            "model": facts["sha256"],
+            "dtype": facts["dtype"],
+            "device": model.device.type,
+            "evaluation": token_facts(evaluation),
+            "calibration": token_facts(calibration),
+            "methods": {entry.method: _method_settings(entry) for entry in self.planned},
             "seed": seed,
             "bootstrap_samples": bootstrap_samples,
-            "versions": {
-                "hemostat": _version(),
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
-            "machine": _machine_facts(model),
-            "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            "seconds": round(time.monotonic() - started, 3),
+            "localize_windows": localize_windows,
+            "generation": _generation_settings(generation),
+            "hemostat": versions()["hemostat"],
+        }
+        text = {"text": evaluation_text} if evaluation_text else {}
+        self.facts = {
+            "model": facts,
+            "protocol": PROTOCOL.format(length=self.settings["evaluation"]["length"]),
+            "evaluation": self.settings["evaluation"] | text,
+            "calibration": self.settings["calibration"] | {"source": source},
+            "methods": [_method_facts(entry) for entry in self.planned],
+            "seed": seed,
+            "bootstrap_samples": bootstrap_samples,
+        }
+
+    @property
+    def trials(self) -> int:
+        """How many there are."""
+        return sum(len(entry.severities) for entry in self.planned)
+
+    def in_store(self, store: Store, command: str | None = None) -> Run:
+        """This scan's run in a store."""
+        session = {"command": command, "versions": versions(), "machine": machine_facts(self.model)}
+        return store.run(self.settings, self.facts, session)
+
+    def run(self, run: Run, *, memory_budget: float = 2**30, batch: int = 4, progress: Progress = None) -> Report:
+        """Runs the trials that the run does not have yet, and reports all of them."""
+        with _Bar(progress, finished=run.count(), trials=self.trials) as bar:
+            _C.scan(
+                self.model,
+                self.evaluation,
+                self.calibration,
+                [entry.method for entry in self.planned],
+                severities={entry.method: entry.severities for entry in self.planned},
+                byte_count=self._byte_count,
+                memory_budget=memory_budget,
+                seed=self.seed,
+                bootstrap_samples=self.bootstrap_samples,
+                batch=batch,
+                generation=self.generation,
+                baseline=run.baseline,
+                on_baseline=run.keep_baseline,
+                known=run.trial,
+                on_trial=run.add,
+                localize_windows=self.localize_windows,
+                known_localization=run.localization,
+                on_localization=run.add_localization,
+                progress=bar.on_progress,
+            )
+        return report_of(run)
+
+
+def report_of(run: Run) -> Report:
+    """The report of what a run's store has."""
+    facts, trials = run.facts, run.trials()
+    damage, noise_floor = run.baseline
+    curves = [_curve(method, trials, noise_floor) for method in facts["methods"]]
+    sessions = run.sessions()
+    last = sessions[-1]
+    document = {
+        "provenance": facts
+        | {
+            "methods": [
+                {name: value for name, value in method.items() if name != "severities"}
+                | {
+                    "seconds_prepare": round(curve.seconds_prepare, 3),
+                    "seconds": [round(seconds, 3) for seconds in curve.seconds],
+                }
+                for method, curve in zip(facts["methods"], curves, strict=True)
+            ],
+            "versions": last.facts["versions"],
+            "machine": last.facts["machine"],
+            "command": last.facts["command"],
+            "settings": run.digest,
+            "resumed": run.resumed(),
+            "date": last.finished,
+            "seconds": round(sum(session.seconds for session in sessions), 3),
         },
-        "baseline": _baseline_facts(result),
+        "baseline": _baseline_facts(damage, noise_floor),
         "trials": [
-            _identity(curve.method) | {"severity": severity, "damage": damage.to_dict()}
-            for curve in result.curves
+            _identity(method) | {"severity": severity, "damage": damage.to_dict()}
+            for method, curve in zip(facts["methods"], curves, strict=True)
             for severity, damage in zip(curve.severities, curve.damages, strict=True)
         ],
-        "thresholds": [_threshold_facts(curve) for curve in result.curves],
+        "thresholds": [
+            _identity(method) | _threshold_facts(curve) for method, curve in zip(facts["methods"], curves, strict=True)
+        ],
     }
-    return Report(document, result.curves)
+    localizations = map(run.localization, (method["label"] for method in facts["methods"]))
+    if found := [localization.to_dict() for localization in localizations if localization]:
+        document["localizations"] = found
+    elsewhere = [session for session in sessions if session.facts | {"command": None} != last.facts | {"command": None}]
+    if elsewhere:  # some trials were measured by other versions or on another machine
+        document["provenance"]["other_sessions"] = [
+            {name: session.facts[name] for name in ("versions", "machine")}
+            | {"trials": session.trials, "date": session.finished}
+            for session in elsewhere
+        ]
+    return Report(document, curves)
 
 
 def split_methods(methods: str | Sequence[str]) -> list[str]:
@@ -177,18 +307,28 @@ def _first_fifth(evaluation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return evaluation[:split], evaluation[split:]
 
 
-def _byte_count(model: _C.Model, evaluation: torch.Tensor) -> int | None:
-    """None where the model has no tokenizer whose tokens have bytes; bits per byte are then left out."""
-    try:
-        return data.byte_count(model, evaluation)
-    except ValueError:
-        return None
+def _method_settings(entry: _C.PlannedMethod) -> dict[str, Any]:
+    source = source_of(_C.MethodSpec.parse(entry.method).method)
+    return {"severities": list(entry.severities)} | ({"source": source} if source else {})
 
 
-def _identity(spec: str) -> dict[str, Any]:
-    parsed = _C.MethodSpec.parse(spec)
+def _generation_settings(generation: bool | _C.GenerationProtocol) -> Any:
+    if isinstance(generation, bool):
+        return generation
+    fields = {name: getattr(generation, name) for name in ("prompts", "prompt_length", "new_tokens")}
+    return fields | {"decoder": generation.decoder and repr(generation.decoder)}
+
+
+def _method_facts(entry: _C.PlannedMethod) -> dict[str, Any]:
+    parsed = _C.MethodSpec.parse(entry.method)
     options = {name: int(value) if _is_integer(value) else value for name, value in parsed.options.items()}
-    return {"method": parsed.method, "options": options}
+    return {
+        "method": parsed.method,
+        "options": options,
+        "label": entry.method,
+        "axis": entry.axis.to_dict(),
+        "severities": list(entry.severities),
+    }
 
 
 def _is_integer(value: Any) -> bool:
@@ -196,102 +336,50 @@ def _is_integer(value: Any) -> bool:
     return isinstance(value, str) and value.removeprefix("-").isdecimal()
 
 
-def _method_facts(curve: _C.SweepCurve) -> dict[str, Any]:
-    identity = _identity(curve.method)
-    method = next(method for method in _C.methods() if method.name == identity["method"])
-    return identity | {
-        "label": curve.method,
-        "kind": method.kind,
-        "needs": sorted(method.needs),
-        "axis": curve.axis.to_dict(),
-        "seconds_prepare": round(curve.seconds_prepare, 3),
-        "seconds": [round(seconds, 3) for seconds in curve.seconds],
-    }
+def _identity(method: Mapping[str, Any]) -> dict[str, Any]:
+    return {"method": method["method"], "options": method["options"]}
+
+
+def _curve(
+    method: Mapping[str, Any], trials: Mapping[tuple[str, float], _C.Trial], noise_floor: _C.NoiseFloor
+) -> _C.SweepCurve:
+    label = method["label"]
+    kept = [trials[label, severity] for severity in method["severities"] if (label, severity) in trials]
+    return _C.SweepCurve(
+        label,
+        _C.Axis(**method["axis"]),
+        [trial.severity for trial in kept],
+        [trial.damage for trial in kept],
+        noise_floor,
+        sum(trial.seconds_prepare for trial in kept),
+        [trial.seconds for trial in kept],
+    )
 
 
 def _threshold_facts(curve: _C.SweepCurve) -> dict[str, Any]:
     threshold = _C.find_threshold(curve)
     zones = {str(tolerance): threshold.zone_details(tolerance) for tolerance in TOLERANCES}
-    return (
-        _identity(curve.method)
-        | threshold.to_dict(tolerances=list(TOLERANCES))
-        | {
-            "zone_interval": {name: list(zone.interval) if zone.interval else None for name, zone in zones.items()},
-            "zone_censored": {name: zone.censored for name, zone in zones.items()},
-        }
-    )
+    return threshold.to_dict(tolerances=list(TOLERANCES)) | {
+        "zone_interval": {name: list(zone.interval) if zone.interval else None for name, zone in zones.items()},
+        "zone_censored": {name: zone.censored for name, zone in zones.items()},
+    }
 
 
-def _baseline_facts(result: _C.ScanResult) -> dict[str, Any]:
-    damage = result.baseline.to_dict()
+def _baseline_facts(baseline: _C.Damage, noise_floor: _C.NoiseFloor) -> dict[str, Any]:
+    damage = baseline.to_dict()
     kept = ("windows", "tokens", "nll", "perplexity", "bits_per_byte", "accuracy", "calibration_error")
     return {name: damage[name] for name in kept} | {
         "entropy": damage["entropy_baseline"],
-        "noise_floor": result.noise_floor.to_dict(),
+        "noise_floor": noise_floor.to_dict(),
     }
-
-
-def _model_facts(model: _C.Model) -> dict[str, Any]:
-    return {
-        "name": Path(model.source).name if model.source else None,
-        "source": model.source or None,
-        "family": model.config.family,
-        "parameters": model.parameters,
-        "blocks": len(model.blocks),
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "device": str(model.device),
-        "sha256": weights_hash(model),
-    }
-
-
-def weights_hash(model: _C.Model) -> str:
-    """SHA-256 over config.json and each tensor's name, dtype, shape and the SHA-256 of all its bytes, in name order."""
-
-    def digest(tensor: torch.Tensor) -> bytes:
-        flat = tensor.detach().cpu().contiguous().flatten()
-        return hashlib.sha256(flat.view(torch.uint8).numpy()).digest()
-
-    tensors = sorted(model.tensors().items())
-    whole = hashlib.sha256(model.config.json.encode())
-    with ThreadPoolExecutor() as pool:  # hashlib lets other threads run meanwhile
-        for (name, tensor), part in zip(tensors, pool.map(digest, (tensor for _, tensor in tensors)), strict=True):
-            whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode() + part)
-    return whole.hexdigest()
-
-
-def _token_facts(tokens: torch.Tensor) -> dict[str, Any]:
-    return {
-        "windows": tokens.shape[0],
-        "length": tokens.shape[1],
-        "sha256": hashlib.sha256(tokens.cpu().contiguous().numpy()).hexdigest(),
-    }
-
-
-def _machine_facts(model: _C.Model) -> dict[str, Any]:
-    facts = {"system": platform.platform(), "processor": _processor(), "threads": torch.get_num_threads()}
-    if model.device.type == "cuda":
-        facts["gpu"] = torch.cuda.get_device_name(model.device)
-    return facts
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def _version() -> str:
-    return importlib.metadata.version("hemostat")
 
 
 class _Bar:
     """A tqdm bar over trials; silent where there is no terminal, unless told."""
 
-    def __init__(self, progress: Progress, trials: int):
+    def __init__(self, progress: Progress, finished: int, trials: int):
         self._function = progress if callable(progress) else None
-        self._bar = tqdm(total=trials, disable=disabled(progress), unit="trial", dynamic_ncols=True)
+        self._bar = tqdm(total=trials, initial=finished, disable=disabled(progress), unit="trial", dynamic_ncols=True)
 
     def __enter__(self) -> _Bar:
         return self
@@ -299,11 +387,10 @@ class _Bar:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
-    def on_trial(self, trial: _C.Trial) -> None:
-        self._bar.update()
-
     def on_progress(self, stage: str, done: int, total: int) -> None:
         if self._function:
             self._function(stage, done, total)
-        else:
-            self._bar.set_description_str(stage if stage == "trials" else f"{stage} {done}/{total}")
+            return
+        self._bar.set_description_str(stage if stage == "trials" else f"{stage} {done}/{total}")
+        if stage == "trials":
+            self._bar.update(done - self._bar.n)

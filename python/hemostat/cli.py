@@ -1,13 +1,12 @@
-"""The command line: ``hemostat scan | compare | apply | methods | report``."""
+"""The command line: ``hemostat scan | compare | localize | apply | methods | report``."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
 import json
+import shlex
 import sys
-import tempfile
-import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +17,15 @@ import typer
 
 import hemostat
 from hemostat import _C
-from hemostat._scan import split_methods
+from hemostat._plan import plan_text
+from hemostat._scan import CheckedScan, split_methods
+from hemostat._scan_directory import ScanDirectory, check_writable, resuming_command
 from hemostat.report import Report, aligned, interval, number, percent, signed
 
 __all__ = ["app", "main"]
 
 DEFAULT_METHODS = ("magnitude", "wanda", "rtn", "activation", "drop_layers")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-RUN_FILES = ("report.json", "report.html", "scan.db")
 
 app = typer.Typer(
     name="hemostat",
@@ -55,17 +55,22 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command. 0: done; 2: bad input; 1: the arithmetic failed; 130: interrupted. Errors take one line."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        return app(arguments or ["--help"], prog_name="hemostat", standalone_mode=False) or 0
-    except (KeyboardInterrupt, typer.Abort):
+        return app(arguments or ["--help"], prog_name="hemostat", standalone_mode=False, obj=arguments) or 0
+    except (Exception, KeyboardInterrupt) as error:
+        return _failed(error)
+
+
+def _failed(error: BaseException) -> int:
+    """Prints what happened and gives the exit code; what is no user's doing is raised."""
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
         return _fail("interrupted", 130)
-    except ArithmeticError as error:
+    if isinstance(error, ArithmeticError):
         return _fail(str(error), 1)
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    if isinstance(error, ValueError | TypeError | OSError | ImportError):
         return _fail(str(error), 2)
-    except Exception as error:
-        if not hasattr(error, "format_message"):  # what the command line's own parser raises has it
-            raise
+    if hasattr(error, "format_message"):  # what the command line's own parser raises has it
         return _fail(error.format_message(), 2)
+    raise error
 
 
 def _fail(message: str, code: int) -> int:
@@ -90,6 +95,7 @@ def common(
 
 @app.command("scan")
 def scan_command(
+    context: typer.Context,
     checkpoint: Checkpoint,
     text: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Text to evaluate on; smollm2 and reference bring their own.")
@@ -109,37 +115,63 @@ def scan_command(
     plan: Annotated[bool, typer.Option("--plan", help="Print what would be done, and do nothing.")] = False,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Where report.html and report.json go [default: CHECKPOINT-scan]."),
+        typer.Option(metavar="DIR", help="Where scan.db and the report go [default: CHECKPOINT-scan]."),
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run that --out holds, or begin where it holds none.")
+    ] = False,
     windows: Windows = None,
     calibration_windows: CalibrationWindows = 128,
     points: Annotated[int | None, typer.Option(metavar="N", min=1, help="At most so many severities a method.")] = None,
+    localize: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Say which blocks bleed, on so many windows; 0: don't.")
+    ] = 2,
     length: Length = None,
     dtype: Dtype = None,
     device: Device = "cpu",
-    seed: Annotated[int, typer.Option(metavar="N", help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the bootstrap, and of the noise beside each block.")] = 0,
 ) -> None:
     """Measure methods × severities on a checkpoint, print a table, and write a report."""
     _load_plugins(plugin)
     specs = split_methods(methods or list(DEFAULT_METHODS))
     for spec in specs:
         _C.MethodSpec.parse(spec)
-    directory = _free_directory(checkpoint) if out is None else out
-    if not plan:
-        _check_run_directory(directory)
-    subject = _subject(checkpoint, text, calibration, windows, calibration_windows, length, dtype, device)
-    if plan:
-        print(_plan_text(subject, specs, points))
-        return
-
-    report = hemostat.scan(
-        subject.model, subject.evaluation, subject.calibration, methods=specs, points=points, seed=seed
-    )
-    report.provenance["evaluation"]["text"] = subject.evaluation_text
-    report.provenance["calibration"]["source"] = subject.calibration_text
-    _write_run(report, directory)
+    directory = ScanDirectory.default(checkpoint, resume) if out is None else ScanDirectory(out, resume)
+    again = resuming_command(context.obj, directory.path, named=out is not None)
+    kept: int | None = None
+    try:
+        if not plan:
+            directory.check()
+        subject = _subject(checkpoint, text, calibration, windows, calibration_windows, length, dtype, device)
+        checked = CheckedScan(
+            subject.model,
+            subject.evaluation,
+            subject.calibration,
+            methods=specs,
+            points=points,
+            localize_windows=localize,
+            seed=seed,
+            evaluation_text=subject.evaluation_text,
+            calibration_text=subject.calibration_text,
+        )
+        if plan:
+            print(plan_text(checked, directory.finished(checked), resume))
+            return
+        with directory.store(checked.settings) as store:
+            run = checked.in_store(store, command=shlex.join(["hemostat", *context.obj]))
+            try:
+                report = checked.run(run)
+                files = directory.write(report)
+            finally:
+                kept = run.count()
+    except (Exception, KeyboardInterrupt) as error:
+        code = _failed(error)
+        if kept or code == 130 and not plan:
+            what = "what is finished is" if kept is None else f"{kept} of {checked.trials} trials are"
+            print(f"{what} kept in {directory.path}; to go on:\n{again}", file=sys.stderr)
+        raise typer.Exit(code) from None
     print(report.table())
-    print(f"\n{directory / 'report.html'}\n{directory / 'report.json'}")
+    print("\n" + "\n".join(map(str, files)))
 
 
 @app.command("compare")
@@ -176,6 +208,49 @@ def compare_command(
     print("\n".join(aligned([f"{len(tokens)} windows of {tokens.shape[1]} tokens", ""], rows)))
 
 
+@app.command("localize")
+def localize_command(
+    checkpoint: Checkpoint,
+    method: Annotated[
+        str, typer.Option(metavar="METHOD", help="A method with its options, such as rtn:group_size=64.")
+    ],
+    severity: Annotated[float, typer.Option(metavar="NUMBER", help="How far, on the method's axis.")],
+    text: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Text to evaluate on; smollm2 and reference bring their own.")
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Text to collect statistics on [default: the first fifth of --text]."),
+    ] = None,
+    linears: Annotated[bool, typer.Option("--linears", help="Each linear alone, instead of each block.")] = False,
+    control: Annotated[bool, typer.Option(help="Measure noise of equal norm beside each, too.")] = True,
+    plugin: Plugins = None,
+    windows: Annotated[int, typer.Option(metavar="N", min=1, help="Evaluate at most so many windows.")] = 8,
+    calibration_windows: CalibrationWindows = 128,
+    length: Length = None,
+    dtype: Dtype = None,
+    device: Device = "cpu",
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the bootstrap, the noise and the method.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print every number as JSON.")] = False,
+) -> None:
+    """Damage each block of a checkpoint alone, and say where it bleeds."""
+    _load_plugins(plugin)
+    spec = _C.MethodSpec.parse(method)
+    subject = _subject(checkpoint, text, calibration, windows, calibration_windows, length, dtype, device)
+    needs = _C.needs_of([spec.method])
+    found = hemostat.localize(
+        subject.model,
+        spec.text(),
+        subject.evaluation,
+        severity=severity,
+        statistics=hemostat.collect(subject.model, subject.calibration, needs=sorted(needs)) if needs else None,
+        linears=linears,
+        control=control,
+        seed=seed,
+    )
+    print(json.dumps(found.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) if as_json else found)
+
+
 @app.command("apply")
 def apply_command(
     checkpoint: Checkpoint,
@@ -199,7 +274,7 @@ def apply_command(
     needs = _C.needs_of([spec.method])
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ValueError(f"--out {out} exists already")
-    _check_writable(out)
+    check_writable(out)
     if text is not None:
         _check_text("--text", text)
     elif needs and not _is_carried(checkpoint):
@@ -362,81 +437,3 @@ def _option_text(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return "+".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _plan_text(subject: _Subject, specs: list[str], points: int | None) -> str:
-    model, tokens = subject.model, subject.evaluation
-    planned = _C.plan(model, specs, points=points)
-    rows = [
-        [entry.method, str(len(entry.severities)), "  ".join(number(s, 3) for s in entry.severities)]
-        for entry in planned
-    ]
-    trials = sum(len(entry.severities) for entry in planned)
-    model(tokens[:1])
-    started = time.monotonic()
-    model(tokens[:1])
-    seconds = time.monotonic() - started
-    lines = aligned(["method", "trials", "severities"], rows, left=3)
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"{trials} trials, each on {len(tokens)} windows of {tokens.shape[1]} tokens ({subject.evaluation_text})",
-            f"calibration: {len(subject.calibration)} windows ({subject.calibration_text})",
-            f"memory: {_bytes(model.bytes)} of weights, and up to {_bytes(2**30)} for statistics and baseline logits",
-            f"time: about {_duration(seconds * len(tokens) * (trials + 2))} (one window takes {seconds:.2g} s forward)",
-        ]
-    )
-
-
-def _bytes(count: float) -> str:
-    return f"{count / 2**30:.2g} GiB" if count >= 2**30 else f"{count / 2**20:.3g} MiB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _free_directory(checkpoint: str) -> Path:
-    """CHECKPOINT-scan in the working directory, or the first CHECKPOINT-scan-N that is free."""
-    name = f"{Path(checkpoint).resolve().name if Path(checkpoint).exists() else checkpoint.split('/')[-1]}-scan"
-    tried, count = Path(name), 1
-    while tried.exists():
-        count += 1
-        tried = Path(f"{name}-{count}")
-    return tried
-
-
-def _check_run_directory(directory: Path) -> None:
-    if directory.exists() and not directory.is_dir():
-        raise ValueError(f"--out {directory} is a file, but must be a directory")
-    held = [name for name in RUN_FILES if (directory / name).exists()]
-    if held:
-        raise ValueError(f"--out {directory} already holds a run ({', '.join(held)}); choose another directory")
-    _check_writable(directory)
-
-
-def _check_writable(directory: Path) -> None:
-    """Before any work rather than after it."""
-    existing = next(parent for parent in [directory, *directory.absolute().parents] if parent.exists())
-    try:
-        tempfile.TemporaryDirectory(dir=existing, prefix=".hemostat-").cleanup()
-    except OSError as error:
-        raise ValueError(f"--out {directory}: {existing} cannot be written to ({error.strerror})") from None
-
-
-def _write_run(report: Report, directory: Path) -> None:
-    """Both files or neither: a new directory appears whole."""
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as scratch:
-        unfinished = Path(scratch) / directory.name
-        unfinished.mkdir()
-        report.to_html(unfinished / "report.html")
-        report.to_json(unfinished / "report.json")
-        if directory.exists():
-            for file in unfinished.iterdir():
-                file.rename(directory / file.name)
-        else:
-            unfinished.rename(directory)

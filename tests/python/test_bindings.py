@@ -53,13 +53,24 @@ def test_axis_measures_distance():
     assert hemostat.Axis(name="s").direction == 1
 
 
+def test_every_axis_is_made_again_from_its_fields(tiny_model):
+    planned = _C.plan(tiny_model, [method.name for method in hemostat.methods() if method.kind != "user"])
+    for axis in [entry.axis for entry in planned]:
+        again = hemostat.Axis(**axis.to_dict())
+        assert again == axis == pickle.loads(pickle.dumps(axis))
+        assert again.to_dict() == axis.to_dict()
+    steps = {entry.method: entry.axis.step for entry in planned}
+    assert steps["drop_layers"] == 0.25 and steps["magnitude"] == 0
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"name": ""}, "name is empty"),
         ({"minimum": 1, "maximum": 1}, "minimum"),
         ({"farthest": 0.0}, "farthest"),
-        ({"farthest": 2.0}, "farthest"),
+        ({"farthest": float("inf")}, "farthest"),
+        ({"step": -0.1}, "step"),
         ({"kind": "listed"}, "listed"),
         ({"kind": "other"}, "kind is 'other'"),
         ({"measured_by": "eye"}, "measured_by"),

@@ -222,7 +222,11 @@ def test_raw_scan_resumes(tiny_model, tiny_tokens):
         for trial, damage in zip(trials, stored, strict=True)
     ]
     again = []
-    repeated = scan(known=known[:3], on_trial=again.append)
+
+    def finished(method, severity):
+        return next((trial for trial in known[:3] if (trial.method, trial.severity) == (method, severity)), None)
+
+    repeated = scan(known=finished, on_trial=again.append)
     assert [(trial.method, trial.severity) for trial in again] == [(trials[3].method, trials[3].severity)]
     assert [curve.to_dict()["damages"] for curve in repeated.curves] == [
         curve.to_dict()["damages"] for curve in first.curves

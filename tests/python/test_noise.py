@@ -24,6 +24,23 @@ def test_gaussian_is_the_formula(device, dtype):
     assert torch.equal(noise.apply(weight, z, sigma=0.3), noisy)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_isotropic_has_the_given_norm_along_the_direction(device, dtype):
+    weight = some_weight(device, 33, 65, dtype=dtype)
+    z = noise.direction([33, 65], seed=7, device=str(device)).double()
+    noisy = noise.isotropic(weight, norm=1.5, seed=7)
+    expected = weight.double() + 1.5 * z / z.norm()
+    assert noisy.dtype == dtype and noisy.is_contiguous()
+    torch.testing.assert_close(noisy, expected.to(dtype), rtol=torch.finfo(dtype).eps, atol=1e-8)
+    if dtype == torch.float32:
+        assert float((noisy - weight).norm()) == pytest.approx(1.5, rel=1e-5)
+    assert torch.equal(noise.isotropic(weight, norm=0.0), weight)
+    assert torch.equal(noise.isotropic(weight[:, :0], norm=1.0), weight[:, :0])
+    torch.testing.assert_close(
+        noise.isotropic(weight.t(), norm=1.0), noise.isotropic(weight.t().contiguous(), norm=1.0)
+    )
+
+
 def test_direction_is_standard_normal():
     z = noise.direction([1000, 1000], seed=3).double()
     assert abs(float(z.mean())) < 5e-3
@@ -108,6 +125,10 @@ def test_the_noise_is_a_constant_to_autograd(device):
     [
         (ValueError, "gaussian: sigma is -1", lambda w: noise.gaussian(w, sigma=-1)),
         (ValueError, "gaussian: sigma is inf", lambda w: noise.gaussian(w, sigma=float("inf"))),
+        (ValueError, "isotropic: norm is -1", lambda w: noise.isotropic(w, norm=-1)),
+        (ValueError, "isotropic: norm is nan", lambda w: noise.isotropic(w, norm=float("nan"))),
+        (ValueError, "isotropic: seed is -1", lambda w: noise.isotropic(w, norm=1, seed=-1)),
+        (ValueError, "isotropic: weight has 32 NaN", lambda w: noise.isotropic(w / 0, norm=1)),
         (ValueError, "gaussian: seed is -1", lambda w: noise.gaussian(w, sigma=0.1, seed=-1)),
         (ValueError, "direction: seed is -1", lambda w: noise.direction([2], seed=-1)),
         (ValueError, r"direction: sizes are \[2, -1\]", lambda w: noise.direction([2, -1])),

@@ -149,7 +149,8 @@ struct CompareOptions {
   bool keep_logits = true;  // false: hidden states at once, cheaper where only one model is compared
   int64_t bootstrap_samples = 2000;
   int64_t seed = 0;  // of the resampling, and of sampled text
-  // Measure damage by generation too; a sweep or scan does so anyway where the method's axis is measured by it.
+  // compare, sweep and scan measure damage by generation too; sweep and scan do so anyway where the method's axis is
+  // measured by it.
   bool generate = false;
   GenerationProtocol generation = {};
   std::function<void(int64_t done, int64_t total)> progress = nullptr;  // windows; may throw Interrupted
@@ -162,7 +163,7 @@ class BaselineEvaluation {
   // of range.
   BaselineEvaluation(Model baseline, at::Tensor tokens, CompareOptions options = {});
 
-  // Raw logits, divided by each model's decoder.temperature. The same model gives exactly no damage. ValueError where
+  // By teacher forcing: raw logits, divided by each model's decoder.temperature. The same model gives exactly no damage. ValueError where
   // the vocabularies or devices differ.
   Damage compare(const Model& damaged) const;
 

@@ -229,6 +229,10 @@ struct Model {
 // config.json for the model as it is now, as save() writes it. ValueError where its family's cannot express it.
 std::string family_config(const Model& model);
 
+// Everything of a model but its tensors' data and its source, as JSON: models of equal structure and equal tensors
+// compute the same.
+std::string structure(const Model& model);
+
 // The interpreter in its parts. hidden_states: the final norm's output [B, T, H]; logits: the head on it.
 at::Tensor hidden_states(const Model& model, const at::Tensor& tokens, const ForwardOptions& options = {});
 at::Tensor logits(const Model& model, const at::Tensor& hidden);

@@ -20,7 +20,8 @@ struct Trial {
   std::string method;
   double severity = 0;
   Damage damage;
-  double seconds = 0;  // of at(severity) and its evaluation
+  double seconds = 0;          // of at(severity) and its evaluation
+  double seconds_prepare = 0;  // of preparing the method, where this trial was the first to need it
 };
 
 // The damage that numerics alone do: a float32 model against itself in bfloat16, half types against float32.
@@ -117,7 +118,8 @@ std::optional<Model> isotropic_control(const Model& baseline, const Model& damag
 // baseline's residual stream is computed once and kept for every block, so that a site at block l costs L − l blocks
 // and the head. Blocks that did not change are sites too, and have no damage.
 // ValueError, before any evaluation, where the damaged model's blocks are not the baseline's, changed in place: other
-// in number, order or width, or with other input or decoding; and with `linears` where no linear changed.
+// in number, order or width, or with other input or decoding; and with `linears` where a block changed, but none of its
+// linears.
 Localization localize(const Model& baseline, const Model& damaged, const at::Tensor& tokens,
                       const LocalizeOptions& options = {});
 
@@ -126,19 +128,31 @@ Localization localize(const Model& baseline, const Model& damaged, const at::Ten
 Localization localize(const Model& model, const MethodSpec& method, const at::Tensor& tokens, double severity,
                       const Statistics* statistics = nullptr, const LocalizeOptions& options = {});
 
+// What a scan measures of the unchanged model.
+struct ScanBaseline {
+  Damage damage;  // against itself: its perplexity
+  NoiseFloor noise_floor;
+};
+
 struct ScanOptions {
   std::map<std::string, std::vector<double>> severities = {};  // by method spec; other methods take their default grid
-  std::optional<int64_t> points = std::nullopt;          // at most so many severities of a default grid, spread over it
-  CompareOptions compare = {};                           // without unigram counts: those of the calibration tokens
-  double memory_budget = 1024.0 * 1024 * 1024;           // bytes for the baseline's logits and the statistics together
-  std::vector<Trial> known = {};                         // finished before: taken as they are, not run again
+  std::optional<int64_t> points = std::nullopt;  // at most so many severities of a default grid, spread over it
+  CompareOptions compare = {};                   // without unigram counts: those of the calibration tokens
+  double memory_budget = 1024.0 * 1024 * 1024;   // bytes for the baseline's logits and the statistics together
+  // Of an earlier run with the same settings: not measured again, and nothing is evaluated where all else is known too.
+  std::optional<ScanBaseline> baseline = std::nullopt;
+  std::function<void(const ScanBaseline&)> on_baseline = nullptr;  // once measured, before the trials
+  // The trial, where it is finished already: by an earlier run, or by another program meanwhile. Asked for each at the
+  // start, and again when its turn comes; what it gives is taken as it is.
+  std::function<std::optional<Trial>(const std::string& method, double severity)> known = nullptr;
   std::function<void(const Trial&)> on_trial = nullptr;  // after each one that was run; may throw Interrupted
   // Each method that changes blocks in place is localized after its curve, on the first so many windows, at the mildest
   // measured severity that costs more than 0.1 nats per token, else the farthest (of those that have not collapsed: a
   // method without any is not localized). 0: none is.
   int64_t localize_windows = 0;
-  std::vector<Localization> known_localizations = {};  // finished before, one a method: taken as they are
-  std::function<void(const Localization&)> on_localization = nullptr;  // as on_trial
+  std::function<std::optional<Localization>(const std::string& method)> known_localization = nullptr;  // as `known`
+  // As on_trial. One without sites says that the damaged model cannot be localized, and stays out of the result.
+  std::function<void(const Localization&)> on_localization = nullptr;
   // `stage` is "baseline", "noise floor" or "statistics" (counting windows), then "trials" (of all methods), and after
   // each method's trials "localize" (counting windows of its sites); called after every batch of windows, so counts may
   // repeat. May throw Interrupted.
@@ -157,6 +171,7 @@ struct ScanResult {
 struct PlannedMethod {
   MethodSpec method;
   std::vector<double> severities;
+  Axis axis;
 };
 std::vector<PlannedMethod> plan(const Model& model, const std::vector<MethodSpec>& methods,
                                 const ScanOptions& options = {});

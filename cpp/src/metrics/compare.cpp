@@ -77,18 +77,19 @@ Damage BaselineEvaluation::compare(const Model& damaged, bool itself) const {
       options_.progress(start + count, windows);
     }
   }
-  Damage damage = summarize(concatenated(parts), windows, unigram_nll_, options_);
-  if (options_.generate && !itself) {
-    damage.generation = compare_generation(damaged);
-  }
-  return damage;
+  return summarize(concatenated(parts), windows, unigram_nll_, options_);
 }
 
 Damage compare(const Model& baseline, const Model& damaged, const at::Tensor& tokens, const CompareOptions& options) {
   check_comparable(baseline, damaged, kOperation);
   CompareOptions once = options;
   once.keep_logits = false;
-  return BaselineEvaluation(baseline, tokens, std::move(once)).compare(damaged);
+  const BaselineEvaluation evaluation(baseline, tokens, std::move(once));
+  Damage damage = evaluation.compare(damaged);
+  if (options.generate) {
+    damage.generation = evaluation.compare_generation(damaged);
+  }
+  return damage;
 }
 
 }  // namespace hemostat

@@ -77,11 +77,17 @@ std::vector<Part> parts_of(Model baseline, Model damaged, bool linears) {
       throw ValueError(fmt::format("{}: block {} has {} linears, but the baseline's has {}: localize whole blocks",
                                    kOperation, index, of_theirs.size(), of_ours.size()));
     }
+    bool changed = false;
     for (size_t i = 0; i < of_ours.size(); ++i) {
       const Linear& linear = *of_theirs[i].linear;
       add({.name = name + "." + of_ours[i].name, .block = block, .linear = of_ours[i].name}, index + 1,
           !same(*of_ours[i].linear, linear),
           [&](Model& model) { *linears_of(model.blocks[index], names)[i].linear = linear; });
+      changed |= parts.back().changed;
+    }
+    if (!changed && !same(ours, theirs)) {
+      throw ValueError(
+          fmt::format("{}: block {} changed, but none of its linears did: localize whole blocks", kOperation, index));
     }
   }
   if (!same(baseline.final_norm, damaged.final_norm)) {
@@ -168,19 +174,6 @@ class Batch {
   BatchPredictions predictions_;
 };
 
-void check_parts(const Model& baseline, const Model& damaged, const std::vector<Part>& parts, bool linears) {
-  const bool changed = std::any_of(parts.begin(), parts.end(), [](const Part& part) { return part.changed; });
-  if (!linears || changed) {
-    return;
-  }
-  for (size_t block = 0; block < baseline.blocks.size(); ++block) {
-    if (!same(baseline.blocks[block], damaged.blocks[block])) {
-      throw ValueError(
-          fmt::format("{}: block {} changed, but none of its linears did: localize whole blocks", kOperation, block));
-    }
-  }
-}
-
 }  // namespace
 
 std::string not_localizable(const Method& method, const Axis& axis) {
@@ -257,7 +250,6 @@ Localization localize(const Model& baseline, const Model& damaged, const at::Ten
     throw ValueError(fmt::format("{}: {}; blocks are exchanged one for one", kOperation, why));
   }
   std::vector<Part> parts = parts_of(baseline, damaged, options.linears);
-  check_parts(baseline, damaged, parts, options.linears);
 
   const int64_t count = windows.size(0), length = windows.size(1);
   const size_t blocks = baseline.blocks.size();

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
@@ -60,13 +61,14 @@ std::vector<PlannedMethod> plan(const Model& model, const std::vector<MethodSpec
 
   std::vector<PlannedMethod> planned;
   for (const MethodSpec& method : methods) {
-    const Axis axis = planned_axis(model, method);
+    Axis axis = planned_axis(model, method);
     const auto own = given.find(method.text());
-    const std::vector<double> severities =
+    std::vector<double> severities =
         own != given.end()
             ? own->second
             : thinned(axis.default_grid, options.points.value_or(static_cast<int64_t>(axis.default_grid.size())));
-    planned.push_back({method, ordered_severities(axis, method, severities, kOperation)});
+    severities = ordered_severities(axis, method, severities, kOperation);
+    planned.push_back({method, std::move(severities), std::move(axis)});
   }
   return planned;
 }

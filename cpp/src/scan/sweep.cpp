@@ -35,11 +35,10 @@ SweepCurve sweep(const BaselineEvaluation& baseline, const MethodSpec& method, c
   const Checked planned = checked(baseline.model(), method, statistics, options);
   const TrialsOptions trials{
       .noise_floor = options.noise_floor ? *options.noise_floor : measure_noise_floor(baseline),
-      .known = {},
       .on_trial = options.on_trial,
   };
   Preparation preparation(baseline.model(), method, statistics);
-  return run_trials(baseline, preparation, planned.axis, planned.severities, trials);
+  return run_trials(&baseline, preparation, planned.axis, planned.severities, trials);
 }
 
 SweepCurve sweep(const Model& model, const MethodSpec& method, const at::Tensor& tokens, const Statistics* statistics,

@@ -2,7 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
+#include <optional>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -49,13 +50,6 @@ std::vector<double> ordered_severities(const Axis& axis, const MethodSpec& metho
   return ordered;
 }
 
-const Trial* find_trial(const std::vector<Trial>& trials, const std::string& method, double severity) {
-  const auto found = std::find_if(trials.begin(), trials.end(), [&](const Trial& trial) {
-    return trial.method == method && std::abs(trial.severity - severity) <= 1e-9 * std::max(1.0, std::abs(severity));
-  });
-  return found == trials.end() ? nullptr : &*found;
-}
-
 void Preparation::prepare() {
   if (!prepared_) {
     const auto start = std::chrono::steady_clock::now();
@@ -69,36 +63,37 @@ Model Preparation::at(double severity) {
   return prepared_->at(severity);
 }
 
-SweepCurve run_trials(const BaselineEvaluation& baseline, Preparation& preparation, const Axis& axis,
+SweepCurve run_trials(const BaselineEvaluation* baseline, Preparation& preparation, const Axis& axis,
                       const std::vector<double>& severities, const TrialsOptions& options) {
   SweepCurve curve;
   curve.method = preparation.method().text();
   curve.axis = axis;
   curve.noise_floor = options.noise_floor;
   for (const double severity : severities) {
-    Trial trial{.method = curve.method, .severity = severity, .damage = {}, .seconds = 0};
-    const Trial* known = find_trial(options.known, curve.method, severity);
-    if (known != nullptr) {
-      trial = *known;
-    } else {
+    std::optional<Trial> known = options.known ? options.known(severity) : std::nullopt;
+    const bool runs = !known.has_value();
+    Trial trial = runs ? Trial{.method = curve.method, .severity = severity, .damage = {}} : *std::move(known);
+    if (runs) {
+      const double before = preparation.seconds();
       preparation.prepare();
+      trial.seconds_prepare = preparation.seconds() - before;
       const auto start = std::chrono::steady_clock::now();
       const Model damaged = preparation.at(severity);
-      trial.damage = baseline.compare(damaged);
-      if (axis.measured_by == Measure::generation && !trial.damage.generation) {
-        trial.damage.generation = baseline.compare_generation(damaged);
+      trial.damage = baseline->compare(damaged);
+      if (axis.measured_by == Measure::generation || baseline->options().generate) {
+        trial.damage.generation = baseline->compare_generation(damaged);
       }
       trial.seconds = seconds_since(start);
     }
     trial.damage.within_noise_floor = options.noise_floor.covers(trial.damage);
-    if (known == nullptr && options.on_trial) {
+    if (runs && options.on_trial) {
       options.on_trial(trial);
     }
     curve.severities.push_back(severity);
     curve.seconds.push_back(trial.seconds);
+    curve.seconds_prepare += trial.seconds_prepare;
     curve.damages.push_back(std::move(trial.damage));
   }
-  curve.seconds_prepare = preparation.seconds();
   return curve;
 }
 

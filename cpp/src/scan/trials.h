@@ -40,16 +40,13 @@ class Preparation {
 
 struct TrialsOptions {
   NoiseFloor noise_floor;
-  std::vector<Trial> known;
-  std::function<void(const Trial&)> on_trial;
+  std::function<std::optional<Trial>(double severity)> known = nullptr;  // asked when the trial's turn comes
+  std::function<void(const Trial&)> on_trial = nullptr;                  // after each that was not known
 };
 
 // Runs the trials that are not known, by generation too where the axis is measured by it. Prepares unless all are
-// known.
-SweepCurve run_trials(const BaselineEvaluation& baseline, Preparation& preparation, const Axis& axis,
+// known; `baseline` may then be null.
+SweepCurve run_trials(const BaselineEvaluation* baseline, Preparation& preparation, const Axis& axis,
                       const std::vector<double>& severities, const TrialsOptions& options);
-
-// The one of this method and severity, or null.
-const Trial* find_trial(const std::vector<Trial>& trials, const std::string& method, double severity);
 
 }  // namespace hemostat

@@ -21,6 +21,8 @@ __all__: list[str] = [
     "Damage",
     "Decoder",
     "Experts",
+    "GenerationDamage",
+    "GenerationProtocol",
     "Head",
     "InputPerturbation",
     "InputStatistics",
@@ -29,6 +31,7 @@ __all__: list[str] = [
     "Linear",
     "LinearInput",
     "Linears",
+    "Localization",
     "LogitMap",
     "Method",
     "MethodSpec",
@@ -44,6 +47,7 @@ __all__: list[str] = [
     "Prepared",
     "Rope",
     "ScanResult",
+    "Site",
     "Statistics",
     "SweepCurve",
     "Threshold",
@@ -59,6 +63,9 @@ __all__: list[str] = [
     "family_config",
     "find_method",
     "find_threshold",
+    "generate",
+    "isotropic_control",
+    "localize",
     "lowrank",
     "measure_noise_floor",
     "methods",
@@ -514,9 +521,26 @@ class Head:
 
 class Decoder:
     """
-    What decoding does to the logits. Read-only.
+    How a token is chosen from the logits. Read-only.
+
+    The default draws from the model's own distribution.
+
+    Args:
+        temperature: Positive; the logits are divided by it. 1 changes nothing.
+        do_sample: True: a token is drawn from softmax(logits / temperature). False: the most likely is taken, the lowest of
+            equal ones, as transformers' ``generate`` does by default.
     """
+    def __eq__(self, arg0: Decoder) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __init__(
+        self, *, temperature: typing.SupportsFloat | typing.SupportsIndex = 1.0, do_sample: bool = True
+    ) -> None: ...
     def __repr__(self) -> str: ...
+    @property
+    def do_sample(self) -> bool:
+        """
+        Whether a token is drawn, or the most likely taken.
+        """
     @property
     def temperature(self) -> float:
         """
@@ -1276,6 +1300,141 @@ class Prepared:
         The method's axis for this model and these options.
         """
 
+class GenerationProtocol:
+    """
+    How damage by generation is measured. Read-only.
+
+    Both models continue the first tokens of the first evaluated windows, with the same random numbers.
+
+    Args:
+        prompts: At most so many windows.
+        prompt_length: Tokens of each; at most half of a window.
+        new_tokens: At most, within the model's context and up to an end of text.
+        decoder: Of both models, ``hemostat.Decoder(do_sample=False)`` for the most likely tokens. None: each its own.
+    """
+    def __init__(
+        self,
+        *,
+        prompts: typing.SupportsInt | typing.SupportsIndex = 16,
+        prompt_length: typing.SupportsInt | typing.SupportsIndex = 32,
+        new_tokens: typing.SupportsInt | typing.SupportsIndex = 64,
+        decoder: Decoder | None = None,
+    ) -> None: ...
+    def __repr__(self) -> str: ...
+    @property
+    def decoder(self) -> Decoder | None:
+        """
+        Of both models; None: each its own.
+        """
+    @property
+    def new_tokens(self) -> int:
+        """
+        At most so many new ones.
+        """
+    @property
+    def prompt_length(self) -> int:
+        """
+        Tokens of each.
+        """
+    @property
+    def prompts(self) -> int:
+        """
+        At most so many windows.
+        """
+
+class GenerationDamage:
+    """
+    Damage measured on continuations. Read-only.
+
+    The baseline's and the damaged model's, of the same prompts, with the same random numbers.
+    """
+    def __repr__(self) -> str: ...
+    def to_dict(self, *, positions: bool = False) -> dict:
+        """
+        Every field, ready for JSON: None stands for NaN.
+
+        Args:
+            positions: Whether to include each prompt's first divergence.
+
+        Returns:
+            dict: The interval is a list.
+        """
+    @property
+    def distinct_1(self) -> float:
+        """
+        The same of the damaged model's.
+        """
+    @property
+    def distinct_1_baseline(self) -> float:
+        """
+        Different tokens / tokens, over all of the baseline's continuations; NaN without tokens.
+        """
+    @property
+    def distinct_2(self) -> float:
+        """
+        The same of the damaged model's.
+        """
+    @property
+    def distinct_2_baseline(self) -> float:
+        """
+        Different pairs of neighbours / pairs, over all of the baseline's continuations.
+        """
+    @property
+    def exact_match(self) -> float:
+        """
+        Fraction of prompts with equal continuations.
+        """
+    @property
+    def first_divergence(self) -> float:
+        """
+        Their mean, in tokens.
+        """
+    @property
+    def first_divergence_interval(self) -> tuple[float, float]:
+        """
+        (low, high) of the mean, 95 %, bootstrap over prompts.
+        """
+    @property
+    def first_divergence_median(self) -> float:
+        """
+        Their median, in tokens.
+        """
+    @property
+    def new_tokens(self) -> int:
+        """
+        Most tokens of a continuation.
+        """
+    @property
+    def positions(self) -> list[int]:
+        """
+        Of each prompt: tokens in common before the first that differs or that only one has; ``new_tokens`` where none does.
+        """
+    @property
+    def prompt_length(self) -> int:
+        """
+        Tokens of each.
+        """
+    @property
+    def prompts(self) -> int:
+        """
+        Prompts that were continued.
+        """
+    @property
+    def repetition(self) -> float:
+        """
+        The same of the damaged model's.
+        """
+    @property
+    def repetition_baseline(self) -> float:
+        """
+        Fraction of 4-grams that occurred before in the same continuation, mean over the baseline's continuations; NaN where all are shorter than 4 tokens.
+        """
+    @property
+    def seed(self) -> int:
+        """
+        Of the random numbers that both models share.
+        """
+
 class KlSummary:
     """
     KL(baseline ‖ damaged) over tokens, in nats. Read-only.
@@ -1321,7 +1480,8 @@ class Damage:
     """
     What was measured between a baseline and a damaged model on the same tokens.
 
-    Teacher forcing: every target inside a window counts once. Logarithms are natural. Read-only.
+    Teacher forcing: every target inside a window counts once. Logarithms are natural. :attr:`generation` alone is measured on
+    text that the models write. Read-only.
     """
     @staticmethod
     def from_dict(fields: dict) -> Damage:
@@ -1335,7 +1495,7 @@ class Damage:
             Damage: The same damage.
 
         Raises:
-            ValueError: For a field that is missing, other than the windows' NLL.
+            ValueError: For a field that is missing, other than the windows' NLL and generation.
         """
     def __getstate__(self) -> dict: ...
     def __repr__(self) -> str: ...
@@ -1345,10 +1505,11 @@ class Damage:
         Every field, ready for JSON: None stands for NaN and infinity.
 
         Args:
-            windows: Whether to include each window's NLL, which intervals of thresholds are made from.
+            windows: Whether to include each window's NLL, which intervals of thresholds are made from, and each prompt's first
+                divergence.
 
         Returns:
-            dict: ``kl`` is a dict, the interval a list.
+            dict: ``kl`` is a dict, the interval a list. ``generation`` is there where it was measured.
         """
     @property
     def accuracy(self) -> float:
@@ -1404,6 +1565,11 @@ class Damage:
     def flips_wrong_to_right(self) -> float:
         """
         Fraction of tokens that only the damaged model got right.
+        """
+    @property
+    def generation(self) -> GenerationDamage | None:
+        """
+        Damage measured on continuations, a :class:`GenerationDamage`; None where it was not.
         """
     @property
     def index(self) -> float | None:
@@ -1492,7 +1658,8 @@ class BaselineEvaluation:
         batch: Windows at a time.
         memory_budget: Bytes.
         bootstrap_samples: Resamples of the intervals.
-        seed: Of the resampling.
+        seed: Of the resampling, and of sampled text.
+        generation: True or a :class:`GenerationProtocol`: :meth:`compare` measures damage by generation too.
         progress: Called with (done, total) windows; what it raises ends the work.
     """
     def __init__(
@@ -1506,6 +1673,7 @@ class BaselineEvaluation:
         memory_budget: typing.SupportsFloat | typing.SupportsIndex = 1073741824.0,
         bootstrap_samples: typing.SupportsInt | typing.SupportsIndex = 2000,
         seed: typing.SupportsInt | typing.SupportsIndex = 0,
+        generation: bool | GenerationProtocol = False,
         progress: collections.abc.Callable | None = None,
     ) -> None: ...
     def __repr__(self) -> str: ...
@@ -1518,6 +1686,21 @@ class BaselineEvaluation:
 
         Returns:
             Damage: What was measured.
+
+        Raises:
+            ValueError: Where the vocabularies differ.
+        """
+    def compare_generation(self, damaged: Model) -> GenerationDamage:
+        """
+        Compares both models' continuations of the same prompts.
+
+        The baseline's are made once, at the first call. Models that choose the same tokens give exactly no damage.
+
+        Args:
+            damaged: A model with the same vocabulary.
+
+        Returns:
+            GenerationDamage: What was measured.
 
         Raises:
             ValueError: Where the vocabularies differ.
@@ -1632,6 +1815,179 @@ class Threshold:
         The phase-transition point, a severity; None where none is fitted.
         """
 
+class Site:
+    """
+    A part of a model that was damaged alone, and what that did. Read-only.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def block(self) -> int | None:
+        """
+        Index of its block in the model; None: the embedding, final norm or head.
+        """
+    @property
+    def cascade_gain(self) -> float | None:
+        """
+        Relative error after the last block, divided by :attr:`error`; None where that is 0.
+        """
+    @property
+    def control(self) -> Damage | None:
+        """
+        What isotropic noise as large as the change does there.
+
+        None where no weight changed, or no control was asked for.
+        """
+    @property
+    def damage(self) -> Damage:
+        """
+        What damaging it alone did.
+        """
+    @property
+    def delta_nll(self) -> float:
+        """
+        Of :attr:`damage`, nats per token.
+        """
+    @property
+    def error(self) -> float | None:
+        """
+        Relative error of the residual stream right after the block.
+
+        ‖h′ − h‖/‖h‖, Frobenius norms over all tokens; None for the final norm and the head, which change none.
+        """
+    @property
+    def kl(self) -> float:
+        """
+        Mean KL of :attr:`damage`, nats per token.
+        """
+    @property
+    def linear(self) -> str | None:
+        """
+        Of a linear, its name within the block: 'mlp.down_proj'; None: not a linear.
+        """
+    @property
+    def name(self) -> str:
+        """
+        As checkpoints spell it: 'model.layers.3', or a linear's full name.
+        """
+    @property
+    def noise_delta_nll(self) -> float | None:
+        """
+        ΔNLL of :attr:`control`, nats per token.
+        """
+    @property
+    def noise_kl(self) -> float | None:
+        """
+        Mean KL of :attr:`control`, nats per token.
+        """
+
+class Localization:
+    """
+    Where a damaged model bleeds. Read-only.
+
+    A sequence of its :attr:`sites`; ``print`` shows them as a table.
+    """
+    @staticmethod
+    def from_dict(fields: dict) -> Localization:
+        """
+        The inverse of :meth:`to_dict`.
+
+        Args:
+            fields: What ``to_dict(complete=True)`` gave.
+
+        Returns:
+            Localization: The same.
+
+        Raises:
+            ValueError: For a field that is missing.
+        """
+    def __getitem__(self, index: int | slice) -> typing.Any:
+        """
+        The site at an index, or a list of them.
+        """
+    def __getstate__(self) -> dict: ...
+    def __iter__(self) -> collections.abc.Iterator[Site]: ...
+    def __len__(self) -> int: ...
+    def __repr__(self) -> str: ...
+    def __setstate__(self, arg0: dict) -> None: ...
+    def __str__(self) -> typing.Any: ...
+    def to_dataframe(self) -> typing.Any:
+        """
+        One row a site, of the numbers in :meth:`to_dict`.
+
+        Returns:
+            pandas.DataFrame: In the model's order.
+        """
+    def to_dict(self, *, complete: bool = False) -> dict:
+        """
+        What ``report.json`` holds of it: None stands for NaN and infinity.
+
+        Args:
+            complete: Also each damage as a whole, and NaN as it is: what :meth:`from_dict` reads.
+
+        Returns:
+            dict: ``sites`` is a list of dicts.
+        """
+    def worst(self, count: typing.SupportsInt | typing.SupportsIndex = 5) -> list[Site]:
+        """
+        The sites that do most damage.
+
+        Args:
+            count: At most so many.
+
+        Returns:
+            list[Site]: The largest ΔNLL first.
+        """
+    @property
+    def additivity(self) -> float | None:
+        """
+        Sum of the sites' ΔNLL, divided by the whole's.
+
+        1 where the parts add up, above 1 where they hide each other, below 1 where they make each other worse. None where the
+        whole's interval of ΔNLL holds 0, or a number is not finite.
+        """
+    @property
+    def additivity_kl(self) -> float | None:
+        """
+        The same of mean KL; None where the whole's is 0 or a number is not finite.
+        """
+    @property
+    def cascade_gain(self) -> list[float]:
+        """
+        Error out / error in of each block, L numbers; NaN where the error before it is 0.
+        """
+    @property
+    def layer_error(self) -> list[float]:
+        """
+        Relative error of the whole damaged model's residual stream.
+
+        L + 1 numbers: before each block and after the last.
+        """
+    @property
+    def method(self) -> str:
+        """
+        The method's canonical spec; empty: two models were given.
+        """
+    @property
+    def seconds(self) -> float:
+        """
+        What it took.
+        """
+    @property
+    def severity(self) -> float:
+        """
+        On the method's axis; NaN: two models were given.
+        """
+    @property
+    def sites(self) -> list[Site]:
+        """
+        Each part damaged alone, in the model's order.
+        """
+    @property
+    def whole(self) -> Damage:
+        """
+        The damage of the model with all of its parts damaged.
+        """
+
 class Trial:
     """
     One method at one severity, and what it did. Read-only.
@@ -1641,6 +1997,7 @@ class Trial:
         severity: On its axis.
         damage: What was measured.
         seconds: What applying and evaluating took.
+        seconds_prepare: What preparing the method took, where this trial was the first to need it.
     """
     def __init__(
         self,
@@ -1648,6 +2005,7 @@ class Trial:
         severity: typing.SupportsFloat | typing.SupportsIndex,
         damage: Damage,
         seconds: typing.SupportsFloat | typing.SupportsIndex = 0.0,
+        seconds_prepare: typing.SupportsFloat | typing.SupportsIndex = 0.0,
     ) -> None: ...
     def __repr__(self) -> str: ...
     @property
@@ -1664,6 +2022,11 @@ class Trial:
     def seconds(self) -> float:
         """
         What applying and evaluating took.
+        """
+    @property
+    def seconds_prepare(self) -> float:
+        """
+        What preparing the method took, where this trial was the first to need it.
         """
     @property
     def severity(self) -> float:
@@ -1811,6 +2174,11 @@ class ScanResult:
         One for each method.
         """
     @property
+    def localizations(self) -> list[Localization]:
+        """
+        One for each method that was localized.
+        """
+    @property
     def noise_floor(self) -> NoiseFloor:
         """
         The damage that numerics alone do.
@@ -1821,6 +2189,11 @@ class PlannedMethod:
     The severities that a scan gives a method. Read-only.
     """
     def __repr__(self) -> str: ...
+    @property
+    def axis(self) -> Axis:
+        """
+        The method's axis for the model.
+        """
     @property
     def method(self) -> str:
         """
@@ -1858,6 +2231,7 @@ def compare(
     memory_budget: typing.SupportsFloat | typing.SupportsIndex = 1073741824.0,
     bootstrap_samples: typing.SupportsInt | typing.SupportsIndex = 2000,
     seed: typing.SupportsInt | typing.SupportsIndex = 0,
+    generation: bool | GenerationProtocol = False,
     progress: collections.abc.Callable | None = None,
 ) -> Damage:
     """
@@ -1931,6 +2305,57 @@ def find_threshold(
 
     Raises:
         ValueError: For arrays of different lengths or severities on both sides of neutral.
+    """
+
+def generate(
+    model: Model,
+    prompts: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]],
+    decoder: Decoder,
+    *,
+    max_new_tokens: typing.SupportsInt | typing.SupportsIndex,
+    seed: typing.SupportsInt | typing.SupportsIndex = 0,
+    eos_token_ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] | None = None,
+    batch: typing.SupportsInt | typing.SupportsIndex = 16,
+) -> list[list[int]]:
+    """
+    What hemostat.generate calls. eos_token_ids None: the model's.
+    """
+
+def isotropic_control(
+    baseline: Model, damaged: Model, *, seed: typing.SupportsInt | typing.SupportsIndex = 0
+) -> Model | None:
+    """
+    The baseline with isotropic noise as large as each change.
+
+    Args:
+        baseline: The unchanged model.
+        damaged: The changed one, of the same linears.
+        seed: Of the noise's directions.
+
+    Returns:
+        Model | None: In place of each linear's change Gaussian noise of the same Frobenius norm; None where no weight
+        changed.
+    """
+
+def localize(
+    model: Model,
+    method: MethodSpec | Model,
+    tokens: torch.Tensor,
+    *,
+    severity: typing.SupportsFloat | typing.SupportsIndex = ...,
+    statistics: Statistics | None = None,
+    linears: bool = False,
+    control: bool = True,
+    unigram: torch.Tensor | None = None,
+    byte_count: typing.SupportsInt | typing.SupportsIndex | None = None,
+    batch: typing.SupportsInt | typing.SupportsIndex = 4,
+    memory_budget: typing.SupportsFloat | typing.SupportsIndex = 1073741824.0,
+    bootstrap_samples: typing.SupportsInt | typing.SupportsIndex = 2000,
+    seed: typing.SupportsInt | typing.SupportsIndex = 0,
+    progress: collections.abc.Callable | None = None,
+) -> Localization:
+    """
+    What hemostat.localize calls.
     """
 
 def measure_noise_floor(baseline: BaselineEvaluation) -> NoiseFloor:
@@ -2038,12 +2463,18 @@ def scan(
     seed: typing.SupportsInt | typing.SupportsIndex = 0,
     bootstrap_samples: typing.SupportsInt | typing.SupportsIndex = 2000,
     batch: typing.SupportsInt | typing.SupportsIndex = 4,
-    known: collections.abc.Sequence[Trial] = [],
+    generation: bool | GenerationProtocol = False,
+    baseline: tuple[Damage, NoiseFloor] | None = None,
+    on_baseline: collections.abc.Callable | None = None,
+    known: collections.abc.Callable | None = None,
     on_trial: collections.abc.Callable | None = None,
+    localize_windows: typing.SupportsInt | typing.SupportsIndex = 0,
+    known_localization: collections.abc.Callable | None = None,
+    on_localization: collections.abc.Callable | None = None,
     progress: collections.abc.Callable | None = None,
 ) -> ScanResult:
     """
-    What hemostat.scan calls. progress: (stage, done, total).
+    What hemostat.scan calls. on_baseline: (damage, noise floor); known: (method, severity) → Trial or None; known_localization: (method) → Localization or None; progress: (stage, done, total).
     """
 
 def sweep(
@@ -2059,6 +2490,7 @@ def sweep(
     memory_budget: typing.SupportsFloat | typing.SupportsIndex = 1073741824.0,
     bootstrap_samples: typing.SupportsInt | typing.SupportsIndex = 2000,
     seed: typing.SupportsInt | typing.SupportsIndex = 0,
+    generation: bool | GenerationProtocol = False,
     on_trial: collections.abc.Callable | None = None,
     progress: collections.abc.Callable | None = None,
 ) -> SweepCurve:

@@ -1,14 +1,22 @@
 """
-Damage measured on logits. Logarithms are natural.
+Damage measured on logits and on continuations. Logarithms are natural.
 """
 
 from __future__ import annotations
 
+import collections.abc
 import typing
 
 import torch
 
-__all__: list[str] = ["TokenDivergence", "divergence", "expected_calibration_error", "unigram_nll"]
+__all__: list[str] = [
+    "GenerationDivergence",
+    "TokenDivergence",
+    "divergence",
+    "expected_calibration_error",
+    "generation_divergence",
+    "unigram_nll",
+]
 
 class TokenDivergence:
     """
@@ -88,6 +96,70 @@ class TokenDivergence:
         float32: fraction of the baseline's five likeliest tokens that the damaged model shares.
         """
 
+class GenerationDivergence:
+    """
+    How far two models' continuations stay together, and how varied each model's are. Read-only.
+
+    Repetition is seq-rep-4 (Welleck et al., "Neural Text Generation with Unlikelihood Training", arXiv 1908.04319), distinct-n
+    that of Li et al., "A Diversity-Promoting Objective Function for Neural Conversation Models", arXiv 1510.03055.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def distinct_1(self) -> float:
+        """
+        The same of the damaged model's.
+        """
+    @property
+    def distinct_1_baseline(self) -> float:
+        """
+        Different tokens / tokens, over all of the baseline's continuations; NaN without tokens.
+        """
+    @property
+    def distinct_2(self) -> float:
+        """
+        The same of the damaged model's.
+        """
+    @property
+    def distinct_2_baseline(self) -> float:
+        """
+        Different pairs of neighbours / pairs, over all of the baseline's continuations.
+        """
+    @property
+    def exact_match(self) -> float:
+        """
+        Fraction of prompts with equal continuations.
+        """
+    @property
+    def first_divergence(self) -> float:
+        """
+        Their mean, in tokens.
+        """
+    @property
+    def first_divergence_interval(self) -> tuple[float, float]:
+        """
+        (low, high) of the mean, 95 %, bootstrap over prompts.
+        """
+    @property
+    def first_divergence_median(self) -> float:
+        """
+        Their median, in tokens.
+        """
+    @property
+    def positions(self) -> list[int]:
+        """
+        Of each prompt: tokens in common before the first that differs or that only one has; ``new_tokens`` where none does.
+        """
+    @property
+    def repetition(self) -> float:
+        """
+        The same of the damaged model's.
+        """
+    @property
+    def repetition_baseline(self) -> float:
+        """
+        Fraction of 4-grams that occurred before in the same continuation, mean over the baseline's continuations; NaN where all are shorter than 4 tokens.
+        """
+
 def divergence(
     baseline_logits: torch.Tensor,
     damaged_logits: torch.Tensor,
@@ -134,6 +206,37 @@ def expected_calibration_error(
 
     Raises:
         ValueError: For shapes that differ or no bins.
+    """
+
+def generation_divergence(
+    baseline_tokens: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]],
+    damaged_tokens: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]],
+    *,
+    new_tokens: typing.SupportsInt | typing.SupportsIndex | None = None,
+    bootstrap_samples: typing.SupportsInt | typing.SupportsIndex = 2000,
+    seed: typing.SupportsInt | typing.SupportsIndex = 0,
+) -> GenerationDivergence:
+    """
+    Compares two models' continuations of the same prompts.
+
+    Args:
+        baseline_tokens: The unchanged model's, a list of token IDs a prompt, the end-of-text token included where one came.
+            May be empty or of different lengths.
+        damaged_tokens: The changed model's, in the same order.
+        new_tokens: How long a continuation could be; what equal ones count as. None: the longest given.
+        bootstrap_samples: Resamples of prompts behind the interval.
+        seed: Of the resampling.
+
+    Returns:
+        GenerationDivergence: ``.first_divergence``, ``.exact_match``, ``.repetition`` and more.
+
+    Raises:
+        ValueError: Where the lists differ in length or are empty, or a continuation is longer than ``new_tokens``.
+
+    Example:
+        >>> divergence = hemostat.metrics.generation_divergence([[5, 6, 7, 8]], [[5, 6, 9]])
+        >>> divergence.positions, divergence.exact_match
+        ([2], 0.0)
     """
 
 def unigram_nll(counts: torch.Tensor, targets: torch.Tensor) -> float:

@@ -9,7 +9,7 @@ import typing
 
 import torch
 
-__all__: list[str] = ["apply", "direction", "gaussian"]
+__all__: list[str] = ["apply", "direction", "gaussian", "isotropic"]
 
 def apply(
     weight: torch.Tensor,
@@ -103,4 +103,37 @@ def gaussian(
         >>> weight = torch.ones(2, 3)
         >>> torch.equal(hemostat.noise.gaussian(weight, sigma=0.5), weight)
         True
+    """
+
+def isotropic(
+    weight: torch.Tensor,
+    *,
+    norm: typing.SupportsFloat | typing.SupportsIndex,
+    seed: typing.SupportsInt | typing.SupportsIndex = 0,
+    check_finite: bool = True,
+) -> torch.Tensor:
+    """
+    Add noise of a given Frobenius norm in no direction in particular: weight + norm * z / |z|.
+
+    z is that of ``gaussian``: standard normal, of shape and seed alone. What a change of that size would do if it pointed
+    nowhere: the control beside ``hemostat.localize``.
+
+    Args:
+        weight: ``[out_features, in_features]``, float32, bfloat16 or float16.
+        norm: Frobenius norm of the noise; 0 or more.
+        seed: 0 or more.
+        check_finite: False skips the look for NaN and infinities.
+
+    Returns:
+        The noisy weight, in weight's dtype.
+
+    Raises:
+        ValueError: A shape, norm or seed that cannot be, or NaN or infinities in weight.
+        TypeError: weight is not float32, bfloat16 or float16.
+
+    Example:
+        >>> import torch, hemostat
+        >>> weight = torch.zeros(2, 3)
+        >>> round(hemostat.noise.isotropic(weight, norm=2.0).norm().item(), 5)
+        2.0
     """

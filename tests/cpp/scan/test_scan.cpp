@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <cmath>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -82,6 +84,30 @@ TEST(Sweep, TakesTheDefaultGridAndAKnownFloor) {
   for (const Damage& damage : curve.damages) {
     EXPECT_TRUE(damage.within_noise_floor);
   }
+}
+
+TEST(Sweep, MeasuresDecodingByGenerationToo) {
+  const Model model = random_model();
+  const at::Tensor tokens = random_tokens(6, 20);
+  const SweepOptions at_three{.severities = std::vector<double>{1, 1.2, 4}};
+  const SweepCurve curve = sweep(model, spec("temperature"), tokens, nullptr, at_three);
+  EXPECT_EQ(curve.axis.measured_by, Measure::generation);
+  ASSERT_EQ(curve.damages.size(), 3u);
+  double before = 65;
+  for (const Damage& damage : curve.damages) {
+    ASSERT_TRUE(damage.generation.has_value());
+    EXPECT_LT(damage.generation->divergence.first_divergence, before);
+    before = damage.generation->divergence.first_divergence;
+    EXPECT_EQ(damage.generation->prompt_length, 10);
+  }
+  EXPECT_EQ(curve.damages[0].generation->divergence.exact_match, 1);
+  EXPECT_EQ(curve.damages[0].kl.mean, 0);
+  EXPECT_GT(curve.damages[2].kl.mean, curve.damages[1].kl.mean);
+
+  SweepOptions options{.severities = std::vector<double>{0.5}};
+  EXPECT_FALSE(sweep(model, spec("magnitude"), tokens, nullptr, options).damages[0].generation.has_value());
+  options.compare.generate = true;
+  EXPECT_TRUE(sweep(model, spec("magnitude"), tokens, nullptr, options).damages[0].generation.has_value());
 }
 
 TEST(Sweep, ChecksBeforeAnyWork) {
@@ -178,18 +204,22 @@ TEST(Scan, RunsMethodsOverTheirSeverities) {
 
 TEST(Scan, TakesKnownTrialsAsTheyAre) {
   const Model model = random_model();
-  const at::Tensor evaluation = random_tokens(3, 12), calibration = random_tokens(2, 12, 2);
+  const at::Tensor evaluation = random_tokens(3, 12);
   ScanOptions options;
   options.severities = {{"gaussian", {0.1, 0.2}}, {"wanda", {0.5}}};
-  Trial gaussian{.method = "gaussian", .severity = 0.1, .damage = {}, .seconds = 42};
+  Trial gaussian{.method = "gaussian", .severity = 0.1, .damage = {}, .seconds = 42, .seconds_prepare = 7};
   gaussian.damage.perplexity = 1234;
   Trial wanda{.method = "wanda", .severity = 0.5, .damage = {}, .seconds = 1};
-  options.known = {gaussian, wanda};
-  int64_t last_done = 0;
+  options.known = [&](const std::string& method, double severity) {
+    return method == "wanda" ? std::optional(wanda) : severity == 0.1 ? std::optional(gaussian) : std::nullopt;
+  };
+  std::vector<int64_t> trials_done;
   std::vector<std::string> stages;
   options.progress = [&](const std::string& stage, int64_t done, int64_t) {
     stages.push_back(stage);
-    last_done = done;
+    if (stage == "trials") {
+      trials_done.push_back(done);
+    }
   };
   std::vector<double> run;
   options.on_trial = [&](const Trial& trial) { run.push_back(trial.severity); };
@@ -198,10 +228,79 @@ TEST(Scan, TakesKnownTrialsAsTheyAre) {
   EXPECT_EQ(run, (std::vector<double>{0.2}));
   EXPECT_EQ(result.curves[1].damages[0].perplexity, 1234);
   EXPECT_EQ(result.curves[1].seconds[0], 42);
+  EXPECT_GE(result.curves[1].seconds_prepare, 7);
   EXPECT_EQ(result.curves[0].severities, (std::vector<double>{0.5}));
-  EXPECT_EQ(last_done, 3);
+  EXPECT_EQ(trials_done.front(), 2);
+  EXPECT_EQ(trials_done.back(), 3);
   EXPECT_FALSE(find_threshold(result.curves[1]).zone(100).interval.has_value());  // the known trial has no windows
   EXPECT_EQ(std::count(stages.begin(), stages.end(), "statistics"), 0);
+}
+
+TEST(Scan, TakesATrialThatAnotherFinishedMeanwhile) {
+  ScanOptions options;
+  options.severities = {{"gaussian", {0.1, 0.2, 0.3}}};
+  int64_t questions = 0;
+  options.known = [&](const std::string& method, double severity) {
+    const Trial trial{.method = method, .severity = severity, .damage = {}, .seconds = 42};
+    return ++questions > 3 && severity == 0.2 ? std::optional(trial) : std::nullopt;  // three are asked at the start
+  };
+  std::vector<double> run;
+  options.on_trial = [&](const Trial& trial) { run.push_back(trial.severity); };
+  int64_t last_done = 0;
+  options.progress = [&](const std::string&, int64_t done, int64_t) { last_done = done; };
+  const ScanResult result = scan(random_model(), random_tokens(3, 12), at::Tensor(), specs({"gaussian"}), options);
+  EXPECT_EQ(run, (std::vector<double>{0.1, 0.3}));
+  EXPECT_EQ(result.curves[0].seconds[1], 42);
+  EXPECT_EQ(last_done, 3);
+}
+
+TEST(Scan, EvaluatesNothingWhereAllIsKnown) {
+  const Model model = random_model();
+  const at::Tensor evaluation = random_tokens(3, 12);
+  std::vector<Trial> trials;
+  std::vector<Localization> localizations;
+  std::optional<ScanBaseline> baseline;
+  ScanOptions options;
+  options.severities = {{"gaussian", {0.1, 0.2}}, {"drop_layers", {1.0 / 3}}};
+  options.localize_windows = 2;
+  options.on_trial = [&](const Trial& trial) { trials.push_back(trial); };
+  options.on_localization = [&](const Localization& localization) { localizations.push_back(localization); };
+  options.on_baseline = [&](const ScanBaseline& measured) {
+    EXPECT_TRUE(trials.empty());
+    baseline = measured;
+  };
+  const std::vector<MethodSpec> methods = specs({"gaussian", "drop_layers"});
+  const ScanResult first = scan(model, evaluation, at::Tensor(), methods, options);
+  ASSERT_TRUE(baseline.has_value());
+  ASSERT_EQ(first.localizations.size(), 1u);
+
+  const auto find = [](const auto& entries, const auto& matches) {
+    const auto found = std::find_if(entries.begin(), entries.end(), matches);
+    return found == entries.end() ? std::nullopt : std::optional(*found);
+  };
+  int64_t evaluations = 0;
+  options.baseline = baseline;
+  options.known = [&](const std::string& method, double severity) {
+    return find(trials, [&](const Trial& trial) { return trial.method == method && trial.severity == severity; });
+  };
+  options.known_localization = [&](const std::string& method) {
+    return find(localizations, [&](const Localization& entry) { return entry.method == method; });
+  };
+  options.on_trial = [&](const Trial&) { ++evaluations; };
+  options.on_localization = [&](const Localization&) { ++evaluations; };
+  options.on_baseline = [&](const ScanBaseline&) { ++evaluations; };
+  options.progress = [&](const std::string& stage, int64_t, int64_t) { evaluations += stage != "trials"; };
+  const ScanResult again = scan(model, evaluation, at::Tensor(), methods, options);
+  EXPECT_EQ(evaluations, 0);
+  EXPECT_EQ(again.baseline.perplexity, first.baseline.perplexity);
+  EXPECT_EQ(again.noise_floor.delta_nll, first.noise_floor.delta_nll);
+  EXPECT_EQ(again.localizations.size(), 1u);
+  for (size_t curve = 0; curve < 2; ++curve) {
+    ASSERT_EQ(again.curves[curve].damages.size(), first.curves[curve].damages.size());
+    for (size_t i = 0; i < first.curves[curve].damages.size(); ++i) {
+      EXPECT_EQ(again.curves[curve].damages[i].window_nll, first.curves[curve].damages[i].window_nll);
+    }
+  }
 }
 
 TEST(Scan, ChecksBeforeAnyWorkAndStopsWhereACallbackThrows) {

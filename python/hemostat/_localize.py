@@ -1,0 +1,143 @@
+"""Where a damaged model bleeds: each part damaged alone."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from hemostat import _C
+from hemostat._damage import seeded_spec
+from hemostat._progress import Progress, bar
+from hemostat.report import aligned, interval, number, signed
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["localize"]
+
+
+def localize(
+    model: _C.Model,
+    method: str | _C.Model,
+    tokens: torch.Tensor,
+    *,
+    severity: float | None = None,
+    statistics: _C.Statistics | None = None,
+    linears: bool = False,
+    control: bool = True,
+    unigram: torch.Tensor | None = None,
+    byte_count: int | None = None,
+    batch: int = 4,
+    memory_budget: float = 2**30,
+    bootstrap_samples: int = 2000,
+    seed: int = 0,
+    progress: Progress = None,
+    **options: Any,
+) -> _C.Localization:
+    """Damages each block (or linear) alone and says where the model bleeds.
+
+    The method is prepared once; then each part of the damaged model is put into the baseline by itself. The hidden
+    states up to it are the baseline's, computed once for each batch of windows, so that a site at block l of L costs
+    L − l blocks and the head. A final norm or head that the method changed is a site too. Beside every site stands what
+    isotropic Gaussian noise does there that is, in each linear, as large as the method's change.
+
+    Args:
+        model: The baseline.
+        method: A method's name, or a spec with options, ``"rtn:group_size=64"``. Or a changed model, whose parts are
+            put into ``model`` as they are; then there are no severity, statistics and options.
+        tokens: int64 [windows, length] on the model's device.
+        severity: On the method's axis.
+        statistics: What :func:`hemostat.collect` gathered, for methods that need it.
+        linears: Damage each linear alone, instead of each block.
+        control: False: no isotropic noise, which halves the time.
+        unigram: int64 [vocab_size] token counts for the hemorrhage index. None: counted from ``tokens``.
+        byte_count: UTF-8 bytes of all targets, for bits per byte.
+        batch: Windows at a time; their residual stream before every block is held in memory.
+        memory_budget: Bytes for the baseline's logits of one batch; where they do not fit, they are computed for each
+            site anew.
+        bootstrap_samples: Resamples of windows behind each interval.
+        seed: Of the resampling, of the noise, and of the method where it has an option of that name.
+        progress: None: a bar where there is a terminal; True or False: always or never; or a function
+            ``(done, total)`` of windows, over all sites.
+        **options: The method's own options; see :func:`hemostat.methods`.
+
+    Returns:
+        Localization: ``.sites``, over which it iterates; ``.whole``, ``.additivity``, ``.layer_error``,
+        ``.cascade_gain``, ``.worst(n)``, ``.to_dataframe()``.
+
+    Raises:
+        ValueError: For an unknown method or option, a severity out of range, statistics that are needed but not given,
+            or a method that does not change blocks in place (it drops or repeats blocks, or changes what the model
+            reads or how it decodes).
+        TypeError: For a method without a severity, or a model with one.
+
+    Example:
+        >>> sites = hemostat.localize(model, "rtn", evaluation, severity=3)
+        >>> first, share = sites.worst(1)[0].name, sites.additivity
+    """
+    given = isinstance(method, _C.Model)
+    if given and (severity is not None or statistics is not None or options):
+        raise TypeError("hemostat.localize: a changed model takes no severity, statistics or options of a method")
+    if not given and severity is None:
+        raise TypeError(f"hemostat.localize: severity is missing: how far {method} goes")
+    with bar(progress, "localize" if given else f"localize {method}", "window") as update:
+        return _C.localize(
+            model,
+            method if given else seeded_spec(method, seed, options),
+            tokens,
+            severity=math.nan if given else float(severity),
+            statistics=statistics,
+            linears=linears,
+            control=control,
+            unigram=unigram,
+            byte_count=byte_count,
+            batch=batch,
+            memory_budget=memory_budget,
+            bootstrap_samples=bootstrap_samples,
+            seed=seed,
+            progress=update,
+        )
+
+
+def table(localization: _C.Localization) -> str:
+    """Its sites for a terminal, under a sentence about the whole."""
+    found = localization.to_dict()
+    whole = localization.whole
+    title = f"{localization.method} at {number(found['severity'])}" if localization.method else "the damaged model"
+    lines = [
+        f"{title}, {found['windows']} windows: ΔNLL {signed(found['delta_nll'])} "
+        f"({interval(whole.delta_nll_interval, signed)}), KL {number(found['kl'], 3)}; "
+        f"the sites add up to {_times(found['additivity'])} of it, their KL to {_times(found['additivity_kl'])}"
+    ]
+    head = ["site", "ΔNLL", "95 % interval", "KL", "noise ΔNLL", "noise KL", "error", "gain"]
+    rows = [
+        [
+            site["name"],
+            signed(site["delta_nll"]),
+            interval(site["delta_nll_interval"], signed),
+            number(site["kl"], 3),
+            signed(site["noise_delta_nll"]),
+            number(site["noise_kl"], 3),
+            number(site["error"], 3),
+            number(site["cascade_gain"], 3),
+        ]
+        for site in found["sites"]
+    ]
+    return "\n".join([*lines, "", *aligned(head, rows)])
+
+
+def dataframe(localization: _C.Localization) -> pandas.DataFrame:
+    """One row a site; the interval in two columns."""
+    import pandas
+
+    rows = []
+    for site in localization.to_dict()["sites"]:
+        low, high = site.pop("delta_nll_interval")
+        rows.append(site | {"delta_nll_low": low, "delta_nll_high": high})
+    return pandas.DataFrame(rows)
+
+
+def _times(ratio: float | None) -> str:
+    return "–" if ratio is None else f"{ratio:.2f}×"

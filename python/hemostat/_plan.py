@@ -1,0 +1,301 @@
+"""What a scan will do, take and cost, before it does anything."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from hemostat import _C
+from hemostat._scan import CheckedScan
+from hemostat.report import aligned, number
+
+__all__ = ["Memory", "Seconds", "plan_memory", "plan_seconds", "plan_text"]
+
+BATCH, COLLECT_BATCH = 4, 8  # windows at a time
+HEAD_CHUNK = 64 * 2**20  # bytes of logits at a time
+# Bytes of statistics for an input of n features.
+STATISTICS: Mapping[str, Callable[[int], int]] = {
+    "column_norm": lambda n: 8 * n,
+    "absmean": lambda n: 8 * n,
+    "absmax": lambda n: 4 * n,
+    "gram": lambda n: 4 * n * n,
+}
+TOKEN_METRICS = 70  # bytes that are kept of each evaluated token until its trial ends
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes, of what is held at the same time where it is most; beside Python and PyTorch themselves.
+
+    Attributes:
+        weights: the baseline's; pages of the checkpoint's file where they are used as stored.
+        baseline: its kept logits, or final hidden states.
+        keeps_logits: which of the two.
+        statistics: by their names.
+        changed: a damaged model's own weights, and what its method prepared; the largest of all methods'.
+        noise_floor: the model in the other compute type, before there are statistics or damaged models.
+        working: activations, pieces of logits, and each token's metrics.
+        mapped: what of the baseline and the statistics lies in temporary files instead, and is not counted.
+    """
+
+    weights: float
+    baseline: float
+    keeps_logits: bool
+    statistics: Mapping[str, float]
+    changed: float
+    noise_floor: float
+    working: float
+    mapped: float
+
+    @property
+    def total(self) -> float:
+        """At the widest moment."""
+        most = max(self.noise_floor, sum(self.statistics.values()) + self.changed)
+        return self.weights + self.baseline + most + self.working
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Estimated time of each stage; trials without those that are finished already."""
+
+    baseline: float = 0.0
+    noise_floor: float = 0.0
+    statistics: float = 0.0
+    preparing: float = 0.0
+    trials: float = 0.0
+    unknown: list[str] = field(default_factory=list)  # methods whose own work is not counted
+
+    @property
+    def total(self) -> float:
+        return self.baseline + self.noise_floor + self.statistics + self.preparing + self.trials
+
+
+def plan_text(checked: CheckedScan, finished: Collection[tuple[str, float]], resumes: bool) -> str:
+    """The plan for a terminal.
+
+    Args:
+        checked: the scan.
+        finished: method and severity of each trial that is finished already.
+        resumes: whether to say how many these are.
+    """
+    done = [sum((entry.method, s) in finished for s in entry.severities) for entry in checked.planned]
+    rows = [
+        [entry.method, str(len(entry.severities)), *([str(count)] if resumes else [])]
+        + ["  ".join(number(severity, 3) for severity in entry.severities)]
+        for entry, count in zip(checked.planned, done, strict=True)
+    ]
+    head = ["method", "trials", *(["finished"] if resumes else []), "severities"]
+    evaluation, calibration = checked.facts["evaluation"], checked.facts["calibration"]
+    what = f"{checked.trials} trials, each on {evaluation['windows']} windows of {evaluation['length']} tokens"
+    lines = [
+        *aligned(head, rows, left=len(head)),
+        "",
+        what + (f" ({evaluation['text']})" if "text" in evaluation else ""),
+        f"calibration: {calibration['windows']} windows ({calibration['source']})",
+    ]
+    if resumes:
+        lines.append(f"{sum(done)} of {checked.trials} trials are finished already")
+    if sum(done) == checked.trials:
+        return "\n".join([*lines, "time: none but for the report's, since no trial remains"])
+    return "\n".join(
+        [*lines, _memory_line(plan_memory(checked, finished)), _seconds_line(plan_seconds(checked, finished))]
+    )
+
+
+def plan_memory(
+    checked: CheckedScan, finished: Collection[tuple[str, float]] = (), memory_budget: float = 2**30
+) -> Memory:
+    """What the scan will hold, by the rules by which it decides what to keep."""
+    model, (windows, length) = checked.model, checked.evaluation.shape
+    vocabulary, hidden = model.embedding.shape
+    size, tokens = model.dtype.itemsize, windows * (length - 1)
+    remaining = _remaining(checked, finished)
+
+    logits, states = tokens * vocabulary * size, tokens * hidden * size
+    keeps_logits = logits <= memory_budget
+    baseline = logits if keeps_logits else min(states, memory_budget)
+    mapped = 0 if keeps_logits else states - baseline
+
+    statistics: dict[str, float] = {}
+    left = memory_budget - baseline
+    needs = sorted(_C.needs_of([_name(entry) for entry in remaining]))
+    for features in _inputs(model) if needs else []:
+        for need in needs:
+            bytes_ = STATISTICS[need](features)
+            if need == "gram" and bytes_ > left:
+                mapped += bytes_
+                continue
+            left -= bytes_ if need == "gram" else 0
+            statistics[need] = statistics.get(need, 0) + bytes_
+
+    widest = max((max(weight.shape) for _, weight in model.linears()), default=hidden)
+    batch = max(BATCH, COLLECT_BATCH if needs else 0) * length
+    head = min(HEAD_CHUNK, BATCH * length * vocabulary * 4) * size / 4
+    return Memory(
+        weights=model.bytes,
+        baseline=baseline,
+        keeps_logits=keeps_logits,
+        statistics=statistics,
+        changed=max((_changed(model, entry) for entry in remaining), default=0),
+        noise_floor=model.parameters * (2 if model.dtype == torch.float32 else 4),
+        working=batch * 3 * (hidden + widest) * size + 2 * head + tokens * TOKEN_METRICS,
+        mapped=mapped,
+    )
+
+
+def plan_seconds(checked: CheckedScan, finished: Collection[tuple[str, float]] = ()) -> Seconds:
+    """Measures the work on a short piece of the text, and each method on one linear layer."""
+    model, (windows, length) = checked.model, checked.evaluation.shape
+    remaining = _remaining(checked, finished)
+    first = checked.evaluation[:1]
+    model(first[:, :8])  # reads the weights
+    short = min(length, 32)
+    slow = _time(lambda: model(first[:, :short])) * length / short > 2
+    sample = first[:, : min(length, 128 if slow else length)]
+    scale = windows * (length - 1) / (sample.shape[1] - 1)
+
+    evaluations: list[_C.BaselineEvaluation] = []
+    baseline = _time(lambda: evaluations.append(_C.BaselineEvaluation(model, sample)))
+    unchanged = _time(evaluations[0].unchanged)
+    trial = _time(lambda: evaluations[0].compare(model))
+    noise_floor = _time(lambda: _C.measure_noise_floor(evaluations[0]))
+
+    # One linear layer stands for all, by how the cost grows with its sizes.
+    name, weight = next(iter(model.linears()))
+    block = (re.match(r"(.*?\.\d+\.)", name) or [name])[0] + "*"
+    needs = sorted(_C.needs_of([_name(entry) for entry in remaining]))
+    collecting, statistics = 0.0, None
+    if needs:
+        forward = _time(lambda: model(sample))
+        kept: list[_C.Statistics] = []
+        one = _time(lambda: kept.append(_C.collect(model, sample, needs, include=block)))
+        blocks = len(list(model.linears())) / max(1, len(list(model.linears(include=block))))
+        collecting = (forward + max(0.0, one - forward) * blocks) * checked.calibration.numel() / sample.numel()
+        statistics = kept[0]
+
+    preparing, trials, unknown = 0.0, 0.0, []
+    for entry in remaining:
+        count = sum((entry.method, severity) not in finished for severity in entry.severities)
+        trials += count * trial * scale
+        spec = _C.MethodSpec.parse(entry.method)
+        method = _C.find_method(spec.method)
+        if method.kind == "user":
+            unknown.append(entry.method)
+            continue
+        options, factor = dict(spec.options), 1.0
+        if any(option.name == "include" for option in method.options):
+            options |= {"include": [name], "exclude": []}
+            factor = sum(_cost(spec.method, w) for _, w in _chosen(model, spec)) / _cost(spec.method, weight)
+        made: list[_C.Prepared] = []
+        preparing += factor * _time(
+            lambda: made.append(_C.prepare(model, spec.method, statistics, **options))  # noqa: B023  called at once
+        )
+        middle = entry.severities[len(entry.severities) // 2]
+        trials += count * factor * _time(lambda: made[0].at(middle))  # noqa: B023
+    return Seconds(
+        baseline=(baseline + unchanged) * scale,
+        noise_floor=noise_floor * scale,
+        statistics=collecting,
+        preparing=preparing,
+        trials=trials,
+        unknown=unknown,
+    )
+
+
+def _remaining(checked: CheckedScan, finished: Collection[tuple[str, float]]) -> list[_C.PlannedMethod]:
+    return [
+        entry
+        for entry in checked.planned
+        if any((entry.method, severity) not in finished for severity in entry.severities)
+    ]
+
+
+def _name(entry: _C.PlannedMethod) -> str:
+    return _C.MethodSpec.parse(entry.method).method
+
+
+def _chosen(model: _C.Model, spec: _C.MethodSpec) -> list[tuple[str, torch.Tensor]]:
+    """The linears that a method changes, and their weights."""
+    patterns = {name: value for name, value in spec.options.items() if name in ("include", "exclude") and value}
+    return list(model.linears(**patterns))
+
+
+def _changed(model: _C.Model, entry: _C.PlannedMethod) -> float:
+    """Bytes of a damaged model that are its own, with what its method prepared."""
+    spec = _C.MethodSpec.parse(entry.method)
+    if _C.find_method(spec.method).kind not in ("weights", "factors", "user"):
+        return 0.0
+    weights = [weight for _, weight in _chosen(model, spec)]
+    own = sum(weight.numel() for weight in weights) * model.dtype.itemsize
+    if spec.method == "gaussian":
+        return own + sum(weight.numel() for weight in weights) * 4  # one direction for all severities
+    if spec.method == "svd":  # singular vectors in float32, of as many ranks as have no more parameters
+        return own + sum((sum(w.shape) * (w.numel() // sum(w.shape))) * 4 for w in weights)
+    return own
+
+
+def _cost(method: str, weight: torch.Tensor) -> float:
+    return float(weight.numel()) * (min(weight.shape) if method == "svd" else 1)
+
+
+def _inputs(model: _C.Model) -> list[int]:
+    """The features of each input that statistics are collected of: linears that share one share its statistics."""
+    chosen, features = {name for name, _ in model.linears()}, []
+
+    class Inputs(_C.Observer):
+        def linear_input(self, block: int, names: list[str], x: torch.Tensor) -> None:
+            if chosen.intersection(names):
+                chosen.difference_update(names)
+                features.append(x.shape[-1])
+
+    model.forward(torch.zeros((1, 1), dtype=torch.int64, device=model.device), observer=Inputs())
+    return features
+
+
+def _time(work: Callable[[], Any]) -> float:
+    started = time.monotonic()
+    work()
+    return time.monotonic() - started
+
+
+def _memory_line(memory: Memory) -> str:
+    parts = [
+        f"{_bytes(memory.weights)} of weights",
+        f"{_bytes(memory.baseline)} of the baseline's {'logits' if memory.keeps_logits else 'hidden states'}",
+        *(f"{_bytes(count)} of {name}" for name, count in memory.statistics.items()),
+    ]
+    if memory.changed:
+        parts.append(f"up to {_bytes(memory.changed)} for a damaged model")
+    parts.append(f"{_bytes(memory.working)} to compute with")
+    line = f"memory: about {_bytes(memory.total)} at once ({', '.join(parts)})"
+    return line + (f"; {_bytes(memory.mapped)} in temporary files" if memory.mapped else "")
+
+
+def _seconds_line(seconds: Seconds) -> str:
+    parts = [
+        ("baseline", seconds.baseline),
+        ("noise floor", seconds.noise_floor),
+        ("statistics", seconds.statistics),
+        ("preparing", seconds.preparing),
+        ("trials", seconds.trials),
+    ]
+    line = f"time: about {_duration(seconds.total)} ("
+    line += ", ".join(f"{name} {_duration(value)}" for name, value in parts if value) + ")"
+    return line + (f", and what {', '.join(seconds.unknown)} takes itself" if seconds.unknown else "")
+
+
+def _bytes(count: float) -> str:
+    if count >= 2**30:
+        return f"{count / 2**30:.2g} GiB"
+    return f"{count / 2**20:.3g} MiB" if count >= 2**20 else f"{count / 2**10:.3g} KiB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -83,6 +84,8 @@ def generate(
 
 def _ids(prompt: Any) -> list[int]:
     listed = prompt.tolist() if hasattr(prompt, "tolist") else prompt
-    if isinstance(listed, str) or not isinstance(listed, Iterable):
-        raise TypeError(f"hemostat.generate: prompts has {prompt!r}, but takes a list of token IDs for each prompt")
-    return list(listed)
+    try:
+        return [operator.index(token) for token in listed]
+    except TypeError:
+        message = f"hemostat.generate: prompts has {prompt!r}, but takes a list of token IDs for each prompt"
+        raise TypeError(message) from None

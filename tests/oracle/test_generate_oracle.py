@@ -75,13 +75,12 @@ def test_they_end_at_the_same_token(module):
     assert own == theirs(module, PROMPTS, do_sample=False, max_new_tokens=40)
 
 
-def test_greedy_text_of_a_trained_model_is_equal(shared):
-    checkpoint = shared / "weights" / "stories260K"
-    if not checkpoint.exists():
-        pytest.skip("no ../shared/weights/stories260K")
-    model = hemostat.Model.load(checkpoint, dtype=torch.float32)
+def test_greedy_text_of_a_trained_model_is_equal():
+    subject = hemostat.data.reference()
+    checkpoint = hemostat.data.reference_directory()
     module = transformers.AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
-    prompts = hemostat.data.tokens(model, shared / "corpora" / "tinystories.txt", length=64, windows=6)[:, :24].tolist()
+    prompts = subject.evaluation[::20, :24].tolist()
+    model = subject.model
     ours = hemostat.generate(model, prompts, GREEDY, max_new_tokens=100).tokens
     assert ours == theirs(module, prompts, do_sample=False, max_new_tokens=100, pad_token_id=0)
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -64,9 +65,9 @@ class TestScan:
         assert (code, err) == (0, "")
         assert re.search(r"^wanda +0\.1 ", out, re.M)
         assert re.search(r"^rtn:group_size=16 +8 bits", out, re.M)
-        assert sorted(os.listdir("run")) == ["report.html", "report.json"]
+        assert sorted(os.listdir("run")) == ["report.html", "report.json", "scan.db"]
         report = json.loads(Path("run/report.json").read_text(encoding="utf-8"))
-        assert report.keys() == {"provenance", "baseline", "trials", "thresholds"}
+        assert report.keys() == {"provenance", "baseline", "trials", "thresholds", "localizations"}
         assert [trial["severity"] for trial in report["trials"]] == [0.1, 0.9, 8, 2]
         assert report["trials"][2]["options"] == {"group_size": 16}
         assert report["provenance"]["evaluation"]["windows"] == 12
@@ -139,7 +140,7 @@ class TestScan:
         Path("run/notes.txt").write_text("mine")
         arguments = ["--text", text, "--methods", "magnitude", "--points", 1, "--out", "run"]
         assert run("scan", tiny_checkpoint, *arguments)[0] == 0
-        assert sorted(os.listdir("run")) == ["notes.txt", "report.html", "report.json"]
+        assert sorted(os.listdir("run")) == ["notes.txt", "report.html", "report.json", "scan.db"]
 
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -204,7 +205,7 @@ class TestScan:
         plugin.write_text(program)
         refused(run("scan", tiny_checkpoint, "--text", text, "--plugin", plugin), f"broken.py: {message}")
 
-    def test_a_failing_method_leaves_nothing(self, run, tiny_checkpoint, text, tmp_path):
+    def test_what_was_finished_before_a_failure_is_kept(self, run, tiny_checkpoint, text, tmp_path):
         plugin = tmp_path / "failing.py"
         plugin.write_text(
             "import hemostat\n"
@@ -214,7 +215,23 @@ class TestScan:
             "        raise ValueError('no such luck')\n"
             "    return at\n"
         )
-        arguments = ["--text", text, "--plugin", plugin, "--methods", "magnitude,failing", "--out", "run"]
+        arguments = ["--text", text, "--plugin", plugin, "--points", 3, "--out", "run"]
+        code, out, err = run("scan", tiny_checkpoint, *arguments, "--methods", "magnitude,failing")
+        assert (code, out) == (2, "")
+        first, second, third = err.splitlines()
+        assert (first, second) == ("hemostat: no such luck", "3 of 4 trials are kept in run; to go on:")
+        assert shlex.split(third)[-1] == "--resume"
+        assert os.listdir("run") == ["scan.db"]
+
+    def test_a_method_that_fails_at_once_leaves_nothing(self, run, tiny_checkpoint, text, tmp_path):
+        plugin = tmp_path / "failing.py"
+        plugin.write_text(
+            "import hemostat\n"
+            "@hemostat.method('hopeless', axis=hemostat.Axis(name='x', default_grid=[0.5]))\n"
+            "def hopeless(model, statistics):\n"
+            "    raise ValueError('no such luck')\n"
+        )
+        arguments = ["--text", text, "--plugin", plugin, "--methods", "hopeless", "--out", "run"]
         refused(run("scan", tiny_checkpoint, *arguments), "no such luck")
 
     def test_nan_in_the_weights_is_refused(self, run, tiny_model, text, tmp_path):

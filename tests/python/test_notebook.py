@@ -16,7 +16,7 @@ def cells(path: Path) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_notebook_and_source_agree(source):
-    hint = f"run: python examples/notebooks/execute.py {source.stem}"
+    hint = f"run: python examples/execute_notebook.py {source.stem}"
     assert cells(source) == cells(source.with_suffix(".ipynb")), hint
 
 

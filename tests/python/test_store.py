@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 
+import kill_and_resume
 import pytest
 import torch
 
@@ -323,6 +324,14 @@ report = hemostat.scan(model, tokens[4:], tokens[:4], methods=["magnitude", "wan
                        seed=int(sys.argv[3]), store=sys.argv[2])
 report.to_json(sys.argv[4])
 """
+
+
+def test_a_killed_scan_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    seconds, whole = kill_and_resume.undisturbed(tmp_path / "undisturbed")
+    killed_at = [seconds * share for share in (0.6, 0.8)]
+    found = kill_and_resume.killed_and_resumed(tmp_path / "killed", killed_at, whole)
+    assert found == sorted(found)
 
 
 class TestSharing:

@@ -21,7 +21,7 @@ def recover():
 
 def test_it_recovers_most_of_the_damage(recover, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    damage = recover.main(["--steps", "30", "--windows", "16"])
+    damage = recover.main(["--windows", "16"])
     before, after = damage["before"], damage["after"]
     assert before.delta_nll_interval[0] > 0.1  # there is something to recover
     assert after.delta_nll_interval[1] < before.delta_nll_interval[0]

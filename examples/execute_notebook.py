@@ -1,7 +1,7 @@
 """Makes a notebook from its text source and runs it, so that it keeps its outputs.
 
-python examples/notebooks/execute.py tour               # examples/notebooks/tour.py → tour.ipynb
-WINDOWS=12 python examples/notebooks/execute.py tour    # more text, narrower intervals
+python examples/execute_notebook.py tour               # examples/notebooks/tour.py → tour.ipynb
+WINDOWS=12 python examples/execute_notebook.py tour    # more text, narrower intervals
 """
 
 import sys
@@ -12,7 +12,7 @@ import jupytext
 import nbclient
 
 for name in sys.argv[1:]:
-    source = Path(__file__).parent / f"{name}.py"
+    source = Path(__file__).parent / "notebooks" / f"{name}.py"
     notebook = jupytext.read(source)
     with tempfile.TemporaryDirectory() as elsewhere:  # what the notebook writes stays out of the clone
         nbclient.NotebookClient(notebook, timeout=None, resources={"metadata": {"path": elsewhere}}).execute()

@@ -140,6 +140,7 @@ class MethodCurve(Generated):
             ]
             head = [curve["axis"]["name"], "perplexity", "ΔNLL", "95 % interval", "KL", "top-1"]
             tables += [f"`{curve['label']}`", *table(head, rows, "rrrrrr")]
+            tables += generation_table(curve)
         return [
             f"![Damage that {name} does to SmolLM2-135M](../curves/{name}.svg)",
             "",
@@ -154,6 +155,33 @@ class MethodCurve(Generated):
             *table(["largest safe severity at a ΔNLL of", *tolerances], zones, "l" + "r" * len(tolerances)),
             *tables,
         ]
+
+
+def generation_table(curve: dict) -> list[str]:
+    """What a curve's models write; nothing for a curve that was measured by teacher forcing alone."""
+    from hemostat.report import interval, number, percent
+
+    written = [(point["severity"], point["generation"]) for point in curve["points"] if "generation" in point]
+    if not written:
+        return []
+    rows = [
+        [
+            number(severity, 3),
+            number(each["first_divergence"], 3),
+            interval(each["first_divergence_interval"], lambda value: number(value, 3)),
+            percent(each["repetition"]),
+            percent(each["distinct_1"]),
+        ]
+        for severity, each in written
+    ]
+    first = written[0][1]
+    head = [curve["axis"]["name"], "texts part after", "95 % interval", "repetition", "different tokens"]
+    return [
+        f"`{curve['label']}`, continuations of {first['prompts']} prompts by {first['new_tokens']} tokens, beside the "
+        f"unchanged model's (repetition {percent(first['repetition_baseline'])}, different tokens "
+        f"{percent(first['distinct_1_baseline'])}):",
+        *table(head, rows, "rrrrr"),
+    ]
 
 
 def setup(app):

@@ -1,6 +1,7 @@
 #include "token_hash.h"
 
 #include <cmath>
+#include <limits>
 
 #include <ATen/ops/cos.h>
 #include <ATen/ops/full.h>
@@ -9,9 +10,9 @@
 namespace hemostat {
 namespace {
 
-// Logical right shift of int64.
+// Logical right shift of int64 by 1 … 63 bits.
 at::Tensor shifted(const at::Tensor& x, int64_t bits) {
-  return x.bitwise_right_shift(bits).bitwise_and_((int64_t{1} << (64 - bits)) - 1);
+  return x.bitwise_right_shift(bits).bitwise_and_(std::numeric_limits<int64_t>::max() >> (bits - 1));
 }
 
 // In place: x is the caller's own.

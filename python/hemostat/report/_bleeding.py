@@ -114,7 +114,7 @@ def _additivity(found: Mapping[str, Any]) -> Iterable[str]:
         meaning = "Together they do less than apart"
     else:
         meaning = "The parts nearly add up"
-    yield f"{meaning}: the sum is {number(additivity, 2)} of the whole model's {nats(whole)} nats."
+    yield f"{meaning}: the sum is {whole_percent(additivity)} of the whole model's {nats(whole)} nats."
 
 
 def _against_noise(worst: Sequence[Site]) -> Iterable[str]:
@@ -129,7 +129,8 @@ def _against_noise(worst: Sequence[Site]) -> Iterable[str]:
     else:
         meaning = "the place hurts, whatever is done to it"
     there = "there" if len(worst) == 1 else "in these"
-    yield f"Random noise of equal norm {there} costs {number(ratio, 2)} times as much: {meaning}."
+    often = "" if number(ratio, 2) == "1" else f"{number(ratio, 2)} times "
+    yield f"Random noise of equal norm {there} costs {often}as much: {meaning}."
 
 
 def _error(found: Mapping[str, Any]) -> Iterable[str]:

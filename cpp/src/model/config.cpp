@@ -207,8 +207,9 @@ class Fields {
   }
 
   static std::string abbreviated(const json& value) {
-    const std::string text = value.dump();
-    return text.size() <= 60 ? text : text.substr(0, 57) + "...";
+    std::string text = value.dump();
+    if (text.size() > 60) text.replace(57, std::string::npos, "...");
+    return text;
   }
 
  private:

@@ -358,7 +358,10 @@ TEST(Localize, RefusesWhatIsNotChangedInPlace) {
 }
 
 TEST(Scan, LocalizesMethodsThatChangeBlocksInPlace) {
-  Method surer{.name = "surer", .kind = "user", .axis = {.name = "s", .default_grid = {1}}};
+  Method surer;
+  surer.name = "surer";
+  surer.kind = "user";
+  surer.axis = {.name = "s", .default_grid = {1}};
   surer.prepare = [axis = surer.axis](const Model& model, const Statistics*, const Options&) {
     const auto apply = [model](double severity) {
       Model result = model;

@@ -31,7 +31,7 @@ class Page(HTMLParser):
         super().__init__()
         self.links, self.fetched, self.anchors, self.words = [], [], set(), []
         self.feed(path.read_text(encoding="utf-8"))
-        typographic = str.maketrans("’“”", "'\"\"")
+        typographic = str.maketrans("’“”", '\'""')
         self.text = " ".join("".join(self.words).split()).translate(typographic)
 
     def handle_starttag(self, tag, attributes):

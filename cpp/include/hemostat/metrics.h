@@ -163,8 +163,8 @@ class BaselineEvaluation {
   // of range.
   BaselineEvaluation(Model baseline, at::Tensor tokens, CompareOptions options = {});
 
-  // By teacher forcing: raw logits, divided by each model's decoder.temperature. The same model gives exactly no damage. ValueError where
-  // the vocabularies or devices differ.
+  // By teacher forcing: raw logits, divided by each model's decoder.temperature. The same model gives exactly no
+  // damage. ValueError where the vocabularies or devices differ.
   Damage compare(const Model& damaged) const;
 
   // Both models' continuations of the same prompts; the baseline's are made once, at the first call. Models that choose

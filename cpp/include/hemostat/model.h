@@ -239,9 +239,9 @@ at::Tensor logits(const Model& model, const at::Tensor& hidden);
 at::Tensor embed(const Model& model, const at::Tensor& tokens, KvCache* cache = nullptr);
 at::Tensor apply_norm(const Norm& norm, const at::Tensor& x);
 
-// Blocks first … last − 1 on the residual stream x [B, T, H] as it is before block `first` → as it is after them, before
-// the final norm; x stays as it is. An observer sees it before each and after the last. A cache is appended to, but not
-// advanced, which ends a call. ValueError unless first ≤ last ≤ the number of blocks.
+// Blocks first … last − 1 on the residual stream x [B, T, H] as it is before block `first` → as it is after them,
+// before the final norm; x stays as it is. An observer sees it before each and after the last. A cache is appended to,
+// but not advanced, which ends a call. ValueError unless first ≤ last ≤ the number of blocks.
 at::Tensor run_blocks(const Model& model, const at::Tensor& x, size_t first, size_t last,
                       const ForwardOptions& options = {});
 

@@ -364,8 +364,8 @@ at::Tensor embed(const Model& model, const at::Tensor& tokens, KvCache* cache) {
 at::Tensor run_blocks(const Model& model, const at::Tensor& x, size_t first, size_t last,
                       const ForwardOptions& options) {
   if (first > last || last > model.blocks.size()) {
-    throw ValueError(fmt::format("hemostat.run_blocks: blocks are {} … {}, but the model has {}", first, last,
-                                 model.blocks.size()));
+    throw ValueError(
+        fmt::format("hemostat.run_blocks: blocks are {} … {}, but the model has {}", first, last, model.blocks.size()));
   }
   return Interpreter(model, x.size(1), options).run(x, first, last);
 }

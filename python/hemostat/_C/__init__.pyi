@@ -79,6 +79,7 @@ __all__: list[str] = [
     "quantize",
     "register_method",
     "scan",
+    "structure",
     "sweep",
 ]
 
@@ -1046,8 +1047,10 @@ class Axis:
         neutral: The severity at which the model comes back unchanged.
         minimum: Least severity that a method takes, beside neutral.
         maximum: Largest severity that a method takes, beside neutral.
-        farthest: The severity at distance 1. None: the end that is farther from neutral.
+        farthest: The severity at distance 1, which may lie beyond the range (0 bits). None: the end that is farther from
+            neutral.
         kind: ``"continuous"``, ``"integer"`` or ``"listed"`` (only those in default_grid).
+        step: Of a continuous axis: severities are rounded to neutral + k · step; 0: they are not.
         default_grid: Severities that a sweep measures unless told, without neutral.
         continuous_at_neutral: False: damage jumps there, and fits leave the neutral point out.
         measured_by: ``"teacher_forcing"`` or ``"generation"``.
@@ -1072,6 +1075,7 @@ class Axis:
         maximum: typing.SupportsFloat | typing.SupportsIndex = 1.0,
         farthest: typing.SupportsFloat | typing.SupportsIndex | None = None,
         kind: str = "continuous",
+        step: typing.SupportsFloat | typing.SupportsIndex = 0.0,
         default_grid: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] = [],
         continuous_at_neutral: bool = True,
         measured_by: str = "teacher_forcing",
@@ -1154,6 +1158,11 @@ class Axis:
     def neutral(self) -> float:
         """
         The severity at which the model comes back unchanged.
+        """
+    @property
+    def step(self) -> float:
+        """
+        Severities are rounded to neutral + k · step; 0: they are not.
         """
     @property
     def unit(self) -> str:
@@ -1500,13 +1509,14 @@ class Damage:
     def __getstate__(self) -> dict: ...
     def __repr__(self) -> str: ...
     def __setstate__(self, arg0: dict) -> None: ...
-    def to_dict(self, *, windows: bool = False) -> dict:
+    def to_dict(self, *, windows: bool = False, finite: bool = True) -> dict:
         """
         Every field, ready for JSON: None stands for NaN and infinity.
 
         Args:
             windows: Whether to include each window's NLL, which intervals of thresholds are made from, and each prompt's first
                 divergence.
+            finite: False: NaN and infinity stay as they are, so that :meth:`from_dict` gives back exactly this damage.
 
         Returns:
             dict: ``kl`` is a dict, the interval a list. ``generation`` is there where it was measured.
@@ -1659,7 +1669,7 @@ class BaselineEvaluation:
         memory_budget: Bytes.
         bootstrap_samples: Resamples of the intervals.
         seed: Of the resampling, and of sampled text.
-        generation: True or a :class:`GenerationProtocol`: :meth:`compare` measures damage by generation too.
+        generation: How :meth:`compare_generation` measures.
         progress: Called with (done, total) windows; what it raises ends the work.
     """
     def __init__(
@@ -1673,13 +1683,13 @@ class BaselineEvaluation:
         memory_budget: typing.SupportsFloat | typing.SupportsIndex = 1073741824.0,
         bootstrap_samples: typing.SupportsInt | typing.SupportsIndex = 2000,
         seed: typing.SupportsInt | typing.SupportsIndex = 0,
-        generation: bool | GenerationProtocol = False,
+        generation: GenerationProtocol = ...,
         progress: collections.abc.Callable | None = None,
     ) -> None: ...
     def __repr__(self) -> str: ...
     def compare(self, damaged: Model) -> Damage:
         """
-        The damage between the baseline and another model.
+        The damage between the baseline and another model, by teacher forcing.
 
         Args:
             damaged: A model with the same vocabulary.
@@ -2475,6 +2485,13 @@ def scan(
 ) -> ScanResult:
     """
     What hemostat.scan calls. on_baseline: (damage, noise floor); known: (method, severity) → Trial or None; known_localization: (method) → Localization or None; progress: (stage, done, total).
+    """
+
+def structure(model: Model) -> str:
+    """
+    Everything of a model but its tensors' data and its source, as JSON.
+
+    Models of equal structure and equal tensors compute the same.
     """
 
 def sweep(

@@ -68,11 +68,12 @@ class Seconds:
     statistics: float = 0.0
     preparing: float = 0.0
     trials: float = 0.0
+    localizing: float = 0.0
     unknown: list[str] = field(default_factory=list)  # methods whose own work is not counted
 
     @property
     def total(self) -> float:
-        return self.baseline + self.noise_floor + self.statistics + self.preparing + self.trials
+        return self.baseline + self.noise_floor + self.statistics + self.preparing + self.trials + self.localizing
 
 
 def plan_text(checked: CheckedScan, finished: Collection[tuple[str, float]], resumes: bool) -> str:
@@ -178,7 +179,8 @@ def plan_seconds(checked: CheckedScan, finished: Collection[tuple[str, float]] =
         collecting = (forward + max(0.0, one - forward) * blocks) * checked.calibration.numel() / sample.numel()
         statistics = kept[0]
 
-    preparing, trials, unknown = 0.0, 0.0, []
+    per_window = trial * scale / windows
+    preparing, trials, localizing, unknown = 0.0, 0.0, 0.0, []
     for entry in remaining:
         count = sum((entry.method, severity) not in finished for severity in entry.severities)
         trials += count * trial * scale
@@ -197,14 +199,29 @@ def plan_seconds(checked: CheckedScan, finished: Collection[tuple[str, float]] =
         )
         middle = entry.severities[len(entry.severities) // 2]
         trials += count * factor * _time(lambda: made[0].at(middle))  # noqa: B023
+        localizing += _localized(model, method.kind) * per_window * min(checked.localize_windows, windows)
     return Seconds(
         baseline=(baseline + unchanged) * scale,
         noise_floor=noise_floor * scale,
         statistics=collecting,
         preparing=preparing,
         trials=trials,
+        localizing=localizing,
         unknown=unknown,
     )
+
+
+def _localized(model: _C.Model, kind: str) -> float:
+    """How many trials the places of a method are worth: a place in block l runs the blocks from l on, and the head.
+
+    Weights have another run of each place, with noise.
+    """
+    if kind not in ("weights", "factors", "activations"):
+        return 0.0
+    blocks = sum(weight.numel() for _, weight in model.linears())
+    head = model.embedding.numel()
+    runs = 1 if kind == "activations" else 2
+    return len(model.blocks) * runs * (blocks / 2 + head) / (blocks + head)
 
 
 def _remaining(checked: CheckedScan, finished: Collection[tuple[str, float]]) -> list[_C.PlannedMethod]:
@@ -283,6 +300,7 @@ def _seconds_line(seconds: Seconds) -> str:
         ("statistics", seconds.statistics),
         ("preparing", seconds.preparing),
         ("trials", seconds.trials),
+        ("localizing", seconds.localizing),
     ]
     line = f"time: about {_duration(seconds.total)} ("
     line += ", ".join(f"{name} {_duration(value)}" for name, value in parts if value) + ")"

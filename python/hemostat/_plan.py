@@ -214,13 +214,13 @@ def plan_seconds(checked: CheckedScan, finished: Collection[tuple[str, float]] =
 def _localized(model: _C.Model, kind: str) -> float:
     """How many trials the places of a method are worth: a place in block l runs the blocks from l on, and the head.
 
-    Weights have another run of each place, with noise.
+    Weights have another run of each place, with noise. What leaves no block in its place is not localized.
     """
-    if kind not in ("weights", "factors", "activations"):
+    if kind in ("input", "decoding", "architecture"):
         return 0.0
     blocks = sum(weight.numel() for _, weight in model.linears())
     head = model.embedding.numel()
-    runs = 1 if kind == "activations" else 2
+    runs = 2 if kind in ("weights", "factors") else 1
     return len(model.blocks) * runs * (blocks / 2 + head) / (blocks + head)
 
 

@@ -9,11 +9,9 @@ the head, so that without its control all sites together cost little more than h
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
-import torch
-from timing import timed
+from timing import show, timed
 
 import hemostat
 
@@ -40,13 +38,7 @@ def main() -> None:
     limit = layers * sum(evaluations) / len(evaluations)
     rows = [{"what": f"one full evaluation for each of {layers} layers", "seconds": limit, "ratio": 1.0}]
     rows += [{"what": name, "seconds": seconds, "ratio": seconds / limit} for name, seconds in found.items()]
-
-    print(f"{torch.get_num_threads()} threads, {tuple(tokens.shape)} tokens, torch {torch.__version__}")
-    print(f"{'':64}{'seconds':>10}{'ratio':>8}")
-    for row in rows:
-        print(f"{row['what']:64}{row['seconds']:10.3f}{row['ratio']:8.2f}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1))
+    show(rows, tokens, arguments.json)
 
 
 if __name__ == "__main__":

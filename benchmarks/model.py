@@ -8,12 +8,11 @@ The model is SmolLM2-135M-Instruct in float32, on windows of 512 tokens.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 
 import torch
-from timing import medians, timed
+from timing import medians, show, timed
 from transformers import AutoModelForCausalLM
 
 import hemostat
@@ -94,12 +93,7 @@ def main() -> None:
     rows = loading_times(directory, arguments.runs)
     rows += evaluation_times(text.model, directory, tokens, arguments.runs)
     rows += sweep_time(text.model, tokens)
-    print(f"{torch.get_num_threads()} threads, {tuple(tokens.shape)} tokens, torch {torch.__version__}")
-    print(f"{'':64}{'seconds':>10}{'ratio':>8}")
-    for row in rows:
-        print(f"{row['what']:64}{row['seconds']:10.4f}{row['ratio']:8.2f}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1))
+    show(rows, tokens, arguments.json)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 
@@ -33,3 +35,13 @@ def medians(functions: dict[str, Callable[[], object]], *, runs: int = 7, warmup
         for name, function in functions.items():
             seconds[name].append(timed(function))
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def show(rows: Sequence[dict], tokens: torch.Tensor, file: Path | None) -> None:
+    """Prints what took how many seconds and its ratio to the limit, and keeps that as JSON where a file is given."""
+    print(f"{torch.get_num_threads()} threads, {tuple(tokens.shape)} tokens, torch {torch.__version__}")
+    print(f"{'':64}{'seconds':>10}{'ratio':>8}")
+    for row in rows:
+        print(f"{row['what']:64}{row['seconds']:10.4f}{row['ratio']:8.2f}")
+    if file:
+        file.write_text(json.dumps(rows, indent=1))

@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
@@ -12,7 +13,6 @@
 #include <hemostat/metrics.h>
 
 #include "damage_fields.h"
-#include "generation.h"
 #include "module.h"
 
 namespace py = pybind11;
@@ -28,17 +28,23 @@ auto of_divergence(Field metrics::GenerationDivergence::* field) {
   return [field](const GenerationDamage& damage) { return damage.divergence.*field; };
 }
 
-std::pair<double, double> pair(const Interval& interval) { return {interval.low, interval.high}; }
-
 // The fields that the two classes share, each through `get`: a function from a member pointer to a getter.
 template <class Class, class Get>
 void define_fields(Class& definition, const Get& get) {
   using D = metrics::GenerationDivergence;
+  const auto interval = get(&D::first_divergence_interval);
   definition
       .def_property_readonly("positions", get(&D::positions),
                              "Of each prompt: tokens in common before the first that differs or that only one has; "
                              "``new_tokens`` where none does.")
       .def_property_readonly("first_divergence", get(&D::first_divergence), "Their mean, in tokens.")
+      .def_property_readonly(
+          "first_divergence_interval",
+          [interval](const typename Class::type& self) {
+            const Interval found = interval(self);
+            return std::pair(found.low, found.high);
+          },
+          "(low, high) of the mean, 95 %, bootstrap over prompts.")
       .def_property_readonly("first_divergence_median", get(&D::first_divergence_median), "Their median, in tokens.")
       .def_property_readonly("exact_match", get(&D::exact_match), "Fraction of prompts with equal continuations.")
       .def_property_readonly(
@@ -70,14 +76,9 @@ that of Li et al., "A Diversity-Promoting Objective Function for Neural Conversa
 )");
   define_fields(divergence,
                 [](auto field) { return [field](const metrics::GenerationDivergence& d) { return d.*field; }; });
-  divergence
-      .def_property_readonly(
-          "first_divergence_interval",
-          [](const metrics::GenerationDivergence& self) { return pair(self.first_divergence_interval); },
-          "(low, high) of the mean, 95 %, bootstrap over prompts.")
-      .def("__repr__", [](const metrics::GenerationDivergence& self) {
-        return fmt::format("GenerationDivergence({} prompts, {})", self.positions.size(), text(self));
-      });
+  divergence.def("__repr__", [](const metrics::GenerationDivergence& self) {
+    return fmt::format("GenerationDivergence({} prompts, {})", self.positions.size(), text(self));
+  });
 
   room.def(
       "generation_divergence",
@@ -151,10 +152,6 @@ The baseline's and the damaged model's, of the same prompts, with the same rando
       .def_readonly("seed", &GenerationDamage::seed, "Of the random numbers that both models share.");
   define_fields(damage, [](auto field) { return of_divergence(field); });
   damage
-      .def_property_readonly(
-          "first_divergence_interval",
-          [](const GenerationDamage& self) { return pair(self.divergence.first_divergence_interval); },
-          "(low, high) of the mean, 95 %, bootstrap over prompts.")
       .def(
           "to_dict",
           [](const GenerationDamage& self, bool positions) {

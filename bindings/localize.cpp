@@ -17,7 +17,9 @@
 #include <hemostat/scan.h>
 
 #include "callbacks.h"
+#include "compare_options.h"
 #include "damage_fields.h"
+#include "method_options.h"
 #include "module.h"
 
 namespace py = pybind11;
@@ -68,39 +70,20 @@ py::dict to_dict(const Site& site, const Values& values) {
   return result;
 }
 
-// Options that also take a word, such as group_size, hold their numbers as text.
-py::object option_for_json(const OptionValue& value) {
-  const auto* text = std::get_if<std::string>(&value);
-  if (text != nullptr) {
-    const size_t first = text->starts_with('-') ? 1 : 0;
-    if (text->size() > first && text->find_first_not_of("0123456789", first) == std::string::npos) {
-      return py::int_(std::stoll(*text));
-    }
-  }
-  return py::cast(value);
-}
-
 py::dict to_dict(const Localization& localization, bool complete) {
   const Values values{complete};
-  py::dict options;
-  std::string method;
-  if (!localization.method.empty()) {
-    const MethodSpec spec = MethodSpec::parse(localization.method);
-    method = spec.method;
-    for (const auto& [name, value] : spec.options) {
-      options[py::str(name)] = option_for_json(value);
-    }
-  }
+  const bool of_method = !localization.method.empty();  // else two models were given
+  const MethodSpec spec = of_method ? MethodSpec::parse(localization.method) : MethodSpec{};
   py::list sites;
   for (const Site& site : localization.sites) {
     sites.append(to_dict(site, values));
   }
-  py::dict result("method"_a = method, "options"_a = options, "severity"_a = values(localization.severity),
-                  "windows"_a = localization.whole.windows, "delta_nll"_a = values(localization.whole.delta_nll),
-                  "kl"_a = values(localization.whole.kl.mean), "additivity"_a = values(localization.additivity),
-                  "additivity_kl"_a = values(localization.additivity_kl), "sites"_a = sites,
-                  "layer_error"_a = values(localization.layer_error),
-                  "cascade_gain"_a = values(localization.cascade_gain));
+  py::dict result(
+      "method"_a = spec.method, "options"_a = options_to_dict(spec), "severity"_a = values(localization.severity),
+      "windows"_a = localization.whole.windows, "delta_nll"_a = values(localization.whole.delta_nll),
+      "kl"_a = values(localization.whole.kl.mean), "additivity"_a = values(localization.additivity),
+      "additivity_kl"_a = values(localization.additivity_kl), "sites"_a = sites,
+      "layer_error"_a = values(localization.layer_error), "cascade_gain"_a = values(localization.cascade_gain));
   if (complete) {
     result["spec"] = localization.method;
     result["whole"] = values(localization.whole);
@@ -284,13 +267,8 @@ void register_localize(py::module_& module) {
          const std::optional<at::Tensor>& unigram, std::optional<int64_t> byte_count, int64_t batch,
          double memory_budget, int64_t bootstrap_samples, int64_t seed, const ProgressFunction& progress) {
         LocalizeOptions options{.linears = linears, .control = control};
-        options.compare.unigram = unigram;
-        options.compare.byte_count = byte_count;
-        options.compare.batch = batch;
-        options.compare.memory_budget = memory_budget;
-        options.compare.bootstrap_samples = bootstrap_samples;
-        options.compare.seed = seed;
-        options.compare.progress = progress_callback(progress);
+        options.compare = compare_options(unigram, byte_count, batch, memory_budget, bootstrap_samples, seed,
+                                          /*generation=*/false, progress);
         py::gil_scoped_release release;
         if (const auto* damaged = std::get_if<Model>(&method)) {
           return localize(model, *damaged, tokens, options);

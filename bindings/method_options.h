@@ -17,4 +17,8 @@ OptionValue option_value(const std::string& name, pybind11::handle value);
 // for an option given in both.
 MethodSpec spec_from(const std::string& text, const pybind11::dict& keywords);
 
+// The options for JSON: numbers are numbers, also where an option that takes a word too (group_size) holds them as
+// text.
+pybind11::dict options_to_dict(const MethodSpec& spec);
+
 }  // namespace hemostat::bindings

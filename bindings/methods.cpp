@@ -88,6 +88,18 @@ OptionValue option_value(const std::string& name, py::handle value) {
                   Py_TYPE(value.ptr())->tp_name));
 }
 
+py::dict options_to_dict(const MethodSpec& spec) {
+  py::dict result;
+  for (const auto& [name, value] : spec.options) {
+    const auto* text = std::get_if<std::string>(&value);
+    const size_t first = text != nullptr && text->starts_with('-') ? 1 : 0;
+    const bool integer =
+        text != nullptr && text->size() > first && text->find_first_not_of("0123456789", first) == std::string::npos;
+    result[py::str(name)] = integer ? py::object(py::int_(std::stoll(*text))) : py::cast(value);
+  }
+  return result;
+}
+
 MethodSpec spec_from(const std::string& text, const py::dict& keywords) {
   MethodSpec spec = MethodSpec::parse(text);
   for (const auto& [key, value] : keywords) {
@@ -281,6 +293,16 @@ Raises:
 )")
       .def_readonly("method", &MethodSpec::method, "The method's name.")
       .def_readonly("options", &MethodSpec::options, "The options given, by name.")
+      .def(
+          "to_dict",
+          [](const MethodSpec& self) {
+            return py::dict("method"_a = self.method, "options"_a = options_to_dict(self));
+          },
+          R"(The method and its options, ready for JSON.
+
+Returns:
+    dict: ``method`` and ``options``; numbers are numbers, also those of options that take a word too.
+)")
       .def("text", &MethodSpec::text, "The canonical spelling: options sorted, defaults left out.")
       .def("__str__", &MethodSpec::text)
       .def("__repr__", [](const MethodSpec& self) { return fmt::format("MethodSpec('{}')", self.text()); });

@@ -17,8 +17,8 @@
 #include <hemostat/metrics.h>
 
 #include "callbacks.h"
+#include "compare_options.h"
 #include "damage_fields.h"
-#include "generation.h"
 #include "module.h"
 
 namespace py = pybind11;
@@ -35,21 +35,6 @@ std::string text(const Damage& damage) {
       damage.perplexity_baseline, damage.perplexity, damage.delta_nll, damage.delta_nll_interval.low,
       damage.delta_nll_interval.high, damage.kl.mean, damage.top1_agreement, index,
       damage.within_noise_floor ? ", within the noise floor" : "");
-}
-
-CompareOptions compare_options(const std::optional<at::Tensor>& unigram, std::optional<int64_t> byte_count,
-                               int64_t batch, double memory_budget, int64_t bootstrap_samples, int64_t seed,
-                               const GenerationArgument& generation, const ProgressFunction& progress) {
-  CompareOptions options;
-  set_generation(options, generation);
-  options.unigram = unigram;
-  options.byte_count = byte_count;
-  options.batch = batch;
-  options.memory_budget = memory_budget;
-  options.bootstrap_samples = bootstrap_samples;
-  options.seed = seed;
-  options.progress = progress_callback(progress);
-  return options;
 }
 
 void register_divergence(py::module_& room) {

@@ -19,6 +19,8 @@ void register_normalize(pybind11::module_& module);
 void register_extend(pybind11::module_& module);
 void register_context(pybind11::module_& module);
 void register_generate(pybind11::module_& module);
+// Called by register_metrics: the classes that Damage names, and generation_divergence in its submodule `room`.
+void register_generation_damage(pybind11::module_& module, pybind11::module_& room);
 void register_statistics(pybind11::module_& module);
 void register_methods(pybind11::module_& module);
 void register_metrics(pybind11::module_& module);

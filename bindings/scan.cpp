@@ -18,8 +18,8 @@
 #include <hemostat/scan.h>
 
 #include "callbacks.h"
+#include "compare_options.h"
 #include "damage_fields.h"
-#include "generation.h"
 #include "module.h"
 
 namespace py = pybind11;
@@ -223,14 +223,8 @@ Returns:
         const MethodSpec spec = spec_from(method);
         SweepOptions sweep_options;
         sweep_options.severities = std::move(severities);
-        sweep_options.compare.unigram = unigram;
-        sweep_options.compare.byte_count = byte_count;
-        sweep_options.compare.batch = batch;
-        sweep_options.compare.memory_budget = memory_budget;
-        sweep_options.compare.bootstrap_samples = bootstrap_samples;
-        sweep_options.compare.seed = seed;
-        set_generation(sweep_options.compare, generation);
-        sweep_options.compare.progress = progress_callback(progress);
+        sweep_options.compare =
+            compare_options(unigram, byte_count, batch, memory_budget, bootstrap_samples, seed, generation, progress);
         sweep_options.on_trial = callback<const Trial&>(on_trial);
         py::gil_scoped_release release;
         return sweep(model, spec, tokens, statistics ? &*statistics : nullptr, sweep_options);
@@ -289,13 +283,8 @@ Raises:
           options.severities = *severities;
         }
         options.points = points;
-        options.compare.unigram = unigram;
-        options.compare.byte_count = byte_count;
-        options.compare.batch = batch;
-        options.compare.memory_budget = memory_budget;
-        options.compare.bootstrap_samples = bootstrap_samples;
-        options.compare.seed = seed;
-        set_generation(options.compare, generation);
+        options.compare =
+            compare_options(unigram, byte_count, batch, memory_budget, bootstrap_samples, seed, generation);
         options.memory_budget = memory_budget;
         if (baseline) {
           options.baseline = {baseline->first, baseline->second};

@@ -159,28 +159,26 @@ class MethodCurve(Generated):
 
 def generation_table(curve: dict) -> list[str]:
     """What a curve's models write; nothing for a curve that was measured by teacher forcing alone."""
-    from hemostat.report import interval, number, percent
+    from hemostat.report import number
+    from hemostat.report._tables import GENERATION
 
     written = [(point["severity"], point["generation"]) for point in curve["points"] if "generation" in point]
     if not written:
         return []
     rows = [
-        [
-            number(severity, 3),
-            number(each["first_divergence"], 3),
-            interval(each["first_divergence_interval"], lambda value: number(value, 3)),
-            percent(each["repetition"]),
-            percent(each["distinct_1"]),
+        [number(severity, 3)]
+        + [
+            form(each[name]) + (f" ({form(each[baseline])})" if baseline else "")
+            for _, name, baseline, form in GENERATION
         ]
         for severity, each in written
     ]
     first = written[0][1]
-    head = [curve["axis"]["name"], "texts part after", "95 % interval", "repetition", "different tokens"]
+    head = [curve["axis"]["name"], *(column for column, *_ in GENERATION)]
     return [
-        f"`{curve['label']}`, continuations of {first['prompts']} prompts by {first['new_tokens']} tokens, beside the "
-        f"unchanged model's (repetition {percent(first['repetition_baseline'])}, different tokens "
-        f"{percent(first['distinct_1_baseline'])}):",
-        *table(head, rows, "rrrrr"),
+        f"`{curve['label']}`, continuations of {first['prompts']} prompts by {first['new_tokens']} tokens; the first "
+        "divergence from the unchanged model's in tokens, its own numbers in brackets:",
+        *table(head, rows, "r" * len(head)),
     ]
 
 

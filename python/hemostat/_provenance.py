@@ -13,7 +13,7 @@ import torch
 
 from hemostat import _C, data
 
-__all__ = ["byte_count", "machine_facts", "model_facts", "token_facts", "versions", "weights_hash"]
+__all__ = ["byte_count", "machine_facts", "model_facts", "processor", "token_facts", "versions", "weights_hash"]
 
 
 def model_facts(model: _C.Model) -> dict[str, Any]:
@@ -75,13 +75,14 @@ def versions() -> dict[str, str]:
 
 def machine_facts(model: _C.Model) -> dict[str, Any]:
     """What computed."""
-    facts = {"system": platform.platform(), "processor": _processor(), "threads": torch.get_num_threads()}
+    facts = {"system": platform.platform(), "processor": processor(), "threads": torch.get_num_threads()}
     if model.device.type == "cuda":
         facts["gpu"] = torch.cuda.get_device_name(model.device)
     return facts
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Its name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

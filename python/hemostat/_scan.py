@@ -320,20 +320,11 @@ def _generation_settings(generation: bool | _C.GenerationProtocol) -> Any:
 
 
 def _method_facts(entry: _C.PlannedMethod) -> dict[str, Any]:
-    parsed = _C.MethodSpec.parse(entry.method)
-    options = {name: int(value) if _is_integer(value) else value for name, value in parsed.options.items()}
-    return {
-        "method": parsed.method,
-        "options": options,
+    return _C.MethodSpec.parse(entry.method).to_dict() | {
         "label": entry.method,
         "axis": entry.axis.to_dict(),
         "severities": list(entry.severities),
     }
-
-
-def _is_integer(value: Any) -> bool:
-    """Options that also take a word, such as group_size, hold their numbers as text."""
-    return isinstance(value, str) and value.removeprefix("-").isdecimal()
 
 
 def _identity(method: Mapping[str, Any]) -> dict[str, Any]:

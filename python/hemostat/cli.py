@@ -38,6 +38,17 @@ app = typer.Typer(
 Checkpoint = Annotated[
     str, typer.Argument(metavar="CHECKPOINT", help="A Hugging Face directory, a Hub id, smollm2 or reference.")
 ]
+Text = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Text to evaluate on; smollm2 and reference bring their own.")
+]
+Calibration = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Text to collect statistics on [default: the first fifth of --text]."),
+]
+MethodOption = Annotated[
+    str, typer.Option(metavar="METHOD", help="A method with its options, such as rtn:group_size=64.")
+]
+Severity = Annotated[float, typer.Option(metavar="NUMBER", help="How far, on the method's axis.")]
 Plugins = Annotated[
     list[Path] | None,
     typer.Option("--plugin", metavar="FILE", help="Python file that registers methods; repeatable."),
@@ -97,13 +108,8 @@ def common(
 def scan_command(
     context: typer.Context,
     checkpoint: Checkpoint,
-    text: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Text to evaluate on; smollm2 and reference bring their own.")
-    ] = None,
-    calibration: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Text to collect statistics on [default: the first fifth of --text]."),
-    ] = None,
+    text: Text = None,
+    calibration: Calibration = None,
     methods: Annotated[
         list[str] | None,
         typer.Option(
@@ -211,17 +217,10 @@ def compare_command(
 @app.command("localize")
 def localize_command(
     checkpoint: Checkpoint,
-    method: Annotated[
-        str, typer.Option(metavar="METHOD", help="A method with its options, such as rtn:group_size=64.")
-    ],
-    severity: Annotated[float, typer.Option(metavar="NUMBER", help="How far, on the method's axis.")],
-    text: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Text to evaluate on; smollm2 and reference bring their own.")
-    ] = None,
-    calibration: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Text to collect statistics on [default: the first fifth of --text]."),
-    ] = None,
+    method: MethodOption,
+    severity: Severity,
+    text: Text = None,
+    calibration: Calibration = None,
     linears: Annotated[bool, typer.Option("--linears", help="Each linear alone, instead of each block.")] = False,
     control: Annotated[bool, typer.Option(help="Measure noise of equal norm beside each, too.")] = True,
     plugin: Plugins = None,
@@ -254,10 +253,8 @@ def localize_command(
 @app.command("apply")
 def apply_command(
     checkpoint: Checkpoint,
-    method: Annotated[
-        str, typer.Option(metavar="METHOD", help="A method with its options, such as rtn:group_size=64.")
-    ],
-    severity: Annotated[float, typer.Option(metavar="NUMBER", help="How far, on the method's axis.")],
+    method: MethodOption,
+    severity: Severity,
     out: Annotated[Path, typer.Option(metavar="DIR", help="The new checkpoint's directory.")],
     text: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Calibration text, where the method needs statistics.")

@@ -1,5 +1,6 @@
 """The reference model is what its card says, has something to lose, and its script trains the same one again."""
 
+import argparse
 import re
 import sys
 import sysconfig
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from transformers import LlamaForCausalLM
 
 import hemostat
 from hemostat.reference import train
@@ -40,14 +43,12 @@ def test_it_has_something_to_lose(text):
 
 def test_its_card_tells_the_perplexity_of_what_is_shipped():
     subject = hemostat.data.reference()
-    nll = hemostat.compare(subject.model, subject.model, subject.evaluation).perplexity_baseline
-    assert nll == pytest.approx(carded("shipped evaluation tokens")[0], rel=1e-3)
+    perplexity = hemostat.compare(subject.model, subject.model, subject.evaluation).perplexity_baseline
+    assert perplexity == pytest.approx(carded("shipped evaluation tokens")[0], rel=1e-3)
 
 
 def test_tokens_come_back_as_text():
     subject = hemostat.data.reference()
-    from tokenizers import Tokenizer
-
     tokenizer = Tokenizer.from_file(str(DIRECTORY / "tokenizer.json"))
     text = tokenizer.decode(subject.evaluation[-1].tolist())
     assert tokenizer.encode(text).ids[1:-1] != [] and "the" in text
@@ -67,22 +68,15 @@ def test_held_out_modules_are_never_trained_on():
 
 
 def test_training_lowers_the_loss_on_text_never_seen():
-    from transformers import LlamaForCausalLM
-
     torch.manual_seed(0)
     stream = torch.arange(40_000) * 7 % 1000  # each token tells the next
-    arguments = Arguments(steps=30, batch=2, seed=0)
+    arguments = argparse.Namespace(steps=30, batch=2, seed=0)
     model = LlamaForCausalLM(train.configuration())
     before = train.measure(model, train.spread(stream, 4), torch.bincount(stream, minlength=train.VOCABULARY))
     curve = train.train(model, stream, arguments)
     after = train.measure(model, train.spread(stream, 4), torch.bincount(stream, minlength=train.VOCABULARY))
     assert after["model"] < 0.5 * before["model"]
     assert [step for step, _ in curve] == [30]
-
-
-class Arguments:
-    def __init__(self, **given):
-        self.__dict__.update(given)
 
 
 @pytest.fixture

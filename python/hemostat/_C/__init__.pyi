@@ -1274,6 +1274,13 @@ class MethodSpec:
         """
         The canonical spelling: options sorted, defaults left out.
         """
+    def to_dict(self) -> dict:
+        """
+        The method and its options, ready for JSON.
+
+        Returns:
+            dict: ``method`` and ``options``; numbers are numbers, also those of options that take a word too.
+        """
     @property
     def method(self) -> str:
         """

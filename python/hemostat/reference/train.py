@@ -31,6 +31,8 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from hemostat._provenance import processor
+
 VOCABULARY = 4096
 LENGTH = 512
 END = "<|endoftext|>"  # parts documents; its id is 0
@@ -301,14 +303,6 @@ Muon on the matrices inside blocks, AdamW on the rest, in float32; {arguments.st
 
 The unigram model counts the training tokens, with add-one smoothing.
 """
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def write(

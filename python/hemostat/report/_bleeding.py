@@ -129,7 +129,8 @@ def _against_noise(worst: Sequence[Site]) -> Iterable[str]:
     else:
         meaning = "the place hurts, whatever is done to it"
     there = "there" if len(worst) == 1 else "in these"
-    often = "" if number(ratio, 2) == "1" else f"{number(ratio, 2)} times "
+    times = number(ratio, 2)
+    often = "" if times == "1" else f"{times} times "
     yield f"Random noise of equal norm {there} costs {often}as much: {meaning}."
 
 

@@ -17,6 +17,7 @@
 
 #include <hemostat/error.h>
 #include <hemostat/model.h>
+#include <hemostat/solve.h>
 
 namespace hemostat::bindings {
 
@@ -55,5 +56,8 @@ inline at::Device device_from(const DeviceArgument& argument) {
   }
   return *device;
 }
+
+// A Gram matrix, or what was made of it once.
+using GramOrFactor = std::variant<at::Tensor, solve::GramFactor>;
 
 }  // namespace hemostat::bindings

@@ -66,6 +66,7 @@ PYBIND11_MODULE(_C, m) {
 
   // A class comes before the functions whose signatures name it.
   using namespace hemostat::bindings;
+  register_solve(m);
   register_prune(m);
   register_quantize(m);
   register_lowrank(m);

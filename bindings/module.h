@@ -6,6 +6,7 @@
 
 namespace hemostat::bindings {
 
+void register_solve(pybind11::module_& module);
 void register_prune(pybind11::module_& module);
 void register_quantize(pybind11::module_& module);
 void register_lowrank(pybind11::module_& module);

@@ -2,6 +2,8 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <tuple>
+#include <variant>
 
 #include <torch/csrc/utils/pybind.h>
 
@@ -9,7 +11,9 @@
 
 #include <hemostat/error.h>
 #include <hemostat/prune.h>
+#include <hemostat/solve.h>
 
+#include "arguments.h"
 #include "module.h"
 
 namespace hemostat::bindings {
@@ -252,6 +256,29 @@ Example:
     >>> hemostat.prune.mask_at(until, sparsity=0.5)
     tensor([[ True, False,  True, False]])
 )doc");
+
+  // Python's prune.sparsegpt names the two.
+  room.def(
+      "sparsegpt",
+      [](const at::Tensor& weight, const GramOrFactor& gram, std::optional<double> sparsity,
+         std::optional<std::string> pattern, int64_t block_size, double damp, std::optional<double> bits,
+         std::optional<int64_t> group_size, bool symmetric, bool check_finite) {
+        prune::SparseGptOptions options{.sparsity = sparsity,
+                                        .pattern = std::move(pattern),
+                                        .block_size = block_size,
+                                        .damp = damp,
+                                        .check_finite = check_finite};
+        if (bits) {
+          options.rounding = {.bits = *bits, .group_size = group_size.value_or(-1), .symmetric = symmetric};
+        }
+        const auto pruned =
+            std::visit([&](const auto& given) { return prune::sparsegpt(weight, given, options); }, gram);
+        return std::tuple(pruned.weight, pruned.mask);
+      },
+      py::arg("weight"), py::arg("gram"), py::kw_only(), py::arg("sparsity") = py::none(),
+      py::arg("pattern") = py::none(), py::arg("block_size") = 128, py::arg("damp") = 0.01,
+      py::arg("bits") = py::none(), py::arg("group_size") = py::none(), py::arg("symmetric") = false,
+      py::arg("check_finite") = true, release_gil());
 
   room.def("apply", &prune::apply, py::arg("weight"), py::arg("mask"), py::kw_only(), py::arg("out") = py::none(),
            release_gil(),

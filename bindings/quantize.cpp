@@ -90,8 +90,8 @@ straight through (arXiv 1308.3432).
       room, "GroupPacked", R"doc(Integer codes with a scale and a zero point per group.
 
 ``bits_per_weight`` counts what the format takes when written: ceil(log2(levels)) bits per code, 16 per group for its
-scale, and 16 for its zero point unless symmetric (there it is a constant). In memory codes are bytes and scales are
-float32.
+scale, and 16 for its zero point unless symmetric (there it is a constant); 32 for each feature's group where they have
+an ``order``. In memory codes are bytes and scales are float32.
 )doc")
       .def_property_readonly("codes", &quantize::GroupPacked::codes, "uint8 ``[out_features, in_features]``")
       .def_property_readonly("scale", &quantize::GroupPacked::scale,
@@ -110,6 +110,14 @@ float32.
       .def_property_readonly("bits", &quantize::GroupPacked::bits, "log2 of the levels, as it was asked for.")
       .def_property_readonly("symmetric", &quantize::GroupPacked::symmetric, "Whether the range is symmetric.")
       .def_property_readonly("dtype", &quantize::GroupPacked::dtype, "The dtype of what ``dequantize`` returns.")
+      .def_property_readonly(
+          "order",
+          [](const quantize::GroupPacked& packed) -> std::optional<at::Tensor> {
+            return packed.order().defined() ? std::optional(packed.order()) : std::nullopt;
+          },
+          "int64 ``[in_features]``: ``order[i]`` is the i-th of the features that are grouped one after the other; "
+          "None "
+          "where they are grouped as they are.")
       .def("__repr__", &repr);
 
   room.def(
@@ -191,6 +199,71 @@ Example:
     >>> hemostat.quantize.fake_quantize(weight, bits=2).sum().backward()
     >>> weight.grad
     tensor([[1., 1., 1., 1.]])
+)doc");
+
+  room.def(
+      "gptq",
+      [](const at::Tensor& weight, const GramOrFactor& gram, double bits, const GroupSize& group_size, bool symmetric,
+         bool act_order, int64_t block_size, double damp, bool packed,
+         bool check_finite) -> std::variant<at::Tensor, std::shared_ptr<quantize::GroupPacked>> {
+        const int64_t entries = group_size_of("gptq", group_size);
+        if (entries == quantize::kPerTensor) {
+          throw ValueError(
+              "hemostat.quantize.gptq: group_size is \"tensor\", but must be a number of weights, or -1 for whole "
+              "rows");
+        }
+        const quantize::GptqOptions options{.bits = bits,
+                                            .group_size = entries,
+                                            .symmetric = symmetric,
+                                            .act_order = act_order,
+                                            .block_size = block_size,
+                                            .damp = damp,
+                                            .check_finite = check_finite};
+        return std::visit(
+            [&](const auto& given) -> std::variant<at::Tensor, std::shared_ptr<quantize::GroupPacked>> {
+              if (packed) {
+                return quantize::gptq_packed(weight, given, options);
+              }
+              return quantize::gptq(weight, given, options);
+            },
+            gram);
+      },
+      py::arg("weight"), py::arg("gram"), py::kw_only(), py::arg("bits"), py::arg("group_size") = 128,
+      py::arg("symmetric") = false, py::arg("act_order") = false, py::arg("block_size") = 128, py::arg("damp") = 0.01,
+      py::arg("packed") = false, py::arg("check_finite") = true, release_gil(),
+      R"doc(GPTQ: rounds column by column, and the columns still to come take up each column's error.
+
+Minimizes what rounding changes in the layer's output. A group's range is that of its weights when the block of columns
+in which it begins comes; a whole row's is that of the row at first. Frantar et al. 2023, "GPTQ: Accurate Post-Training
+Quantization for Generative Pre-trained Transformers", arXiv 2210.17323, algorithm 1, with one Cholesky factorization
+and no inverse.
+
+Args:
+    weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides.
+    gram: X^T X over the number of tokens, float32 ``[in_features, in_features]``; or a ``solve.GramFactor`` of it, made
+        once for many calls, whose act_order, block_size and damp then count.
+    bits: 2 to 8, fractions allowed.
+    group_size: Weights that share a scale: None or -1 for whole rows, or a divisor of in_features.
+    symmetric: The range is +-max|w| instead of [min, max] with 0.
+    act_order: Takes the most active input features first; groups are of neighbours in that order.
+    block_size: Columns that are solved together.
+    damp: Share of the mean diagonal entry that is added to gram's diagonal; more where that is too little.
+    packed: Return the codes instead of the rounded weight.
+    check_finite: False skips the look for NaN and infinities.
+
+Returns:
+    The rounded weight in weight's dtype; with ``packed`` a ``GroupPacked``, whose ``dequantize()`` equals it.
+
+Raises:
+    ValueError: A shape, device or option that cannot be, or NaN or infinities in weight or gram.
+    TypeError: weight is not float32, bfloat16 or float16, or gram not float32.
+    NumericalError: gram is not positive semidefinite.
+
+Example:
+    >>> import torch, hemostat
+    >>> gram = torch.tensor([[1.0, 0.9], [0.9, 1.0]])
+    >>> hemostat.quantize.gptq(torch.tensor([[-0.4, 1.0]]), gram, bits=2, group_size=None)
+    tensor([[-0.4667,  0.9333]])
 )doc");
 
   room.def(

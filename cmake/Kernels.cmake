@@ -1,6 +1,7 @@
 # hemostat_simd_kernels(<target> <source>…): compiles each source once per instruction set, with HEMOSTAT_ISA defined
 # as the namespace of that copy. Sources include no Torch header: an inline function of one, compiled for AVX-512,
 # could be the copy that the linker keeps for everybody. -ffp-contract=off: every copy rounds alike.
+# -Wno-psabi: vectors wider than a set's registers are passed between inlined functions only.
 function(hemostat_simd_kernels target)
   if(NOT ARGN)
     return()
@@ -20,7 +21,7 @@ function(hemostat_simd_kernels target)
     target_include_directories(${objects} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
     target_compile_definitions(${objects} PRIVATE HEMOSTAT_ISA=${instruction_set})
     target_compile_options(${objects} PRIVATE -fPIC -Wall -Wextra -O3 -fno-math-errno -fno-trapping-math
-      -ffp-contract=off -fopenmp-simd ${flags_${instruction_set}} ${HEMOSTAT_SANITIZE_OPTIONS})
+      -ffp-contract=off -fopenmp-simd -Wno-psabi ${flags_${instruction_set}} ${HEMOSTAT_SANITIZE_OPTIONS})
     target_sources(${target} PRIVATE $<TARGET_OBJECTS:${objects}>)
   endforeach()
 endfunction()

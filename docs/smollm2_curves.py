@@ -24,7 +24,9 @@ DATA = HERE / "curves" / "smollm2.json"
 SPECS = (
     ["magnitude", "magnitude:scope=row"],
     ["wanda"],
+    ["sparsegpt", "sparsegpt:m=4"],
     ["rtn", "rtn:group_size=64", "rtn:group_size=64,search_clip=true"],
+    ["gptq", "gptq:group_size=64", "gptq:act_order=true,group_size=64"],
     ["activation"],
     ["svd"],
     ["gaussian"],

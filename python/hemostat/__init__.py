@@ -26,6 +26,7 @@ from hemostat import (
     normalize,
     prune,
     quantize,
+    solve,
 )
 from hemostat._C import (
     Axis,
@@ -111,5 +112,6 @@ __all__ = [
     "prune",
     "quantize",
     "scan",
+    "solve",
     "sweep",
 ]

@@ -251,13 +251,19 @@ def _changed(model: _C.Model, entry: _C.PlannedMethod) -> float:
     own = sum(weight.numel() for weight in weights) * model.dtype.itemsize
     if spec.method == "gaussian":
         return own + sum(weight.numel() for weight in weights) * 4  # one direction for all severities
+    if spec.method in ("sparsegpt", "gptq"):  # a factor of each Gram matrix, which linears with one input share
+        return own + sum(4 * features**2 for features in _inputs(model))
     if spec.method == "svd":  # singular vectors in float32, of as many ranks as have no more parameters
         return own + sum((sum(w.shape) * (w.numel() // sum(w.shape))) * 4 for w in weights)
     return own
 
 
 def _cost(method: str, weight: torch.Tensor) -> float:
-    return float(weight.numel()) * (min(weight.shape) if method == "svd" else 1)
+    return float(weight.numel()) * {
+        "svd": min(weight.shape),
+        "sparsegpt": weight.shape[1],
+        "gptq": weight.shape[1],
+    }.get(method, 1)
 
 
 def _inputs(model: _C.Model) -> list[int]:

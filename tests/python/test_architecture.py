@@ -12,7 +12,7 @@ SOURCES = ROOT / "cpp" / "src"
 # In the order in which they may depend on each other; rooms of one line don't know each other.
 ORDER = [
     ["kernels"],
-    ["statistics"],
+    ["statistics", "solve"],
     ["prune", "quantize", "lowrank", "noise"],
     ["decode"],
     ["model"],

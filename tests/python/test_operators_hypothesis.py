@@ -182,6 +182,52 @@ def test_activation_rounds_each_token_alone(device, symmetric, x, bits):
         assert_same(rounded.view(tokens.shape), quantize.rtn(tokens.to(device), bits=bits, symmetric=symmetric).cpu())
 
 
+# The column solver.
+
+
+@st.composite
+def layers(draw):
+    """A weight and a Gram matrix of its inputs, of however few tokens."""
+    weight = draw(matrices(values=("normal", "ties", "sparse", "zero", "constant")))
+    tokens, seed = draw(st.integers(1, 40)), draw(st.integers(0, 1000))
+    x = torch.randn(tokens, weight.shape[1], generator=torch.Generator().manual_seed(seed))
+    x[:, : draw(st.integers(0, 2))] = 0
+    return weight, x.T @ x / tokens
+
+
+@about("prune.sparsegpt")
+@given(layers(), sparsities, st.integers(1, 40))
+def test_sparsegpt_removes_what_it_says(device, layer, sparsity, block_size):
+    weight, gram = layer[0].to(device), layer[1].to(device)
+    before = weight.clone()
+    pruned, mask = prune.sparsegpt(weight, gram, sparsity=sparsity, block_size=block_size)
+    assert pruned.dtype == weight.dtype and pruned.shape == mask.shape == weight.shape
+    assert pruned.isfinite().all() and (pruned[~mask] == 0).all()
+    for block in mask.split(block_size, dim=1):
+        assert int((~block).sum()) == prune.removed_count(sparsity, block.numel())
+    assert_same(weight, before)
+    assert_same(prune.sparsegpt(weight.contiguous(), gram, sparsity=sparsity, block_size=block_size).mask, mask)
+
+
+@about("quantize.gptq")
+@given(layers(), st.one_of(st.integers(2, 8), st.floats(2, 8)), st.booleans(), st.booleans(), st.data())
+def test_gptq_gives_values_of_its_grid(device, layer, bits, symmetric, act_order, data):
+    weight, gram = layer[0].to(device), layer[1].to(device)
+    sizes = [None, *(g for g in range(1, weight.shape[1] + 1) if weight.shape[1] % g == 0)]
+    options = {
+        "bits": bits,
+        "symmetric": symmetric,
+        "act_order": act_order,
+        "group_size": data.draw(st.sampled_from(sizes)),
+        "block_size": data.draw(st.integers(1, 40)),
+    }
+    rounded = quantize.gptq(weight, gram, **options)
+    packed = quantize.gptq(weight, gram, packed=True, **options)
+    assert rounded.dtype == weight.dtype and rounded.shape == weight.shape and rounded.isfinite().all()
+    assert_same(packed.dequantize(), rounded)
+    assert packed.codes.numel() == 0 or int(packed.codes.max()) < quantize.levels(bits)
+
+
 # Low rank.
 
 

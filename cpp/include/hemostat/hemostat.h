@@ -19,5 +19,6 @@
 #include <hemostat/prune.h>
 #include <hemostat/quantize.h>
 #include <hemostat/scan.h>
+#include <hemostat/solve.h>
 #include <hemostat/statistics.h>
 #include <hemostat/threshold.h>

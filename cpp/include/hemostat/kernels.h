@@ -56,6 +56,26 @@ at::Tensor fake_quantize(const at::Tensor& weight, int64_t levels, int64_t group
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> quantize(const at::Tensor& weight, int64_t levels,
                                                                     int64_t group_size, bool symmetric);
 
+// A block of columns of SparseGPT and GPTQ, solved one after the other, each row by itself. With c the current weights:
+//   q = c where kept, else 0; then, where `levels` is not 0, on the grid of the column's group
+//   e = (c − q) / inverse[j][j], and every later column k of the block loses e · inverse[j][k]
+struct ColumnArguments {
+  at::Tensor current;  // float32 [rows, columns]: the weights when the block begins
+  at::Tensor weight;   // float32 [rows, columns]: as they were at first
+  at::Tensor inverse;  // float32 [columns, columns]: upper triangular, the block of chol(H⁻¹)ᵀ on the diagonal
+  // bool [rows, columns], true = kept; none: all are. With m > 0 it is written: of every m columns, when the first of
+  // them comes, all but the n of the largest (c / inverse[j][j])² fall, of equal ones the lower index first.
+  std::optional<at::Tensor> mask = std::nullopt;
+  int64_t n = 0, m = 0;  // m divides the columns
+  // float32 [rows, groups]: of column j, that of the group (first + j) / group_size
+  std::optional<at::Tensor> scale = std::nullopt, zero = std::nullopt;
+  int64_t group_size = 1, first = 0;
+  int64_t levels = 0;  // 2 or more: value → (clamp(round(value / scale) + zero, 0, levels − 1) − zero) · scale
+};
+
+// Rows of every argument have no gaps between neighbours. solution: float32 [rows, columns], the q; error: weight − q.
+void solve_columns(const ColumnArguments& block, at::Tensor& solution, at::Tensor& error);
+
 // Per token comparison of two sets of logits; each logit is read from memory once. All outputs are [tokens].
 struct Divergence {
   at::Tensor nll_baseline, nll_damaged;                // float32, nats: −log p(target)

@@ -19,6 +19,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <hemostat/kernels.h>
+#include <hemostat/solve.h>
 
 namespace hemostat::prune {
 
@@ -89,6 +90,36 @@ struct WandaOptions {
 // Removes the smallest |weight| · activation_norm of each row (Sun et al. 2024, "A Simple and Effective Pruning
 // Approach for Large Language Models", arXiv 2306.11695, equation 1). The score is never stored.
 at::Tensor wanda(const at::Tensor& weight, const at::Tensor& activation_norm, const WandaOptions& options);
+
+// A weight with zeros where the mask is false, and the others changed to make up for them.
+struct Pruned {
+  at::Tensor weight;  // weight's shape and dtype
+  at::Tensor mask;    // bool
+};
+
+struct SparseGptOptions {
+  std::optional<double> sparsity = std::nullopt;
+  std::optional<std::string> pattern = std::nullopt;
+  // Columns whose mask is chosen together. With "n:m" the largest multiple of m up to it, at least m.
+  int64_t block_size = 128;
+  double damp = 0.01;  // see solve::GramFactorOptions
+  // Rounds what is kept as well, in the same pass (the paper's joint sparsification and quantization).
+  std::optional<solve::Rounding> rounding = std::nullopt;
+  bool check_finite = true;
+};
+
+// SparseGPT (Frantar & Alistarh 2023, "SparseGPT: Massive Language Models Can be Accurately Pruned in One-Shot",
+// arXiv 2301.00774, algorithm 1): column by column, every removed weight's error is taken up by the columns to come. In
+// each block of columns, over all rows, the floor(sparsity · n) weights of the smallest (w / [chol(H⁻¹)]_jj)² fall.
+//   gram  XᵀX over the number of tokens, float32 [in_features, in_features]
+// The authors' code removes every weight up to the threshold, one more in each block.
+Pruned sparsegpt(const at::Tensor& weight, const at::Tensor& gram, const SparseGptOptions& options);
+
+// The same from a factor made once, whose damp and block size count instead of the options'.
+Pruned sparsegpt(const at::Tensor& weight, const solve::GramFactor& factor, const SparseGptOptions& options);
+
+// The block size of the factor that n:m pruning takes: the largest multiple of m up to `block_size`, at least m.
+int64_t pattern_block_size(int64_t block_size, int64_t m);
 
 // The weight with exact zeros where the mask is false, also where it held NaN or Inf. Differentiable: gradients of
 // removed weights are 0. `out` may be `weight` itself.

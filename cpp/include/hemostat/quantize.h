@@ -26,6 +26,8 @@
 #include <ATen/core/Tensor.h>
 #include <c10/core/Device.h>
 
+#include <hemostat/solve.h>
+
 namespace hemostat::quantize {
 
 // Values of group_size that are no number of entries.
@@ -59,14 +61,17 @@ class GroupPacked : public PackedWeight {
   //   scale, zero  float32 [out_features, groups], or [1, 1] for kPerTensor
   //   group_size   entries per group, or kPerTensor
   //   dtype        of what dequantize returns
+  //   order        int64 [in_features]: order[i] is the i-th feature of those that are grouped, one after the other;
+  //                undefined where they are grouped as they are
   GroupPacked(at::Tensor codes, at::Tensor scale, at::Tensor zero, int64_t group_size, double bits, bool symmetric,
-              at::ScalarType dtype);
+              at::ScalarType dtype, at::Tensor order = {});
 
   // (codes − zero) · scale
   at::Tensor dequantize() const override;
 
   // ceil(log2(levels)) bits per code, 16 per group for its scale, and 16 for its zero point unless symmetric (there it
-  // is a constant). This is what the format takes when written; in memory codes are bytes and scales are float32.
+  // is a constant); 32 for each feature's group where they have an order. This is what the format takes when written;
+  // in memory codes are bytes and scales are float32.
   double bits_per_weight() const override;
 
   std::vector<int64_t> sizes() const override;
@@ -79,11 +84,13 @@ class GroupPacked : public PackedWeight {
   double bits() const { return bits_; }
   bool symmetric() const { return symmetric_; }
   at::ScalarType dtype() const { return dtype_; }
+  const at::Tensor& order() const { return order_; }
 
  private:
   at::Tensor codes_;
   at::Tensor scale_;
   at::Tensor zero_;
+  at::Tensor order_;
   int64_t group_size_;
   double bits_;
   bool symmetric_;
@@ -110,6 +117,32 @@ at::Tensor fake_quantize(const at::Tensor& weight, const RtnOptions& options = {
 
 // rtn as codes; `out` is not used. rtn_packed(w, o)->dequantize() equals rtn(w, o).
 std::shared_ptr<GroupPacked> rtn_packed(const at::Tensor& weight, const RtnOptions& options = {});
+
+struct GptqOptions {
+  double bits = 4;           // 2 … 8
+  int64_t group_size = 128;  // a divisor of in_features, or kPerRow
+  bool symmetric = false;
+  bool act_order = false;  // features of the largest mean square first; groups are of neighbours in that order
+  int64_t block_size = 128;
+  double damp = 0.01;  // see solve::GramFactorOptions
+  bool check_finite = true;
+};
+
+// GPTQ (Frantar et al. 2023, "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers",
+// arXiv 2210.17323, algorithm 1): column by column, every rounding error is taken up by the columns to come. A group's
+// range is that of its weights when the block in which it begins comes; a whole row's is that of the row at first.
+//   gram  XᵀX over the number of tokens, float32 [in_features, in_features]
+// → the rounded weight, in weight's dtype. Not differentiable.
+at::Tensor gptq(const at::Tensor& weight, const at::Tensor& gram, const GptqOptions& options = {});
+
+// gptq as codes: gptq_packed(w, g, o)->dequantize() equals gptq(w, g, o).
+std::shared_ptr<GroupPacked> gptq_packed(const at::Tensor& weight, const at::Tensor& gram,
+                                         const GptqOptions& options = {});
+
+// The same from a factor made once, whose act_order, block size and damp count instead of the options'.
+at::Tensor gptq(const at::Tensor& weight, const solve::GramFactor& factor, const GptqOptions& options = {});
+std::shared_ptr<GroupPacked> gptq_packed(const at::Tensor& weight, const solve::GramFactor& factor,
+                                         const GptqOptions& options = {});
 
 struct ActivationOptions {
   double bits = 8;  // 2 … 8

@@ -13,6 +13,7 @@
 
 #include "kernels/divergence.h"
 #include "kernels/matrix.h"
+#include "kernels/solve_columns.h"
 
 namespace hemostat::kernels {
 
@@ -26,6 +27,11 @@ void check_kept_until(const at::Tensor& score, const std::optional<at::Tensor>& 
 void check_fake_quantize(const at::Tensor& weight, const c10::SymInt& levels, const c10::SymInt& group_size,
                          const at::Tensor& out);
 void check_quantize(const at::Tensor& weight, const c10::SymInt& levels, const c10::SymInt& group_size);
+void check_solve_columns(const at::Tensor& current, const at::Tensor& weight, const at::Tensor& inverse,
+                         const std::optional<at::Tensor>& mask, const c10::SymInt& n, const c10::SymInt& m,
+                         const std::optional<at::Tensor>& scale, const std::optional<at::Tensor>& zero,
+                         const c10::SymInt& group_size, const c10::SymInt& first, const c10::SymInt& levels,
+                         const at::Tensor& solution, const at::Tensor& error);
 void check_divergence(const at::Tensor& baseline_logits, const at::Tensor& damaged_logits, const at::Tensor& targets,
                       double damaged_scale);
 
@@ -34,6 +40,12 @@ using DivergenceTensors = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Ten
                                      at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 DivergenceTensors empty_divergence(const at::Tensor& baseline_logits);
 DivergenceOut divergence_out(DivergenceTensors& tensors);
+
+// Of checked arguments.
+ColumnBlock column_block(const at::Tensor& current, const at::Tensor& weight, const at::Tensor& inverse,
+                         const std::optional<at::Tensor>& mask, int64_t n, int64_t m,
+                         const std::optional<at::Tensor>& scale, const std::optional<at::Tensor>& zero,
+                         int64_t group_size, int64_t first, int64_t levels, at::Tensor& solution, at::Tensor& error);
 
 // "hemostat.kernels.mask_smallest: score …": throws ValueError, TypeError.
 void check_matrix(std::string_view op, std::string_view name, const at::Tensor& tensor);

@@ -158,6 +158,18 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> quantize_cuda(const a
   return {codes, scale, zero, invalid};
 }
 
+void solve_columns_cuda(const at::Tensor& current, const at::Tensor& weight, const at::Tensor& inverse,
+                        const OptionalTensor& mask, int64_t n, int64_t m, const OptionalTensor& scale,
+                        const OptionalTensor& zero, int64_t group_size, int64_t first, int64_t levels,
+                        at::Tensor& solution, at::Tensor& error) {
+  check_solve_columns(current, weight, inverse, mask, n, m, scale, zero, group_size, first, levels, solution, error);
+  if (current.numel() == 0) return;
+  const Call call("solve_columns", current);
+  call.check(solve_columns(
+      column_block(current, weight, inverse, mask, n, m, scale, zero, group_size, first, levels, solution, error),
+      call.stream()));
+}
+
 DivergenceTensors divergence_cuda(const at::Tensor& baseline_logits, const at::Tensor& damaged_logits,
                                   const at::Tensor& targets, double damaged_scale) {
   check_divergence(baseline_logits, damaged_logits, targets, damaged_scale);
@@ -180,5 +192,6 @@ TORCH_LIBRARY_IMPL(hemostat, CUDA, m) {
   m.impl("kept_until", hemostat::kernels::cuda::kept_until_cuda);
   m.impl("fake_quantize", hemostat::kernels::cuda::fake_quantize_cuda);
   m.impl("quantize", hemostat::kernels::cuda::quantize_cuda);
+  m.impl("solve_columns", hemostat::kernels::cuda::solve_columns_cuda);
   m.impl("divergence", hemostat::kernels::cuda::divergence_cuda);
 }

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <hemostat/error.h>
+#include <hemostat/interrupt.h>
 
 namespace hemostat {
 
@@ -46,6 +47,23 @@ void check_statistics(const std::string& method, const Model& model, const Linea
                       named.name, input.in_features(), named.linear->in_features()));
     }
   }
+}
+
+GramFactors gram_factors(const std::string& method, const Model& model, const LinearFilter& filter,
+                         const Statistics& statistics, const solve::GramFactorOptions& options) {
+  check_statistics(method, model, filter, statistics, Need::gram);
+  GramFactors factors;
+  std::map<const InputStatistics*, std::shared_ptr<const solve::GramFactor>> by_input;
+  for (const NamedLinear& named : linears(model, filter)) {
+    const InputStatistics* input = &statistics.at(named.name);
+    auto& factor = by_input[input];
+    if (!factor) {
+      check_interrupt();
+      factor = std::make_shared<solve::GramFactor>(input->gram().to(model.device()), options);
+    }
+    factors[named.name] = factor;
+  }
+  return factors;
 }
 
 }  // namespace hemostat

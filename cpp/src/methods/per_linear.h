@@ -2,10 +2,13 @@
 #pragma once
 
 #include <functional>
+#include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include <hemostat/methods.h>
+#include <hemostat/solve.h>
 
 namespace hemostat {
 
@@ -26,5 +29,10 @@ Prepared per_linear(const std::string& method, Axis axis, const Model& model, co
 // The statistics of every chosen linear: ValueError naming the first that has none, or others than its size asks for.
 void check_statistics(const std::string& method, const Model& model, const LinearFilter& filter,
                       const Statistics& statistics, Need need);
+
+// The factor of each chosen linear's Gram matrix, on the model's device; linears that share an input share theirs.
+using GramFactors = std::map<std::string, std::shared_ptr<const solve::GramFactor>>;
+GramFactors gram_factors(const std::string& method, const Model& model, const LinearFilter& filter,
+                         const Statistics& statistics, const solve::GramFactorOptions& options);
 
 }  // namespace hemostat

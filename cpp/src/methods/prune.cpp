@@ -69,6 +69,21 @@ Prepared prepare_wanda(const Model& model, const Statistics* statistics, const O
   return per_linear("wanda", pruning_axis(model, options), model, options, change);
 }
 
+Prepared prepare_sparsegpt(const Model& model, const Statistics* statistics, const Options& options) {
+  check_pattern("sparsegpt", model, options);
+  const int64_t m = option<int64_t>(options, "m"), block_size = option<int64_t>(options, "block_size");
+  const auto factors =
+      gram_factors("sparsegpt", model, filter_of(options), *statistics,
+                   {.damp = option<double>(options, "damp"),
+                    .block_size = m > 0 && block_size > 0 ? prune::pattern_block_size(block_size, m) : block_size});
+  const auto change = [options, factors](const std::string& name, const Linear& linear, double severity) {
+    const auto pruned =
+        prune::sparsegpt(linear.dense(), *factors.at(name), at_severity<prune::SparseGptOptions>(options, severity));
+    return linear.with_weight(pruned.weight);
+  };
+  return per_linear("sparsegpt", pruning_axis(model, options), model, options, change);
+}
+
 }  // namespace
 
 std::vector<Method> prune_methods() {
@@ -89,6 +104,16 @@ std::vector<Method> prune_methods() {
        .needs = {Need::column_norm},
        .options = with_filter({kPatternLength}),
        .prepare = prepare_wanda,
+       .axis_for = pruning_axis},
+      {.name = "sparsegpt",
+       .kind = "weights",
+       .description = "removes weights column by column, those that are left make up for them",
+       .axis = axes::sparsity(),
+       .needs = {Need::gram},
+       .options = with_filter({kPatternLength,
+                               {"block_size", int64_t{128}, "columns whose mask is chosen together", {}},
+                               {"damp", 0.01, "share of the mean diagonal entry added to the Gram matrix", {}}}),
+       .prepare = prepare_sparsegpt,
        .axis_for = pruning_axis},
   };
 }

@@ -31,6 +31,12 @@ int64_t checked_removed_count(std::string_view operation, double sparsity, int64
   return integer_part(sparsity, static_cast<double>(entries));
 }
 
+int64_t scope_entries(const at::Tensor& score, Scope scope) {
+  return scope == Scope::row ? score.size(1) : score.numel();
+}
+
+}  // namespace
+
 Pattern checked_pattern(std::string_view operation, std::string_view text) {
   const auto number = [](std::string_view digits, int64_t& value) {
     const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
@@ -48,11 +54,13 @@ Pattern checked_pattern(std::string_view operation, std::string_view text) {
   return pattern;
 }
 
-int64_t scope_entries(const at::Tensor& score, Scope scope) {
-  return scope == Scope::row ? score.size(1) : score.numel();
+void check_choice(std::string_view operation, const std::optional<double>& sparsity,
+                  const std::optional<std::string>& pattern) {
+  if (sparsity.has_value() == pattern.has_value()) {
+    throw ValueError(
+        fmt::format("{}: give sparsity or pattern, {}", operation, sparsity ? "not both" : "neither was given"));
+  }
 }
-
-}  // namespace
 
 int64_t removed_count(double sparsity, int64_t entries) {
   if (entries < 0) {
@@ -67,10 +75,7 @@ at::Tensor select(std::string_view operation, const Ranked& ranked, const std::o
                   const std::optional<std::string>& pattern, Scope scope, const std::optional<at::Tensor>& out,
                   bool check_finite) {
   const auto& score = ranked.score;
-  if (sparsity.has_value() == pattern.has_value()) {
-    throw ValueError(
-        fmt::format("{}: give sparsity or pattern, {}", operation, sparsity ? "not both" : "neither was given"));
-  }
+  check_choice(operation, sparsity, pattern);
   int64_t removed = 0;
   Pattern groups{};
   if (sparsity) {

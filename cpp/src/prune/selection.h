@@ -19,6 +19,13 @@ struct Ranked {
   std::string_view name;  // the argument that messages name
 };
 
+// "n:m" as parse_pattern takes it; ValueError naming `operation`.
+Pattern checked_pattern(std::string_view operation, std::string_view text);
+
+// ValueError unless exactly one of the two is given.
+void check_choice(std::string_view operation, const std::optional<double>& sparsity,
+                  const std::optional<std::string>& pattern);
+
 // Checks severity and `out`, selects, and looks at the count of NaN.
 at::Tensor select(std::string_view operation, const Ranked& ranked, const std::optional<double>& sparsity,
                   const std::optional<std::string>& pattern, Scope scope, const std::optional<at::Tensor>& out,

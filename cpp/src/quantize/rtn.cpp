@@ -127,16 +127,22 @@ std::shared_ptr<GroupPacked> rtn_packed(const at::Tensor& weight, const RtnOptio
 }
 
 GroupPacked::GroupPacked(at::Tensor codes, at::Tensor scale, at::Tensor zero, int64_t group_size, double bits,
-                         bool symmetric, at::ScalarType dtype)
+                         bool symmetric, at::ScalarType dtype, at::Tensor order)
     : codes_(std::move(codes)),
       scale_(std::move(scale)),
       zero_(std::move(zero)),
+      order_(std::move(order)),
       group_size_(group_size),
       bits_(bits),
       symmetric_(symmetric),
       dtype_(dtype) {}
 
-at::Tensor GroupPacked::dequantize() const { return decode(codes_, scale_, zero_).to(dtype_); }
+at::Tensor GroupPacked::dequantize() const {
+  if (!order_.defined()) {
+    return decode(codes_, scale_, zero_).to(dtype_);
+  }
+  return decode(codes_.index_select(1, order_), scale_, zero_).index_select(1, order_.argsort()).to(dtype_);
+}
 
 double GroupPacked::bits_per_weight() const {
   const double code_bits = std::ceil(std::log2(static_cast<double>(levels(bits_))));
@@ -144,14 +150,16 @@ double GroupPacked::bits_per_weight() const {
     return code_bits;
   }
   const double range_bits = symmetric_ ? 16.0 : 32.0;
-  return code_bits + range_bits * static_cast<double>(scale_.numel()) / static_cast<double>(codes_.numel());
+  const double order_bits = order_.defined() ? 32.0 * static_cast<double>(order_.numel()) : 0.0;
+  return code_bits +
+         (range_bits * static_cast<double>(scale_.numel()) + order_bits) / static_cast<double>(codes_.numel());
 }
 
 std::vector<int64_t> GroupPacked::sizes() const { return codes_.sizes().vec(); }
 
 std::shared_ptr<const PackedWeight> GroupPacked::to(c10::Device device) const {
   return std::make_shared<GroupPacked>(codes_.to(device), scale_.to(device), zero_.to(device), group_size_, bits_,
-                                       symmetric_, dtype_);
+                                       symmetric_, dtype_, order_.defined() ? order_.to(device) : order_);
 }
 
 }  // namespace hemostat::quantize

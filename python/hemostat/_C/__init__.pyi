@@ -10,7 +10,7 @@ import typing
 
 import torch
 
-from . import ablate, context, decode, extend, lowrank, metrics, noise, normalize, prune, quantize
+from . import ablate, context, decode, extend, lowrank, metrics, noise, normalize, prune, quantize, solve
 
 __all__: list[str] = [
     "Attention",
@@ -79,6 +79,7 @@ __all__: list[str] = [
     "quantize",
     "register_method",
     "scan",
+    "solve",
     "structure",
     "sweep",
 ]

@@ -11,6 +11,8 @@ import typing
 
 import torch
 
+import hemostat._C.solve
+
 __all__: list[str] = [
     "apply",
     "kept_until",
@@ -20,6 +22,7 @@ __all__: list[str] = [
     "removed_count",
     "score_magnitude",
     "score_wanda",
+    "sparsegpt",
     "wanda",
 ]
 
@@ -244,6 +247,19 @@ def score_wanda(weight: torch.Tensor, activation_norm: torch.Tensor) -> torch.Te
         tensor([[3., 5.]])
     """
 
+def sparsegpt(
+    weight: torch.Tensor,
+    gram: torch.Tensor | hemostat._C.solve.GramFactor,
+    *,
+    sparsity: typing.SupportsFloat | typing.SupportsIndex | None = None,
+    pattern: str | None = None,
+    block_size: typing.SupportsInt | typing.SupportsIndex = 128,
+    damp: typing.SupportsFloat | typing.SupportsIndex = 0.01,
+    bits: typing.SupportsFloat | typing.SupportsIndex | None = None,
+    group_size: typing.SupportsInt | typing.SupportsIndex | None = None,
+    symmetric: bool = False,
+    check_finite: bool = True,
+) -> tuple[torch.Tensor, torch.Tensor]: ...
 def wanda(
     weight: torch.Tensor,
     activation_norm: torch.Tensor,

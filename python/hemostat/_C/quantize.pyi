@@ -18,7 +18,9 @@ import typing
 
 import torch
 
-__all__: list[str] = ["GroupPacked", "PackedWeight", "activation", "fake_quantize", "levels", "rtn"]
+import hemostat._C.solve
+
+__all__: list[str] = ["GroupPacked", "PackedWeight", "activation", "fake_quantize", "gptq", "levels", "rtn"]
 
 class PackedWeight:
     """
@@ -48,8 +50,8 @@ class GroupPacked(PackedWeight):
     Integer codes with a scale and a zero point per group.
 
     ``bits_per_weight`` counts what the format takes when written: ceil(log2(levels)) bits per code, 16 per group for its
-    scale, and 16 for its zero point unless symmetric (there it is a constant). In memory codes are bytes and scales are
-    float32.
+    scale, and 16 for its zero point unless symmetric (there it is a constant); 32 for each feature's group where they have
+    an ``order``. In memory codes are bytes and scales are float32.
     """
     def __repr__(self) -> str: ...
     @property
@@ -71,6 +73,11 @@ class GroupPacked(PackedWeight):
     def group_size(self) -> int | str:
         """
         Weights per group, or ``"tensor"``.
+        """
+    @property
+    def order(self) -> torch.Tensor | None:
+        """
+        int64 ``[in_features]``: ``order[i]`` is the i-th of the features that are grouped one after the other; None where they are grouped as they are.
         """
     @property
     def scale(self) -> torch.Tensor:
@@ -152,6 +159,55 @@ def fake_quantize(
         >>> hemostat.quantize.fake_quantize(weight, bits=2).sum().backward()
         >>> weight.grad
         tensor([[1., 1., 1., 1.]])
+    """
+
+def gptq(
+    weight: torch.Tensor,
+    gram: torch.Tensor | hemostat._C.solve.GramFactor,
+    *,
+    bits: typing.SupportsFloat | typing.SupportsIndex,
+    group_size: typing.SupportsInt | typing.SupportsIndex | str | None = 128,
+    symmetric: bool = False,
+    act_order: bool = False,
+    block_size: typing.SupportsInt | typing.SupportsIndex = 128,
+    damp: typing.SupportsFloat | typing.SupportsIndex = 0.01,
+    packed: bool = False,
+    check_finite: bool = True,
+) -> torch.Tensor | GroupPacked:
+    """
+    GPTQ: rounds column by column, and the columns still to come take up each column's error.
+
+    Minimizes what rounding changes in the layer's output. A group's range is that of its weights when the block of columns
+    in which it begins comes; a whole row's is that of the row at first. Frantar et al. 2023, "GPTQ: Accurate Post-Training
+    Quantization for Generative Pre-trained Transformers", arXiv 2210.17323, algorithm 1, with one Cholesky factorization
+    and no inverse.
+
+    Args:
+        weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides.
+        gram: X^T X over the number of tokens, float32 ``[in_features, in_features]``; or a ``solve.GramFactor`` of it, made
+            once for many calls, whose act_order, block_size and damp then count.
+        bits: 2 to 8, fractions allowed.
+        group_size: Weights that share a scale: None or -1 for whole rows, or a divisor of in_features.
+        symmetric: The range is +-max|w| instead of [min, max] with 0.
+        act_order: Takes the most active input features first; groups are of neighbours in that order.
+        block_size: Columns that are solved together.
+        damp: Share of the mean diagonal entry that is added to gram's diagonal; more where that is too little.
+        packed: Return the codes instead of the rounded weight.
+        check_finite: False skips the look for NaN and infinities.
+
+    Returns:
+        The rounded weight in weight's dtype; with ``packed`` a ``GroupPacked``, whose ``dequantize()`` equals it.
+
+    Raises:
+        ValueError: A shape, device or option that cannot be, or NaN or infinities in weight or gram.
+        TypeError: weight is not float32, bfloat16 or float16, or gram not float32.
+        NumericalError: gram is not positive semidefinite.
+
+    Example:
+        >>> import torch, hemostat
+        >>> gram = torch.tensor([[1.0, 0.9], [0.9, 1.0]])
+        >>> hemostat.quantize.gptq(torch.tensor([[-0.4, 1.0]]), gram, bits=2, group_size=None)
+        tensor([[-0.4667,  0.9333]])
     """
 
 def levels(bits: typing.SupportsFloat | typing.SupportsIndex) -> int:

@@ -1,0 +1,96 @@
+"""Methods on SmolLM2-135M-Instruct: perplexity at each severity, and the time to prepare and to apply each.
+
+python benchmarks/smollm2.py WIKITEXT2_TEST WIKITEXT2_VALID [--windows 32] [--methods wanda,sparsegpt …] [--json FILE]
+
+Float32, windows of 512 tokens without BOS; statistics of the dense model on 64 windows of the second text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+
+import hemostat
+
+# Spec and severities. Beside some of them: what the papers' code gives with the statistics of the dense model.
+CASES = {
+    "magnitude": [0.5],
+    "wanda": [0.3, 0.5],
+    "wanda:m=4": [2],
+    "sparsegpt": [0.3, 0.5, 0.6],
+    "sparsegpt:m=4": [2],
+    "rtn:group_size=64": [8, 4, 3],
+    "gptq:group_size=64": [8, 4, 3],
+    "gptq:act_order=true,group_size=64": [4, 3],
+}
+PAPERS = {
+    ("wanda", 0.5): 60.6,
+    ("sparsegpt", 0.5): 53.5,
+    ("rtn:group_size=64", 4): 37.9,
+}
+
+
+def timed(work):
+    begin = time.perf_counter()
+    result = work()
+    return result, time.perf_counter() - begin
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("evaluation", type=Path, help="wikitext2-test as raw text")
+    parser.add_argument("calibration", type=Path, help="wikitext2-valid")
+    parser.add_argument("--windows", type=int, default=32)
+    parser.add_argument("--calibration-windows", type=int, default=64)
+    parser.add_argument("--methods", nargs="*", help="specs; all of the table unless given")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    model = hemostat.data.smollm2(dtype=torch.float32).model
+    tokens = hemostat.data.tokens(model, arguments.evaluation, bos=False)[: arguments.windows]
+    calibration = hemostat.data.tokens(model, arguments.calibration, bos=False)[: arguments.calibration_windows]
+    chosen = {spec: CASES[spec] for spec in arguments.methods or CASES}
+    needs = {need for spec in chosen for need in find(spec).needs}
+    statistics, collecting = timed(lambda: hemostat.collect(model, calibration, needs=sorted(needs)))
+    baseline = hemostat.BaselineEvaluation(model, tokens)
+    print(
+        f"{len(tokens)} windows of {tokens.shape[1]} tokens, {torch.get_num_threads()} threads; statistics of ", end=""
+    )
+    print(f"{len(calibration)} windows took {collecting:.0f} s; dense: perplexity {perplexity(baseline, model):.2f}")
+    print(f"{'':36}{'severity':>9}{'perplexity':>11}{'papers':>8}{'prepare, s':>11}{'apply, s':>9}")
+    rows = []
+    for spec, severities in chosen.items():
+        prepared, preparing = timed(lambda spec=spec: hemostat.prepare(model, spec, statistics))
+        for severity in severities:
+            damaged, applying = timed(lambda severity=severity, prepared=prepared: prepared.at(severity))
+            row = {
+                "method": spec,
+                "severity": severity,
+                "perplexity": perplexity(baseline, damaged),
+                "papers": PAPERS.get((spec, severity)),
+                "prepare_seconds": preparing,
+                "apply_seconds": applying,
+            }
+            rows.append(row)
+            papers = f"{row['papers']:8.1f}" if row["papers"] else " " * 8
+            print(
+                f"{spec:36}{severity:9g}{row['perplexity']:11.2f}{papers}{preparing:11.2f}{applying:9.2f}", flush=True
+            )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=1))
+
+
+def find(spec: str):
+    name = spec.partition(":")[0]
+    return next(method for method in hemostat.methods() if method.name == name)
+
+
+def perplexity(baseline: hemostat.BaselineEvaluation, model: hemostat.Model) -> float:
+    return baseline.compare(model).perplexity
+
+
+if __name__ == "__main__":
+    main()

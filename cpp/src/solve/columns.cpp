@@ -1,0 +1,253 @@
+#include <algorithm>
+#include <cmath>
+#include <tuple>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <fmt/format.h>
+
+#include <hemostat/error.h>
+#include <hemostat/kernels.h>
+#include <hemostat/solve.h>
+
+#include "arguments.h"
+#include "gram.h"
+#include "huge_pages.h"
+#include "integer_part.h"
+
+namespace hemostat::solve {
+
+namespace {
+
+// Columns whose errors a GEMM gathers at once: fewer would leave it far below its speed.
+constexpr int64_t kPanel = 512;
+
+// gram: the factor's matrix, or what it is to be made of.
+void check(std::string_view operation, const at::Tensor& weight, const at::Tensor& gram, int64_t block_size,
+           const SolveOptions& options) {
+  arguments::check_matrix(operation, "weight", weight);
+  const int64_t features = gram.size(0);
+  if (weight.size(1) != features) {
+    throw ValueError(
+        fmt::format("{}: weight has {} input features, but gram has {}", operation, weight.size(1), features));
+  }
+  arguments::check_device(operation, "gram", gram, "weight", weight);
+  if (options.pruning) {
+    const auto& [sparsity, n, m] = *options.pruning;
+    if (m == 0 && !(sparsity >= 0 && sparsity <= 1)) {
+      throw ValueError(fmt::format("{}: sparsity is {}, but must be from 0 to 1", operation, sparsity));
+    }
+    if (m < 0 || (m > 0 && (n < 0 || n > m))) {
+      throw ValueError(fmt::format("{}: pattern is {}:{}, but must be n:m with 0 <= n <= m", operation, n, m));
+    }
+    if (m > 0 && features % m != 0) {
+      throw ValueError(
+          fmt::format("{}: pattern \"{}:{}\" needs rows of a multiple of {}, but weight has {} input "
+                      "features",
+                      operation, n, m, m, features));
+    }
+    if (m > 0 && block_size % m != 0) {
+      throw ValueError(
+          fmt::format("{}: pattern \"{}:{}\" needs blocks of a multiple of {} columns, but block_size is "
+                      "{}",
+                      operation, n, m, m, block_size));
+    }
+  }
+  if (options.rounding) {
+    const auto& [bits, group_size, symmetric] = *options.rounding;
+    if (!(bits >= 2 && bits <= 8)) {
+      throw ValueError(fmt::format("{}: bits is {}, but must be from 2 to 8", operation, bits));
+    }
+    if (group_size != -1 && (group_size < 1 || features % group_size != 0)) {
+      throw ValueError(fmt::format("{}: group_size is {}, which does not divide weight's {} input features", operation,
+                                   group_size, features));
+    }
+  }
+  if (options.check_finite) {
+    arguments::check_finite(operation, "weight", weight.detach());
+  }
+}
+
+// One weight on its way through the columns. Everything is in the factor's order.
+class Solver {
+ public:
+  Solver(const at::Tensor& weight, const GramFactor& factor, const SolveOptions& options)
+      : weight_(weight), factor_(factor), options_(options), features_(weight.size(1)) {
+    const auto floats = weight.options();
+    solution_ = empty_in_huge_pages(weight.sizes(), floats);
+    error_ = empty_in_huge_pages(weight.sizes(), floats);
+    if (options.rounding) {
+      levels_ = std::llround(std::exp2(options.rounding->bits));
+      group_size_ = options.rounding->group_size == -1 ? features_ : options.rounding->group_size;
+      scale_ = at::empty({weight.size(0), features_ / group_size_}, floats);
+      zero_ = at::empty_like(scale_);
+      if (group_size_ == features_) {
+        take_range(0, weight_);
+      }
+    }
+  }
+
+  Solution solve() {
+    // Panels hold whole blocks.
+    const int64_t panel = std::max<int64_t>(1, kPanel / factor_.block_size()) * factor_.block_size();
+    at::Tensor room = empty_in_huge_pages({weight_.size(0), std::min(panel, features_)}, weight_.options());
+    for (int64_t begin = 0; begin < features_; begin += panel) {
+      const int64_t end = std::min(begin + panel, features_);
+      at::Tensor current = room.narrow(1, 0, end - begin);
+      gather(begin, end, 0, begin, current);
+      for (int64_t start = begin; start < end; start += factor_.block_size()) {
+        const int64_t stop = std::min(start + factor_.block_size(), end);
+        at::Tensor block = current.narrow(1, start - begin, stop - start);
+        if (start > begin) {
+          block.addmm_(columns(error_, begin, start), part(begin, start, start, stop));
+        }
+        solve_block(start, stop, block);
+      }
+    }
+    const at::Tensor mask = options_.pruning ? at::cat(masks_, 1) : at::Tensor();
+    return {.weight = solution_, .mask = mask, .scale = scale_, .zero = zero_, .order = factor_.order()};
+  }
+
+ private:
+  static at::Tensor columns(const at::Tensor& matrix, int64_t begin, int64_t end) {
+    return matrix.narrow(1, begin, end - begin);
+  }
+  at::Tensor part(int64_t row, int64_t row_end, int64_t column, int64_t column_end) const {
+    return columns(factor_.matrix().narrow(0, row, row_end - row), column, column_end);
+  }
+
+  // out = the weights of columns [begin, end) with the errors of columns [first, last) taken up.
+  void gather(int64_t begin, int64_t end, int64_t first, int64_t last, at::Tensor& out) const {
+    const at::Tensor own = columns(weight_, begin, end);
+    if (last == first) {
+      out.copy_(own);
+    } else {
+      at::addmm_out(out, own, columns(error_, first, last), part(first, last, begin, end));
+    }
+  }
+
+  // current: the weights of columns [start, stop) when their turn comes.
+  void solve_block(int64_t start, int64_t stop, const at::Tensor& current) {
+    kernels::ColumnArguments block{
+        .current = current, .weight = columns(weight_, start, stop), .inverse = part(start, stop, start, stop)};
+    if (options_.pruning) {
+      at::Tensor mask = at::empty(current.sizes(), current.options().dtype(at::kBool));
+      if (options_.pruning->m > 0) {
+        block.n = options_.pruning->n;
+        block.m = options_.pruning->m;
+      } else {
+        const int64_t removed = integer_part(options_.pruning->sparsity, static_cast<double>(current.numel()));
+        kernels::mask_smallest(current, block.inverse.diagonal().reciprocal(), removed, kernels::Scope::tensor, true,
+                               mask);
+      }
+      block.mask = mask;
+      masks_.push_back(mask);
+    }
+    if (options_.rounding) {
+      take_ranges(start, stop, current);
+      const int64_t group = start / group_size_;
+      block.scale = columns(scale_, group, scale_.size(1));
+      block.zero = columns(zero_, group, zero_.size(1));
+      block.group_size = group_size_;
+      block.first = start % group_size_;
+      block.levels = levels_;
+    }
+    at::Tensor solution = columns(solution_, start, stop), error = columns(error_, start, stop);
+    kernels::solve_columns(block, solution, error);
+  }
+
+  // Grids of the groups that begin in [start, stop), of the weights when `start` comes.
+  void take_ranges(int64_t start, int64_t stop, const at::Tensor& current) {
+    if (group_size_ == features_) {
+      return;  // taken at first
+    }
+    const int64_t first = (start + group_size_ - 1) / group_size_, end = (stop + group_size_ - 1) / group_size_;
+    if (first == end) {
+      return;
+    }
+    at::Tensor weights = current;
+    if (end * group_size_ > stop) {
+      weights = at::cat({current, after(start, stop, end * group_size_, current)}, 1);
+    }
+    take_range(first, columns(weights, first * group_size_ - start, end * group_size_ - start));
+  }
+
+  // Columns [stop, end) when `start` comes: those of the blocks before them must hand on what they took up of the
+  // errors before `start`, as if they were kept as they are.
+  at::Tensor after(int64_t start, int64_t stop, int64_t end, const at::Tensor& current) const {
+    at::Tensor handed = columns(weight_, start, stop) - current;
+    for (int64_t begin = stop; begin < end; begin += factor_.block_size()) {
+      const int64_t next = std::min(begin + factor_.block_size(), features_);
+      at::Tensor weights = at::empty({weight_.size(0), next - begin}, weight_.options());
+      gather(begin, next, 0, start, weights);
+      weights.addmm_(handed, part(start, begin, begin, next));
+      handed = at::cat({handed, columns(weight_, begin, next) - weights}, 1);
+    }
+    return columns(weight_, stop, end) - columns(handed, stop - start, end - start);
+  }
+
+  void take_range(int64_t group, const at::Tensor& weights) {
+    const auto quantized = kernels::quantize(weights, levels_, group_size_, options_.rounding->symmetric);
+    const at::Tensor &scale = std::get<1>(quantized), &zero = std::get<2>(quantized);
+    scale_.narrow(1, group, scale.size(1)).copy_(scale);
+    zero_.narrow(1, group, zero.size(1)).copy_(zero);
+  }
+
+  at::Tensor weight_;
+  const GramFactor& factor_;
+  const SolveOptions& options_;
+  int64_t features_, levels_ = 0, group_size_ = 1;
+  at::Tensor solution_, error_, scale_, zero_;
+  std::vector<at::Tensor> masks_;  // of one block after the other
+};
+
+}  // namespace
+
+Solution columns(const at::Tensor& weight, const GramFactor& factor, const SolveOptions& options,
+                 std::string_view operation) {
+  check(operation, weight, factor.matrix(), factor.block_size(), options);
+  const at::NoGradGuard no_grad;
+  if (weight.numel() == 0) {
+    const auto empty = [&](at::ScalarType dtype) { return at::zeros(weight.sizes(), weight.options().dtype(dtype)); };
+    const at::Tensor range = empty(at::kFloat).narrow(1, 0, 0);
+    return {.weight = empty(at::kFloat),
+            .mask = options.pruning ? empty(at::kBool) : at::Tensor(),
+            .scale = range,
+            .zero = range,
+            .order = factor.order()};
+  }
+  const at::Tensor& order = factor.order();
+  at::Tensor matrix = weight.detach().to(at::kFloat);
+  if (factor.dead().defined()) {
+    matrix = matrix.masked_fill(factor.dead(), 0);
+  }
+  if (order.defined()) {
+    matrix = matrix.index_select(1, order);
+  }
+  Solution solution = Solver(matrix.contiguous(), factor, options).solve();
+  if (order.defined()) {
+    const at::Tensor back = order.argsort();
+    solution.weight = solution.weight.index_select(1, back);
+    if (solution.mask.defined()) {
+      solution.mask = solution.mask.index_select(1, back);
+    }
+  }
+  if (options.check_finite) {  // large weights may overflow
+    arguments::check_finite(operation, "the solution", solution.weight);
+  }
+  return solution;
+}
+
+Solution columns(const at::Tensor& weight, const at::Tensor& gram, const GramFactorOptions& factor,
+                 const SolveOptions& options, std::string_view operation) {
+  check_gram(operation, gram, factor);
+  check(operation, weight, gram, factor.block_size, options);
+  return columns(weight, GramFactor(gram, factor), options, operation);
+}
+
+}  // namespace hemostat::solve

@@ -2,9 +2,9 @@
 
 python benchmarks/solve.py [--rows 4096] [--columns 4096] [--device cpu] [--runs 5] [--only gptq] [--json FILE]
 
-The limit is one Cholesky factorization and half a matrix product of weight and Gram matrix; of a further severity on the
-same matrix half a matrix product. The papers factor the inverse of the Gram matrix and update all later columns block by
-block (SparseGPT, arXiv 2301.00774; GPTQ, arXiv 2210.17323).
+The limit is one Cholesky factorization and half a matrix product of weight and Gram matrix; of a further severity on
+the same matrix half a matrix product. The papers factor the inverse of the Gram matrix and update all later columns
+block by block (SparseGPT, arXiv 2301.00774; GPTQ, arXiv 2210.17323).
 """
 
 from __future__ import annotations

@@ -151,7 +151,7 @@ def operators():
 
 
 def parameters(operator):
-    """Name → annotation and default, of a Python function, or from the signature that leads a binding's documentation."""
+    """Name → annotation and default, of a Python function, or from what leads a binding's documentation."""
     if inspect.isfunction(operator):
         return {
             name: inspect.formatannotation(parameter.annotation)

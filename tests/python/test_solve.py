@@ -22,8 +22,8 @@ def layer(rows, columns, *, tokens=None, seed=0, dead=()):
 
 
 def assert_solved(result, weight, gram, **options):
-    """The result is the papers'. Where float32 rounds one code the other way, the rest of its row takes up another error:
-    such rows are few, and no worse."""
+    """The result is the papers'. Where float32 rounds one code the other way, the rest of its row takes up another
+    error: such rows are few, and no worse."""
     expected, _ = solved(weight.cpu(), gram.cpu(), **options)
     weight, result, gram = weight.cpu(), result.cpu(), gram.cpu()
     differs = ((result.double() - expected).abs() > 1e-4 * expected.abs().max()).any(1)

@@ -115,7 +115,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.worker:
         model = hemostat.data.smollm2(dtype=torch.float32).model
-        tokens = [hemostat.data.tokens(model, path, bos=False) for path in (arguments.evaluation, arguments.calibration)]
+        tokens = [
+            hemostat.data.tokens(model, path, bos=False) for path in (arguments.evaluation, arguments.calibration)
+        ]
         result = work(*arguments.worker, tokens[0][: arguments.windows], tokens[1][: arguments.calibration_windows])
         print(json.dumps(result))
         return

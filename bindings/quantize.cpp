@@ -120,6 +120,31 @@ an ``order``. In memory codes are bytes and scales are float32.
           "where they are grouped as they are.")
       .def("__repr__", &repr);
 
+  py::class_<quantize::GgufPacked, quantize::PackedWeight, std::shared_ptr<quantize::GgufPacked>>(
+      room, "GgufPacked", R"doc(A weight in one of llama.cpp's block formats, bit for bit as GGUF files store it.
+
+Args:
+    data: uint8 ``[out_features, bytes per row]``.
+    type: ``"Q8_0"``, ``"Q6_K"``, ``"Q5_K"``, ``"Q4_K"``, ``"Q3_K"``, ``"Q2_K"``, ``"Q5_0"``, ``"Q5_1"``, ``"Q4_0"``,
+        ``"Q4_1"`` or ``"IQ4_NL"``.
+    in_features: A multiple of 32, or of 256 for a K type.
+    dtype: Of what ``dequantize`` returns: float32, bfloat16 or float16.
+)doc")
+      .def(py::init([](at::Tensor data, const std::string& type, int64_t in_features, at::ScalarType dtype) {
+             return std::make_shared<quantize::GgufPacked>(std::move(data), quantize::gguf_type_from_name(type),
+                                                           in_features, dtype);
+           }),
+           py::arg("data"), py::kw_only(), py::arg("type"), py::arg("in_features"), py::arg("dtype") = at::kFloat)
+      .def_property_readonly("data", &quantize::GgufPacked::data, "uint8 ``[out_features, bytes per row]``")
+      .def_property_readonly(
+          "type", [](const quantize::GgufPacked& packed) { return quantize::gguf_name(packed.type()); },
+          "The format's name, ``\"Q4_K\"``.")
+      .def_property_readonly("dtype", &quantize::GgufPacked::dtype, "The dtype of what ``dequantize`` returns.")
+      .def("__repr__", [](const quantize::GgufPacked& packed) {
+        return fmt::format("GgufPacked(shape=[{}], type=\"{}\", bits_per_weight={})", fmt::join(packed.sizes(), ", "),
+                           quantize::gguf_name(packed.type()), packed.bits_per_weight());
+      });
+
   room.def(
       "rtn",
       [](const at::Tensor& weight, double bits, const GroupSize& group_size, bool symmetric, bool packed,

@@ -14,6 +14,7 @@
 #include <tuple>
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/ScalarType.h>
 
 namespace hemostat::kernels {
 
@@ -75,6 +76,23 @@ struct ColumnArguments {
 
 // Rows of every argument have no gaps between neighbours. solution: float32 [rows, columns], the q; error: weight − q.
 void solve_columns(const ColumnArguments& block, at::Tensor& solution, at::Tensor& error);
+
+// llama.cpp's block formats. `type` is ggml's number of the type: 2 Q4_0, 3 Q4_1, 6 Q5_0, 7 Q5_1, 8 Q8_0,
+// 10 … 14 Q2_K … Q6_K, 20 IQ4_NL; `columns`, the weights of a row, are a multiple of its block size: 32, or 256 for a K
+// type.
+//   weight      [rows, columns]
+//   importance  float32 [columns], finite and at least 0: what the squared error of each column counts for
+//   data        uint8 [rows, bytes of a row]
+// quantize::gguf states what they compute. invalid counts NaN and Inf, and scales beyond float16.
+std::tuple<at::Tensor, at::Tensor> gguf_quantize(const at::Tensor& weight, int64_t type,
+                                                 const std::optional<at::Tensor>& importance);
+
+// The same as weights: out is contiguous, of weight's dtype and shape, and may be `weight` itself. Returns invalid.
+at::Tensor gguf_fake_quantize(const at::Tensor& weight, int64_t type, const std::optional<at::Tensor>& importance,
+                              at::Tensor& out);
+
+// Blocks as weights [rows, columns] in float32, or that rounded to bfloat16 or float16.
+at::Tensor gguf_dequantize(const at::Tensor& data, int64_t type, int64_t columns, at::ScalarType dtype);
 
 // Per token comparison of two sets of logits; each logit is read from memory once. All outputs are [tokens].
 struct Divergence {

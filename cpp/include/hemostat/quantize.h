@@ -144,6 +144,96 @@ at::Tensor gptq(const at::Tensor& weight, const solve::GramFactor& factor, const
 std::shared_ptr<GroupPacked> gptq_packed(const at::Tensor& weight, const solve::GramFactor& factor,
                                          const GptqOptions& options = {});
 
+// llama.cpp's block formats, in which GGUF files store weights. The values are ggml's own numbers of these types.
+// Every weight is scale · code − minimum, where each sub-block has a scale and, in some, a minimum:
+//
+//   type    bits     codes       blocks
+//   Q8_0    8.5      −127 … 127  32 weights with a float16 scale
+//   Q5_0    5.5      −16 … 15    32 weights with a float16 scale
+//   Q5_1    6        0 … 31      32 weights with a float16 scale and a float16 minimum
+//   Q4_0    4.5      −8 … 7      32 weights with a float16 scale
+//   Q4_1    5        0 … 15      32 weights with a float16 scale and a float16 minimum
+//   IQ4_NL  4.5      16 of −127 … 113, denser about 0; 32 weights with a float16 scale
+//   Q6_K    6.5625   −32 … 31    256 weights with a float16 scale; each 16 an 8-bit factor of it
+//   Q5_K    5.5      0 … 31      256 weights with float16 scale and minimum; each 32 a 6-bit factor of both
+//   Q4_K    4.5      0 … 15      as Q5_K
+//   Q3_K    3.4375   −4 … 3      256 weights with a float16 scale; each 16 a 6-bit factor of it
+//   Q2_K    2.625    0 … 3       256 weights with float16 scale and minimum; each 16 a 4-bit factor of both
+enum class GgufType : int32_t {
+  q4_0 = 2,
+  q4_1 = 3,
+  q5_0 = 6,
+  q5_1 = 7,
+  q8_0 = 8,
+  q2_k = 10,
+  q3_k = 11,
+  q4_k = 12,
+  q5_k = 13,
+  q6_k = 14,
+  iq4_nl = 20,
+};
+
+// All of them, by ggml's numbers.
+std::vector<GgufType> gguf_types();
+
+std::string gguf_name(GgufType type);                              // "Q4_K"
+GgufType gguf_type_from_name(const std::string& name);             // ValueError, with the known names, for another
+std::optional<GgufType> gguf_type_from_number(int64_t ggml_type);  // none for another
+int64_t gguf_block_size(GgufType type);                            // weights of a block: 32 or 256
+int64_t gguf_block_bytes(GgufType type);                           // bytes of a block
+double gguf_bits_per_weight(GgufType type);
+
+// A weight in one of these formats, bit for bit as llama.cpp stores it.
+class GgufPacked : public PackedWeight {
+ public:
+  //   data         uint8 [out_features, bytes per row], e.g. of a file
+  //   in_features  a multiple of the type's block size
+  //   dtype        of what dequantize returns
+  // ValueError, TypeError where these do not fit each other.
+  GgufPacked(at::Tensor data, GgufType type, int64_t in_features, at::ScalarType dtype);
+
+  at::Tensor dequantize() const override;
+  double bits_per_weight() const override;
+  std::vector<int64_t> sizes() const override;
+  std::shared_ptr<const PackedWeight> to(c10::Device device) const override;
+
+  const at::Tensor& data() const { return data_; }
+  GgufType type() const { return type_; }
+  at::ScalarType dtype() const { return dtype_; }
+
+ private:
+  at::Tensor data_;
+  GgufType type_;
+  int64_t in_features_;
+  at::ScalarType dtype_;
+};
+
+struct GgufOptions {
+  GgufType type = GgufType::q4_k;
+  // float32 [in_features], finite and at least 0: what the squared error of each input feature counts for. llama.cpp's
+  // importance matrix is the mean squared activation.
+  std::optional<at::Tensor> importance = std::nullopt;
+  std::optional<at::Tensor> out = std::nullopt;  // weight's dtype and shape, contiguous; may be `weight` itself
+  bool check_finite = true;
+};
+
+// The weight on the values of a block format, in its own dtype.
+//
+// Q8_0, Q5_0, Q5_1, Q4_0 and Q4_1 without importance are bit for bit what llama.cpp's reference gives: the scale puts
+// the largest magnitude (its sign included; Q*_1: the range) at the end of the codes. Q8_0 takes no notice of
+// importance. Everything else is searched: of a grid of scales per sub-block, each fitted by least squares to the codes
+// that it rounds to, the one with the least sum of importance · error² is taken (1 · error² without importance);
+// the factors are rounded to the block's scale, and again each sub-block takes the neighbouring factors of the least
+// error. The search weighs errors as they are, where llama.cpp's favours large weights: its squared error is
+// no larger. An importance that is 0 throughout a sub-block counts as 1 there.
+//
+// Errors: also ValueError where in_features is no multiple of the block size, or a scale does not fit float16 (counted
+// as the entries that are not finite). Where the weight requires a gradient, it passes straight through.
+at::Tensor gguf(const at::Tensor& weight, const GgufOptions& options = {});
+
+// gguf as blocks; `out` is not used. gguf_packed(w, o)->dequantize() equals gguf(w, o).
+std::shared_ptr<GgufPacked> gguf_packed(const at::Tensor& weight, const GgufOptions& options = {});
+
 struct ActivationOptions {
   double bits = 8;  // 2 … 8
   bool symmetric = false;

@@ -12,6 +12,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "kernels/divergence.h"
+#include "kernels/gguf.h"
 #include "kernels/matrix.h"
 #include "kernels/solve_columns.h"
 
@@ -32,6 +33,8 @@ void check_solve_columns(const at::Tensor& current, const at::Tensor& weight, co
                          const std::optional<at::Tensor>& scale, const std::optional<at::Tensor>& zero,
                          const c10::SymInt& group_size, const c10::SymInt& first, const c10::SymInt& levels,
                          const at::Tensor& solution, const at::Tensor& error);
+const BlockLayout& check_gguf_dequantize(const at::Tensor& data, int64_t type, const c10::SymInt& columns,
+                                         at::ScalarType dtype);
 void check_divergence(const at::Tensor& baseline_logits, const at::Tensor& damaged_logits, const at::Tensor& targets,
                       double damaged_scale);
 

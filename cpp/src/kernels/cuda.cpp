@@ -170,6 +170,17 @@ void solve_columns_cuda(const at::Tensor& current, const at::Tensor& weight, con
       call.stream()));
 }
 
+at::Tensor gguf_dequantize_cuda(const at::Tensor& data, int64_t type, int64_t columns, at::ScalarType dtype) {
+  const BlockLayout& layout = check_gguf_dequantize(data, type, columns, dtype);
+  const Call call("gguf_dequantize", data);
+  const at::Tensor out = at::empty({data.size(0), columns}, data.options().dtype(dtype));
+  if (out.numel() == 0) return out;
+  const at::Tensor dense = data.contiguous();
+  call.check(gguf_dequantize(dense.const_data_ptr<uint8_t>(), layout.type, out.numel() / layout.weights,
+                             matrix_of(out).element, out.mutable_data_ptr(), call.stream()));
+  return out;
+}
+
 DivergenceTensors divergence_cuda(const at::Tensor& baseline_logits, const at::Tensor& damaged_logits,
                                   const at::Tensor& targets, double damaged_scale) {
   check_divergence(baseline_logits, damaged_logits, targets, damaged_scale);
@@ -193,5 +204,6 @@ TORCH_LIBRARY_IMPL(hemostat, CUDA, m) {
   m.impl("fake_quantize", hemostat::kernels::cuda::fake_quantize_cuda);
   m.impl("quantize", hemostat::kernels::cuda::quantize_cuda);
   m.impl("solve_columns", hemostat::kernels::cuda::solve_columns_cuda);
+  m.impl("gguf_dequantize", hemostat::kernels::cuda::gguf_dequantize_cuda);
   m.impl("divergence", hemostat::kernels::cuda::divergence_cuda);
 }

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "kernels/divergence.h"
+#include "kernels/gguf.h"
 #include "kernels/matrix.h"
 #include "kernels/quantize.h"
 #include "kernels/select.h"
@@ -47,6 +48,9 @@ Error round_all(const Matrix& weight, Grid grid, Rounded out, void* scratch, int
 
 // Leaves no count: rows that hold NaN give NaN.
 Error solve_columns(const ColumnBlock& block, void* stream);
+
+// `blocks` consecutive blocks as values of `element`.
+Error gguf_dequantize(const uint8_t* data, BlockType type, int64_t blocks, Element element, void* out, void* stream);
 
 // Fewer than 2^32 columns. A target outside 0 … columns − 1 gives NaN.
 Error divergence(const Matrix& baseline, const Matrix& damaged, const int64_t* targets, float damaged_scale,

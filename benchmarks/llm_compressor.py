@@ -1,6 +1,6 @@
 """SparseGPT, Wanda, GPTQ and AWQ on SmolLM2-135M-Instruct beside llm-compressor, with the same calibration tokens.
 
-python benchmarks/llm_compressor.py EVALUATION CALIBRATION [--python PYTHON] [--methods wanda …] [--windows 32] [--json FILE]
+python benchmarks/llm_compressor.py EVALUATION CALIBRATION [--python PYTHON] [--methods wanda …] [--json FILE]
 
 Each runs in a process of its own, whose peak memory and wall time (calibration included, loading not) are taken. The
 perplexity of both is measured by hemostat, on windows of 512 tokens of wikitext2-test without BOS, in float32.

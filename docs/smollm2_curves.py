@@ -27,6 +27,8 @@ SPECS = (
     ["rtn", "rtn:group_size=64", "rtn:group_size=64,search_clip=true"],
     ["activation"],
     ["svd"],
+    ["asvd"],
+    ["svd_llm"],
     ["gaussian"],
     ["drop_layers"],
     ["drop_norms"],

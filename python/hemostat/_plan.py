@@ -25,6 +25,7 @@ STATISTICS: Mapping[str, Callable[[int], int]] = {
     "absmax": lambda n: 4 * n,
     "gram": lambda n: 4 * n * n,
 }
+DECOMPOSING = ("svd", "asvd", "svd_llm")
 TOKEN_METRICS = 70  # bytes that are kept of each evaluated token until its trial ends
 
 
@@ -251,13 +252,13 @@ def _changed(model: _C.Model, entry: _C.PlannedMethod) -> float:
     own = sum(weight.numel() for weight in weights) * model.dtype.itemsize
     if spec.method == "gaussian":
         return own + sum(weight.numel() for weight in weights) * 4  # one direction for all severities
-    if spec.method == "svd":  # singular vectors in float32, of as many ranks as have no more parameters
+    if spec.method in DECOMPOSING:  # singular vectors in float32, of as many ranks as have no more parameters
         return own + sum((sum(w.shape) * (w.numel() // sum(w.shape))) * 4 for w in weights)
     return own
 
 
 def _cost(method: str, weight: torch.Tensor) -> float:
-    return float(weight.numel()) * (min(weight.shape) if method == "svd" else 1)
+    return float(weight.numel()) * (min(weight.shape) if method in DECOMPOSING else 1)
 
 
 def _inputs(model: _C.Model) -> list[int]:

@@ -205,6 +205,41 @@ def test_svd_is_the_closest_product(device, weight, removed):
     assert least - 1e-5 * size <= error <= least + 4 * torch.finfo(weight.dtype).eps * size + 1e-5 * size
 
 
+@about("lowrank.asvd", "lowrank.decompose_asvd", "lowrank.svd_llm", "lowrank.decompose_svd_llm")
+@given(
+    matrices(values=("normal", "ties", "sparse", "zero", "constant")), sparsities, st.integers(1, 40), st.floats(0, 2)
+)
+def test_activation_aware_factors_err_least_on_their_inputs(device, weight, removed, tokens, alpha):
+    x = torch.randn(tokens, weight.shape[1], generator=torch.Generator().manual_seed(tokens))
+    gram, absmean = (x.T @ x / tokens).to(device), x.abs().mean(0).to(device)
+    second, scale = gram.cpu().double(), torch.diag(absmean.cpu().double() ** alpha + 1e-6)
+    before, given = weight.clone(), weight.to(device)
+    for factors, once, seen in (
+        (
+            lowrank.svd_llm(given, gram, removed=removed, damp=0.1),
+            lowrank.decompose_svd_llm(given, gram, damp=0.1),
+            torch.linalg.cholesky(second + 0.1 * second.diagonal().mean() * torch.eye(len(second))),
+        ),
+        (
+            lowrank.asvd(given, absmean, removed=removed, alpha=alpha),
+            lowrank.decompose_asvd(given, absmean, alpha=alpha),
+            scale,
+        ),
+    ):
+        rank = lowrank.rank_for(removed, *weight.shape)
+        assert factors.a.shape == (weight.shape[0], rank) and factors.b.shape == (rank, weight.shape[1])
+        assert factors.a.dtype == factors.b.dtype == factors.weight.dtype == weight.dtype
+        assert factors.a.is_contiguous() and factors.b.is_contiguous()
+        assert_same(weight, before)
+        assert_same(once.at(removed).a, factors.a)
+        assert_same(once.at(removed).b, factors.b)
+        outputs = weight.double() @ seen
+        least, size = float(torch.linalg.svdvals(outputs)[rank:].square().sum().sqrt()), float(outputs.norm())
+        error = float((factors.a.cpu().double() @ factors.b.cpu().double() @ seen - outputs).norm())
+        slack = (1e-5 + 4 * torch.finfo(weight.dtype).eps) * float(weight.double().norm() * seen.norm())
+        assert least - 1e-5 * size <= error <= least + slack
+
+
 # Noise.
 
 

@@ -254,6 +254,8 @@ def _changed(model: _C.Model, entry: _C.PlannedMethod) -> float:
         return own + sum(weight.numel() for weight in weights) * 4  # one direction for all severities
     if spec.method in DECOMPOSING:  # singular vectors in float32, of as many ranks as have no more parameters
         return own + sum((sum(w.shape) * (w.numel() // sum(w.shape))) * 4 for w in weights)
+    if spec.method in ("bit_flip", "stuck_at") and spec.options.get("bits"):
+        return own + sum(weight.numel() for weight in weights)  # a byte a code
     return own
 
 

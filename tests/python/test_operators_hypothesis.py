@@ -272,6 +272,54 @@ def test_isotropic_noise_has_its_norm(device, weight, norm, seed):
         assert_same(noisy, weight)
 
 
+@about("noise.activation_noise")
+@given(
+    tensors(
+        st.lists(st.integers(0, 9), min_size=1, max_size=4), values=("normal", "ties", "sparse", "zero", "constant")
+    ),
+    st.floats(0, 4),
+    st.integers(0, 2**62),
+)
+def test_activation_noise_on_each_token_alone(device, x, sigma, seed):
+    noisy = result_of(noise.activation_noise, x, sigma=sigma, seed=seed, device=device, exact=False)
+    assert noisy.dtype == x.dtype and noisy.isfinite().all()
+    if x.numel() == 0:
+        return
+    tokens, width = x.reshape(-1, *x.shape[-2:]), 12 * sigma + 1e-3  # beyond any draw
+    spread = x.double().std(-1, correction=0, keepdim=True)
+    assert ((noisy.double() - x.double()).abs() <= width * spread + 1e-2 * x.double().abs() + 1e-5).all()
+    first = noise.activation_noise(tokens[0].to(device), sigma=sigma, seed=seed).cpu()
+    torch.testing.assert_close(noisy.reshape(tokens.shape)[0], first)
+    if sigma == 0:
+        assert_same(noisy, x)
+
+
+@about("noise.bit_flip", "noise.stuck_at")
+@given(st.data())
+def test_faulty_bits(device, data):
+    weight, rate, seed = data.draw(matrices()), data.draw(st.floats(0, 1)), data.draw(st.integers(0, 2**62))
+    codes = data.draw(st.booleans())
+    weight = (weight.float().abs() % 256).byte() if codes else weight
+    bits = data.draw(st.integers(1, 8)) if codes else 8 * weight.element_size()
+    options = {"rate": rate, "seed": seed} | ({"bits": bits} if codes else {})
+    if data.draw(st.booleans()):
+        options["bit"] = data.draw(st.integers(0, bits - 1))
+    flipped = result_of(noise.bit_flip, weight, device=device, **options)
+    low, high = (result_of(noise.stuck_at, weight, value=value, device=device, **options) for value in (0, 1))
+    assert flipped.dtype == low.dtype == high.dtype == weight.dtype
+
+    integer = {1: torch.uint8, 2: torch.int16, 4: torch.int32}[weight.element_size()]
+    stored, other, zeros, ones = (x.contiguous().view(integer) for x in (weight, flipped, low, high))
+    assert_same(zeros, stored & other)
+    assert_same(ones, stored | other)
+    reach = 2 ** options["bit"] if "bit" in options else 2**bits - 1
+    assert (((stored ^ other).long() & ~reach & (2 ** (8 * weight.element_size()) - 1)) == 0).all()
+    more = noise.bit_flip(weight.to(device), **options | {"rate": (1 + rate) / 2}).cpu().contiguous().view(integer)
+    assert ((stored ^ other) & ~(stored ^ more) == 0).all()
+    if rate == 0:
+        assert_same(stored, other)
+
+
 # Decode.
 
 

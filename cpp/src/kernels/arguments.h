@@ -11,6 +11,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "kernels/bit_faults.h"
 #include "kernels/divergence.h"
 #include "kernels/matrix.h"
 
@@ -26,6 +27,9 @@ void check_kept_until(const at::Tensor& score, const std::optional<at::Tensor>& 
 void check_fake_quantize(const at::Tensor& weight, const c10::SymInt& levels, const c10::SymInt& group_size,
                          const at::Tensor& out);
 void check_quantize(const at::Tensor& weight, const c10::SymInt& levels, const c10::SymInt& group_size);
+void check_column_moments(const at::Tensor& x);
+void check_bit_faults(const at::Tensor& values, double rate, const c10::SymInt& first_bit, const c10::SymInt& bits,
+                      const c10::SymInt& fault);
 void check_divergence(const at::Tensor& baseline_logits, const at::Tensor& damaged_logits, const at::Tensor& targets,
                       double damaged_scale);
 
@@ -34,6 +38,15 @@ using DivergenceTensors = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Ten
                                      at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 DivergenceTensors empty_divergence(const at::Tensor& baseline_logits);
 DivergenceOut divergence_out(DivergenceTensors& tensors);
+
+// What `column_moments` returns; and its parts, [parts, columns] on the device of x, before they are merged.
+using MomentTensors = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
+MomentTensors empty_moments(const at::Tensor& x);
+MomentTensors merged(const MomentTensors& parts);
+
+// The draws of a rate and a seed, and the bits of a checked tensor that take them.
+FaultRate fault_rate(double rate, int64_t seed);
+FaultKind fault_kind(const at::Tensor& values, int64_t first_bit, int64_t bits, int64_t fault);
 
 // "hemostat.kernels.mask_smallest: score …": throws ValueError, TypeError.
 void check_matrix(std::string_view op, std::string_view name, const at::Tensor& tensor);

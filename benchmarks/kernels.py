@@ -68,6 +68,21 @@ def weight_cases(device: torch.device) -> list[Case]:
         zero = torch.round(-low / scale)
         return ((torch.clamp(torch.round(groups / scale) + zero, 0, 15) - zero) * scale).view(4096, 4096)
 
+    words = weight.view(torch.int32)
+
+    def flips_eager():
+        faults = torch.zeros_like(words)
+        for bit in range(32):
+            faults |= (torch.rand(weight.shape, device=device) < 1e-4).int() << bit
+        return (words ^ faults).view(torch.float32)
+
+    def flips_at_positions():
+        count = int(torch.distributions.Binomial(32 * weight.numel(), torch.tensor(1e-4)).sample())
+        places = torch.randint(weight.numel(), (count,), device=device)
+        damaged = words.flatten().clone()
+        damaged[places] ^= 1 << torch.randint(31, (count,), device=device, dtype=torch.int32)
+        return damaged.view(torch.float32)
+
     compiled_rtn = torch.compile(rtn_eager)
     half, half_out = weight.bfloat16(), out.bfloat16()
     return [
@@ -110,6 +125,14 @@ def weight_cases(device: torch.device) -> list[Case]:
             1,
             2,
             {"eager": rtn_eager, "torch.compile": compiled_rtn},
+        ),
+        Case(
+            "bit flips, rate 1e-4",
+            lambda: hemostat.noise.bit_flip(weight, rate=1e-4, out=out),
+            *copy,
+            1,
+            4,
+            {"a draw a bit": flips_eager, "drawn positions": flips_at_positions},
         ),
         Case(
             "fake quantize, groups of 128, bfloat16",

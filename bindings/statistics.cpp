@@ -1,5 +1,6 @@
 // Room `statistics`: what a calibration pass collects.
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -12,6 +13,7 @@
 
 #include <hemostat/statistics.h>
 
+#include "arguments.h"
 #include "module.h"
 
 namespace py = pybind11;
@@ -42,7 +44,47 @@ void register_statistics(py::module_& module) {
 
   py::class_<InputStatistics, std::shared_ptr<InputStatistics>>(
       module, "InputStatistics",
-      "Statistics of the input of a linear layer; linears that share an input share them. Read-only.")
+      R"(Statistics of the input of a linear layer; linears that share an input share them.
+
+:func:`hemostat.collect` makes them for a model; made by hand they take the inputs of any layer.
+
+Args:
+    in_features: Features of the input.
+    needs: What to collect: 'column_norm', 'absmax', 'absmean', 'gram'. None: all.
+    device: Where the sums lie.
+    memory_budget: Bytes; a Gram matrix beyond it lies in a mapped temporary file.
+
+Raises:
+    ValueError: in_features is less than 1, or there is no such statistic.
+
+Example:
+    >>> import torch, hemostat
+    >>> statistics = hemostat.InputStatistics(2, needs=["absmean"])
+    >>> statistics.add(torch.tensor([[1.0, -2.0], [3.0, 0.0]]))
+    >>> statistics.absmean
+    tensor([2., 1.])
+)")
+      .def(py::init([](int64_t in_features, const std::optional<std::vector<std::string>>& needs,
+                       const DeviceArgument& device, double memory_budget) {
+             std::set<Need> chosen = needs ? std::set<Need>() : every_need();
+             for (const std::string& need : needs.value_or(std::vector<std::string>())) {
+               chosen.insert(need_from_name(need));
+             }
+             MemoryBudget budget(memory_budget);
+             return std::make_shared<InputStatistics>(in_features, device_from(device), chosen, budget);
+           }),
+           "in_features"_a, py::kw_only(), "needs"_a = py::none(), "device"_a = "cpu",
+           "memory_budget"_a = 1024.0 * 1024 * 1024)
+      .def("add", &InputStatistics::add, "x"_a, py::call_guard<py::gil_scoped_release>(),
+           R"(Adds the tokens of a batch.
+
+Args:
+    x: ``[..., in_features]``, any floating dtype. NaN and infinities are summed as they are.
+
+Raises:
+    ValueError: x has other features.
+    TypeError: x is not floating.
+)")
       .def_property_readonly("count", &InputStatistics::count, "Tokens that were seen.")
       .def_property_readonly("in_features", &InputStatistics::in_features, "Features of the input.")
       .def_property_readonly(

@@ -25,6 +25,8 @@ STATISTICS: Mapping[str, Callable[[int], int]] = {
     "absmax": lambda n: 4 * n,
     "gram": lambda n: 4 * n * n,
 }
+DECOMPOSING = ("svd", "asvd", "svd_llm")
+SOLVED = ("sparsegpt", "gptq")  # by the Gram matrix, column by column
 TOKEN_METRICS = 70  # bytes that are kept of each evaluated token until its trial ends
 
 
@@ -251,19 +253,19 @@ def _changed(model: _C.Model, entry: _C.PlannedMethod) -> float:
     own = sum(weight.numel() for weight in weights) * model.dtype.itemsize
     if spec.method == "gaussian":
         return own + sum(weight.numel() for weight in weights) * 4  # one direction for all severities
-    if spec.method in ("sparsegpt", "gptq"):  # a factor of each Gram matrix, which linears with one input share
+    if spec.method in SOLVED:  # a factor of each Gram matrix, which linears with one input share
         return own + sum(4 * features**2 for features in _inputs(model))
-    if spec.method == "svd":  # singular vectors in float32, of as many ranks as have no more parameters
+    if spec.method in DECOMPOSING:  # singular vectors in float32, of as many ranks as have no more parameters
         return own + sum((sum(w.shape) * (w.numel() // sum(w.shape))) * 4 for w in weights)
+    if spec.method in ("bit_flip", "stuck_at") and spec.options.get("bits"):
+        return own + sum(weight.numel() for weight in weights)  # a byte a code
     return own
 
 
 def _cost(method: str, weight: torch.Tensor) -> float:
-    return float(weight.numel()) * {
-        "svd": min(weight.shape),
-        "sparsegpt": weight.shape[1],
-        "gptq": weight.shape[1],
-    }.get(method, 1)
+    if method in SOLVED:
+        return float(weight.numel()) * weight.shape[1]
+    return float(weight.numel()) * (min(weight.shape) if method in DECOMPOSING else 1)
 
 
 def _inputs(model: _C.Model) -> list[int]:

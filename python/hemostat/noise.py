@@ -1,5 +1,5 @@
-"""Random damage to weights."""
+"""Random damage to weights and to the inputs of linear layers."""
 
-from hemostat._C.noise import apply, direction, gaussian, isotropic
+from hemostat._C.noise import activation_noise, apply, bit_flip, direction, gaussian, isotropic, stuck_at
 
-__all__ = ["apply", "direction", "gaussian", "isotropic"]
+__all__ = ["activation_noise", "apply", "bit_flip", "direction", "gaussian", "isotropic", "stuck_at"]

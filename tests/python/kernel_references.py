@@ -165,3 +165,39 @@ def fake_quantize(device, weight, levels, group_size, symmetric):
 def divergence(device, baseline, damaged, targets, scale=1.0):
     found = ops.divergence(baseline.to(device), damaged.to(device), targets.to(device), scale)
     return [tensor.cpu() for tensor in found]
+
+
+GOLDEN, MASK = 0x9E3779B97F4A7C15, 2**64 - 1
+
+
+def mixed(x):
+    """splitmix64's finalizer."""
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & MASK
+    return x ^ (x >> 31)
+
+
+def reference_draws(bits, seed):
+    """The uniform draw of each bit of a tensor's memory, by walking down each group's whole tree of survivals."""
+    draws, key = [], mixed((seed + GOLDEN) & MASK)
+
+    def unit(hashed):
+        return ((hashed >> 11) + 1) * 2.0**-53
+
+    for index in range((bits + 511) // 512):
+        group = mixed((key + (index + 1) * GOLDEN) & MASK)
+        survival = {1: unit(group)}
+        for node in range(1, 512):
+            hashed = mixed((group + node * GOLDEN) & MASK)
+            root, smallest = survival[node] ** 0.5, hashed & 1
+            survival[2 * node + smallest] = root
+            survival[2 * node + 1 - smallest] = root * unit(hashed)
+        draws += [1 - survival[512 + bit] for bit in range(512)]
+    return torch.tensor(draws[:bits], dtype=torch.float64)
+
+
+def bits_of(tensor):
+    """Of each element's memory, lowest bit first: bool [elements, bits]."""
+    data = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+    bits = (data[:, None] >> torch.arange(8, dtype=torch.uint8)) & 1
+    return bits.bool().view(tensor.numel(), 8 * tensor.element_size())

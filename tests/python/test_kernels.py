@@ -42,10 +42,14 @@ def results(device, seed=0):
         ops.mask_pattern(weight, None, m // 2, m, True, out=mask)
         found.append(mask)
     for dtype in DTYPES:
+        found += ops.column_moments(weight.to(dtype))
         for group_size in (0, 128):
             out = torch.empty(weight.shape, dtype=dtype, device=device)
             ops.fake_quantize(weight.to(dtype), 16, group_size, False, out=out)
             found += [out, *ops.quantize(weight.to(dtype), 16, group_size, True)]
+        flipped = weight.to(dtype, copy=True)
+        ops.bit_faults_(flipped, 1e-3, seed, 0, 8 * flipped.element_size(), 2)
+        found.append(flipped)
         found += ops.divergence(a.to(dtype), b.to(dtype), torch.arange(40, device=device), 0.9)
     return [tensor.cpu() for tensor in found]
 

@@ -85,3 +85,32 @@ def test_refuses_to_merge_what_differs(tiny_model, tiny_tokens, statistics):
         statistics.merge(hemostat.collect(tiny_model, tiny_tokens, needs=["column_norm"]))
     with pytest.raises(ValueError, match="merge"):
         statistics.merge(hemostat.collect(tiny_model, tiny_tokens, include=["*.q_proj"]))
+
+
+def test_statistics_of_a_layer_of_ones_own():
+    x = torch.randn(3, 50, 12, generator=torch.Generator().manual_seed(0))
+    found = hemostat.InputStatistics(12)
+    found.add(x[:2])
+    found.add(x[2].bfloat16())
+    tokens = torch.cat([x[:2].flatten(0, 1), x[2].bfloat16().float()]).double()
+    assert found.count == 150 and found.needs == {"column_norm", "absmax", "absmean", "gram"}
+    close(found.gram, tokens.T @ tokens / 150)
+    close(found.norm, tokens.square().mean(0).sqrt())
+    close(found.absmean, tokens.abs().mean(0))
+    assert torch.equal(found.absmax.double(), tokens.abs().amax(0))
+    mapped = hemostat.InputStatistics(12, needs=["gram"], memory_budget=0)
+    mapped.add(tokens)
+    close(mapped.gram, found.gram.double())
+
+
+def test_statistics_of_a_layer_refuse_what_they_cannot_take():
+    with pytest.raises(ValueError, match="in_features is 0, but takes at least 1"):
+        hemostat.InputStatistics(0)
+    with pytest.raises(ValueError, match='no statistic is named "hessian"'):
+        hemostat.InputStatistics(4, needs=["hessian"])
+    found = hemostat.InputStatistics(4)
+    with pytest.raises(ValueError, match="x has 5 features, but takes 4"):
+        found.add(torch.ones(2, 5))
+    with pytest.raises(TypeError, match="takes a floating dtype"):
+        found.add(torch.ones(2, 4, dtype=torch.int64))
+    assert found.count == 0

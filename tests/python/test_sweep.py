@@ -35,7 +35,13 @@ def test_gives_what_compare_gives(trained, tokens):
         ("rtn", {"group_size": 64}),
         ("gaussian", {}),
         ("svd", {}),
+        ("asvd", {}),
+        ("svd_llm", {}),
         ("activation", {}),
+        ("activation_noise", {}),
+        ("bit_flip", {"bits": 4}),
+        ("bit_flip", {"bit": 22}),
+        ("stuck_at", {"bits": 4}),
         ("drop_layers", {}),
         ("duplicate_layers", {}),
         ("drop_norms", {}),
@@ -47,7 +53,8 @@ def test_gives_what_compare_gives(trained, tokens):
     ],
 )
 def test_damage_begins_at_nothing_and_grows(trained, tokens, method, options):
-    statistics = hemostat.collect(trained.model, tokens) if method == "wanda" else None
+    needs = next(known.needs for known in hemostat.methods() if known.name == method)
+    statistics = hemostat.collect(trained.model, tokens, needs=needs) if needs else None
     axis = hemostat.prepare(trained.model, method, statistics, **options).axis
     severities = [axis.neutral, axis.default_grid[0], axis.default_grid[-1]]
     curve = hemostat.sweep(trained.model, method, tokens, statistics=statistics, severities=severities, **options)

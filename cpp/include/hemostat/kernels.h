@@ -94,6 +94,27 @@ at::Tensor gguf_fake_quantize(const at::Tensor& weight, int64_t type, const std:
 // Blocks as weights [rows, columns] in float32, or that rounded to bfloat16 or float16.
 at::Tensor gguf_dequantize(const at::Tensor& data, int64_t type, int64_t columns, at::ScalarType dtype);
 
+// Of each column its sum of squares, sum of |x| and largest |x|; x is read from memory once.
+//   x  [rows, columns]
+// NaN and Inf are summed as they are; a column with NaN has NaN for its largest. Sums of 32 rows are in float32.
+struct ColumnMoments {
+  at::Tensor squares, magnitudes;  // float64 [columns]
+  at::Tensor largest;              // float32 [columns]; 0 where there are no rows
+};
+ColumnMoments column_moments(const at::Tensor& x);
+
+// What becomes of a faulty bit of memory: it reads 0, it reads 1, or it reads the other than was written.
+enum class BitFault : int64_t { stuck_at_0 = 0, stuck_at_1 = 1, flip = 2 };
+
+// In place: every bit of a tensor's memory is faulty with probability `rate`, independently. A bit is faulty where its
+// own uniform draw, of (seed, its position in the row-major tensor) alone, is below the rate: what is faulty at one
+// rate is so at every higher one.
+//   values     float32, bfloat16, float16 or uint8, contiguous
+//   rate       0 … 1
+//   first_bit  of every element the bits first_bit … first_bit + bits − 1 take the fault (0: the least significant);
+//   bits       the others keep what they hold, and the draws of those that do stay the same
+void bit_faults_(at::Tensor& values, double rate, int64_t seed, int64_t first_bit, int64_t bits, BitFault fault);
+
 // Per token comparison of two sets of logits; each logit is read from memory once. All outputs are [tokens].
 struct Divergence {
   at::Tensor nll_baseline, nll_damaged;                // float32, nats: −log p(target)

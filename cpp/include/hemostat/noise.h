@@ -1,4 +1,4 @@
-// Room `noise`: random damage to weights. Tensors in, tensors out.
+// Room `noise`: random damage to weights and to the inputs of linear layers. Tensors in, tensors out.
 #pragma once
 
 #include <cstdint>
@@ -48,5 +48,44 @@ struct IsotropicOptions {
 //   weight  [out_features, in_features], float32, bfloat16 or float16
 // ValueError for a norm that is negative or not finite, and for NaN or Inf in the weight, unless check_finite is false.
 at::Tensor isotropic(const at::Tensor& weight, const IsotropicOptions& options);
+
+// Faults of the memory that a weight is stored in.
+struct BitFaultOptions {
+  double rate = 0;  // of the bits, 0 … 1
+  uint64_t seed = 0;
+  std::optional<int64_t> bit = std::nullopt;     // only that position: 0 the least significant, the highest the sign
+  std::optional<int64_t> bits = std::nullopt;    // of uint8 codes: how many low bits each is stored in, 1 … 8; none: 8
+  std::optional<at::Tensor> out = std::nullopt;  // weight's dtype and shape, contiguous; may be `weight` itself
+};
+
+// The weight with every stored bit inverted with probability `rate`, independently (the fault model of Ares: Reagen et
+// al. 2018, "Ares: a framework for quantifying the resilience of deep neural networks", DAC).
+//   weight  [out_features, in_features], float32, bfloat16 or float16, or uint8 codes; any value
+// Each bit has one uniform draw, a hash of (seed, its position), and is faulty where that is below the rate: the faults
+// of a rate are among those of every higher one, those of one `bit` among those of all. The result may hold NaN and
+// infinities, as memory does, and carries no gradient.
+at::Tensor bit_flip(const at::Tensor& weight, const BitFaultOptions& options);
+
+// The weight with bits that are stuck at `value`, 0 or 1, whatever was written to them: permanent faults, whose bits
+// are those that bit_flip inverts for the same seed and rate. About half of them hold that value anyway.
+at::Tensor stuck_at(const at::Tensor& weight, int64_t value, const BitFaultOptions& options);
+
+struct ActivationNoiseOptions {
+  double sigma = 0;  // ≥ 0, in standard deviations of each token's input
+  int64_t seed = 0;
+  bool check_finite = true;
+};
+
+// input + sigma · std(the token's input) · z, in float32, in the input's dtype. z is standard normal, a hash of (seed,
+// the token's position, feature): the same for every sequence, however tokens are batched or cached. std is that of the
+// features as a population, so that a token without spread stays unchanged. The noise is a constant to autograd.
+//   input  [..., tokens, in_features], or [in_features], a token at position 0; float32, bfloat16 or float16
+// ValueError for NaN or Inf in the input, unless check_finite is false.
+at::Tensor activation_noise(const at::Tensor& input, const ActivationNoiseOptions& options);
+
+// Its two halves, for a forward pass, which knows where its tokens stand: z of int64 positions, of any shape, →
+// float32 [..., in_features]; and the noise of a direction that broadcasts to the input.
+at::Tensor activation_direction(const at::Tensor& positions, int64_t in_features, int64_t seed);
+at::Tensor with_activation_noise(const at::Tensor& input, const at::Tensor& direction, double sigma);
 
 }  // namespace hemostat::noise

@@ -11,6 +11,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "kernels/bit_faults.h"
 #include "kernels/divergence.h"
 #include "kernels/gguf.h"
 #include "kernels/matrix.h"
@@ -35,6 +36,9 @@ void check_solve_columns(const at::Tensor& current, const at::Tensor& weight, co
                          const at::Tensor& solution, const at::Tensor& error);
 const BlockLayout& check_gguf_dequantize(const at::Tensor& data, int64_t type, const c10::SymInt& columns,
                                          at::ScalarType dtype);
+void check_column_moments(const at::Tensor& x);
+void check_bit_faults(const at::Tensor& values, double rate, const c10::SymInt& first_bit, const c10::SymInt& bits,
+                      const c10::SymInt& fault);
 void check_divergence(const at::Tensor& baseline_logits, const at::Tensor& damaged_logits, const at::Tensor& targets,
                       double damaged_scale);
 
@@ -49,6 +53,15 @@ ColumnBlock column_block(const at::Tensor& current, const at::Tensor& weight, co
                          const std::optional<at::Tensor>& mask, int64_t n, int64_t m,
                          const std::optional<at::Tensor>& scale, const std::optional<at::Tensor>& zero,
                          int64_t group_size, int64_t first, int64_t levels, at::Tensor& solution, at::Tensor& error);
+
+// What `column_moments` returns; and its parts, [parts, columns] on the device of x, before they are merged.
+using MomentTensors = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
+MomentTensors empty_moments(const at::Tensor& x);
+MomentTensors merged(const MomentTensors& parts);
+
+// The draws of a rate and a seed, and the bits of a checked tensor that take them.
+FaultRate fault_rate(double rate, int64_t seed);
+FaultKind fault_kind(const at::Tensor& values, int64_t first_bit, int64_t bits, int64_t fault);
 
 // "hemostat.kernels.mask_smallest: score …": throws ValueError, TypeError.
 void check_matrix(std::string_view op, std::string_view name, const at::Tensor& tensor);

@@ -181,6 +181,29 @@ at::Tensor gguf_dequantize_cuda(const at::Tensor& data, int64_t type, int64_t co
   return out;
 }
 
+MomentTensors column_moments_cuda(const at::Tensor& x) {
+  check_column_moments(x);
+  const Call call("column_moments", x);
+  const at::Tensor dense = with_dense_rows(x);
+  const MomentTensors parts = empty_moments(dense);
+  const auto& [squares, magnitudes, largest] = parts;
+  if (x.numel() > 0) {
+    call.check(column_moments(
+        matrix_of(dense),
+        {squares.mutable_data_ptr<double>(), magnitudes.mutable_data_ptr<double>(), largest.mutable_data_ptr<float>()},
+        call.stream()));
+  }
+  return merged(parts);
+}
+
+void bit_faults_cuda(at::Tensor& values, double rate, int64_t seed, int64_t first_bit, int64_t bits, int64_t fault) {
+  check_bit_faults(values, rate, first_bit, bits, fault);
+  if (values.numel() == 0 || rate == 0.0) return;
+  const Call call("bit_faults_", values);
+  call.check(bit_faults(values.mutable_data_ptr(), static_cast<int64_t>(values.nbytes()),
+                        fault_kind(values, first_bit, bits, fault), fault_rate(rate, seed), call.stream()));
+}
+
 DivergenceTensors divergence_cuda(const at::Tensor& baseline_logits, const at::Tensor& damaged_logits,
                                   const at::Tensor& targets, double damaged_scale) {
   check_divergence(baseline_logits, damaged_logits, targets, damaged_scale);
@@ -205,5 +228,7 @@ TORCH_LIBRARY_IMPL(hemostat, CUDA, m) {
   m.impl("quantize", hemostat::kernels::cuda::quantize_cuda);
   m.impl("solve_columns", hemostat::kernels::cuda::solve_columns_cuda);
   m.impl("gguf_dequantize", hemostat::kernels::cuda::gguf_dequantize_cuda);
+  m.impl("column_moments", hemostat::kernels::cuda::column_moments_cuda);
+  m.impl("bit_faults_", hemostat::kernels::cuda::bit_faults_cuda);
   m.impl("divergence", hemostat::kernels::cuda::divergence_cuda);
 }

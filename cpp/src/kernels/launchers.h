@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "kernels/bit_faults.h"
+#include "kernels/column_moments.h"
 #include "kernels/divergence.h"
 #include "kernels/gguf.h"
 #include "kernels/matrix.h"
@@ -55,5 +57,10 @@ Error gguf_dequantize(const uint8_t* data, BlockType type, int64_t blocks, Eleme
 // Fewer than 2^32 columns. A target outside 0 … columns − 1 gives NaN.
 Error divergence(const Matrix& baseline, const Matrix& damaged, const int64_t* targets, float damaged_scale,
                  const DivergenceOut& out, void* stream);
+
+// The parts of column_moments.h, one after another in `out`.
+Error column_moments(const Matrix& x, const PartMoments& out, void* stream);
+
+Error bit_faults(void* data, int64_t bytes, const FaultKind& kind, const FaultRate& rate, void* stream);
 
 }  // namespace hemostat::kernels::cuda

@@ -1,12 +1,8 @@
-#include <algorithm>
-#include <cmath>
 #include <string_view>
 #include <tuple>
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/linalg_svd.h>
-#include <ATen/ops/matmul.h>
-#include <ATen/ops/zeros.h>
 #include <c10/util/Exception.h>
 #include <fmt/format.h>
 
@@ -14,27 +10,11 @@
 #include <hemostat/lowrank.h>
 
 #include "arguments.h"
-#include "integer_part.h"
+#include "truncation.h"
 
 namespace hemostat::lowrank {
 
 namespace {
-
-int64_t checked_rank(std::string_view operation, double removed, int64_t out_features, int64_t in_features) {
-  if (!(removed >= 0.0 && removed <= 1.0)) {  // also NaN
-    throw ValueError(fmt::format("{}: removed is {}, but must be from 0 to 1", operation, removed));
-  }
-  if (out_features < 0 || in_features < 0) {
-    throw ValueError(
-        fmt::format("{}: the weight is {} by {}, but sizes must be 0 or more", operation, out_features, in_features));
-  }
-  const auto rows = static_cast<double>(out_features);
-  const auto columns = static_cast<double>(in_features);
-  if (removed == 1.0 || out_features == 0 || in_features == 0) {
-    return 0;
-  }
-  return std::max<int64_t>(1, integer_part(1.0 - removed, rows * columns / (rows + columns)));
-}
 
 Decomposition checked_decomposition(std::string_view operation, const at::Tensor& weight, bool check_finite) {
   arguments::check_matrix(operation, "weight", weight);
@@ -44,9 +24,7 @@ Decomposition checked_decomposition(std::string_view operation, const at::Tensor
   }
   const int64_t rank = checked_rank(operation, 0.0, weight.size(0), weight.size(1));
   if (rank == 0) {
-    return {.us = at::zeros({weight.size(0), 0}, matrix.options()),
-            .vh = at::zeros({0, weight.size(1)}, matrix.options()),
-            .dtype = weight.scalar_type()};
+    return of_nothing(weight);
   }
   try {
     const auto [u, s, vh] = at::linalg_svd(matrix, /*full_matrices=*/false);
@@ -58,25 +36,7 @@ Decomposition checked_decomposition(std::string_view operation, const at::Tensor
   }
 }
 
-Factors leading(const Decomposition& decomposition, int64_t rank) {
-  // Copies, even where every column is kept: a factor must not share memory with what other severities come from.
-  const auto factor = [&](const at::Tensor& part) {
-    return part.to(decomposition.dtype, /*non_blocking=*/false, /*copy=*/true, at::MemoryFormat::Contiguous);
-  };
-  return {.a = factor(decomposition.us.narrow(1, 0, rank)), .b = factor(decomposition.vh.narrow(0, 0, rank))};
-}
-
 }  // namespace
-
-at::Tensor Factors::weight() const { return at::matmul(a.to(at::kFloat), b.to(at::kFloat)).to(a.scalar_type()); }
-
-int64_t rank_for(double removed, int64_t out_features, int64_t in_features) {
-  return checked_rank("hemostat.lowrank.rank_for", removed, out_features, in_features);
-}
-
-Factors Decomposition::at(double removed) const {
-  return leading(*this, checked_rank("hemostat.lowrank.Decomposition.at", removed, us.size(0), vh.size(1)));
-}
 
 Decomposition decompose(const at::Tensor& weight, bool check_finite) {
   return checked_decomposition("hemostat.lowrank.decompose", weight, check_finite);

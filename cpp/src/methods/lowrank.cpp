@@ -1,3 +1,5 @@
+#include <functional>
+
 #include <hemostat/interrupt.h>
 #include <hemostat/lowrank.h>
 
@@ -15,11 +17,14 @@ Axis removed_parameters() {
   return axis;
 }
 
-Prepared prepare_svd(const Model& model, const Statistics*, const Options& options) {
+// Every chosen linear is decomposed once; a severity takes the leading factors of each.
+using Decompose = std::function<lowrank::Decomposition(const std::string& name, const at::Tensor& weight)>;
+
+Prepared factored(const std::string& method, const Model& model, const Options& options, const Decompose& decompose) {
   std::map<std::string, lowrank::Decomposition> decompositions;
   for (const NamedLinear& named : linears(model, filter_of(options))) {
     check_interrupt();
-    decompositions.emplace(named.name, lowrank::decompose(named.linear->dense()));
+    decompositions.emplace(named.name, decompose(named.name, named.linear->dense()));
   }
   const auto change = [decompositions = std::move(decompositions)](const std::string& name, const Linear& linear,
                                                                    double severity) {
@@ -29,7 +34,28 @@ Prepared prepare_svd(const Model& model, const Statistics*, const Options& optio
     result.b = factors.b;
     return result;
   };
-  return per_linear("svd", removed_parameters(), model, options, change);
+  return per_linear(method, removed_parameters(), model, options, change);
+}
+
+Prepared prepare_svd(const Model& model, const Statistics*, const Options& options) {
+  return factored("svd", model, options,
+                  [](const std::string&, const at::Tensor& weight) { return lowrank::decompose(weight); });
+}
+
+Prepared prepare_asvd(const Model& model, const Statistics* statistics, const Options& options) {
+  check_statistics("asvd", model, filter_of(options), *statistics, Need::absmean);
+  const auto alpha = option<double>(options, "alpha");
+  return factored("asvd", model, options, [&](const std::string& name, const at::Tensor& weight) {
+    return lowrank::decompose_asvd(weight, statistics->at(name).absmean().to(weight.device()), alpha);
+  });
+}
+
+Prepared prepare_svd_llm(const Model& model, const Statistics* statistics, const Options& options) {
+  check_statistics("svd_llm", model, filter_of(options), *statistics, Need::gram);
+  const auto damp = option<double>(options, "damp");
+  return factored("svd_llm", model, options, [&](const std::string& name, const at::Tensor& weight) {
+    return lowrank::decompose_svd_llm(weight, statistics->at(name).gram().to(weight.device()), damp);
+  });
 }
 
 }  // namespace
@@ -43,6 +69,21 @@ std::vector<Method> lowrank_methods() {
        .needs = {},
        .options = with_filter(),
        .prepare = prepare_svd},
+      {.name = "asvd",
+       .kind = "factors",
+       .description = "svd where input features count by their mean activation",
+       .axis = removed_parameters(),
+       .needs = {Need::absmean},
+       .options = with_filter({{"alpha", 0.5, "exponent of the mean |activation|, 0 or more; 0: svd", {}}}),
+       .prepare = prepare_asvd},
+      {.name = "svd_llm",
+       .kind = "factors",
+       .description = "the two factors that err least on the calibration inputs",
+       .axis = removed_parameters(),
+       .needs = {Need::gram},
+       .options = with_filter(
+           {{"damp", 0.0, "what the Gram matrix's diagonal grows by, in fractions of its mean; 0 or more", {}}}),
+       .prepare = prepare_svd_llm},
   };
 }
 

@@ -1,11 +1,9 @@
-#include <ATen/ops/arange.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/matmul.h>
-#include <ATen/ops/std.h>
 
 #include <hemostat/model.h>
+#include <hemostat/noise.h>
 
-#include "token_hash.h"
 #include "treated_input.h"
 
 namespace hemostat {
@@ -46,10 +44,8 @@ at::Tensor treated_input(const LinearInput& input, at::Tensor x, const at::Tenso
     x = quantize::activation(x, {.bits = input.bits, .symmetric = input.symmetric, .check_finite = false});
   }
   if (input.noise > 0) {
-    const at::Tensor features = at::arange(x.size(-1), positions.options());
-    const at::Tensor z = standard_normal(hash(input.noise_seed, {positions.unsqueeze(-1), features}));
-    const at::Tensor deviation = x.to(at::kFloat).std(-1, /*unbiased=*/false, /*keepdim=*/true);
-    x = (x + input.noise * deviation * z).to(x.scalar_type());
+    x = noise::with_activation_noise(x, noise::activation_direction(positions, x.size(-1), input.noise_seed),
+                                     input.noise);
   }
   return x;
 }

@@ -12,13 +12,11 @@
 #include <fmt/format.h>
 
 #include <hemostat/error.h>
+#include <hemostat/kernels.h>
 #include <hemostat/statistics.h>
 
 namespace hemostat {
 namespace {
-
-// The vectors take several passes over rows that are then in cache: memory is read once.
-constexpr int64_t kRowsBytes = 512 * 1024;
 
 // Of the Gram matrix only the blocks on and below the diagonal are summed: half the work of the whole.
 constexpr int64_t kGramBlock = 256;
@@ -54,32 +52,30 @@ void InputStatistics::add(const at::Tensor& x) {
   }
   const c10::InferenceMode off(false);
   const at::NoGradGuard no_grad;
-  const at::Tensor rows = x.detach().reshape({-1, in_features_}).to(at::kFloat);
+  at::Tensor rows = x.detach().reshape({-1, in_features_});
   const int64_t tokens = rows.size(0);
   if (tokens == 0) {
     return;
   }
+  if (rows.scalar_type() != at::kBFloat16 && rows.scalar_type() != at::kHalf) {
+    rows = rows.to(at::kFloat);
+  }
 
   if (sum_squares_.defined() || abs_sum_.defined() || absmax_.defined()) {
-    const int64_t step = std::max<int64_t>(1, kRowsBytes / static_cast<int64_t>(sizeof(float)) / in_features_);
-    for (int64_t start = 0; start < tokens; start += step) {
-      const at::Tensor part = rows.narrow(0, start, std::min(step, tokens - start));
-      if (sum_squares_.defined()) {
-        sum_squares_.add_(part.square().sum(0));
-      }
-      if (abs_sum_.defined() || absmax_.defined()) {
-        const at::Tensor magnitude = part.abs();
-        if (abs_sum_.defined()) {
-          abs_sum_.add_(magnitude.sum(0));
-        }
-        if (absmax_.defined()) {
-          at::maximum_out(absmax_, absmax_, magnitude.amax(0));
-        }
-      }
+    const kernels::ColumnMoments moments = kernels::column_moments(rows);
+    if (sum_squares_.defined()) {
+      sum_squares_.add_(moments.squares);
+    }
+    if (abs_sum_.defined()) {
+      abs_sum_.add_(moments.magnitudes);
+    }
+    if (absmax_.defined()) {
+      at::maximum_out(absmax_, absmax_, moments.largest);
     }
   }
 
   if (gram_.defined()) {
+    rows = rows.to(at::kFloat);
     for (int64_t start = 0; start < in_features_; start += kGramBlock) {
       const int64_t end = std::min(start + kGramBlock, in_features_);
       const at::Tensor left = rows.narrow(1, start, end - start).t();

@@ -24,6 +24,8 @@ DATA = HERE / "curves" / "smollm2.json"
 SPECS = (
     ["magnitude", "magnitude:scope=row"],
     ["wanda"],
+    ["ria", "ria:scope=row"],
+    ["gradient", "gradient:score=taylor", "gradient:score=fisher"],
     ["rtn", "rtn:group_size=64", "rtn:group_size=64,search_clip=true"],
     ["activation"],
     ["svd"],

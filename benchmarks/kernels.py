@@ -53,6 +53,13 @@ def weight_cases(device: torch.device) -> list[Case]:
             fall.scatter_(1, column + torch.topk(group, 2, dim=1, largest=False)[1], True)
         return fall
 
+    def ria_paper():
+        magnitude = weight.abs()
+        share = magnitude / magnitude.sum(dim=0) + magnitude / magnitude.sum(dim=1).reshape(-1, 1)
+        metric = share * norm.reshape(1, -1) ** 0.5
+        threshold = torch.sort(metric.flatten())[0][weight.numel() // 2]
+        return metric <= threshold
+
     def magnitude_paper():
         threshold = torch.sort(weight.abs().flatten())[0][weight.numel() // 2]
         return weight.abs() <= threshold
@@ -101,6 +108,14 @@ def weight_cases(device: torch.device) -> list[Case]:
             1,
             6,
             {"magnitude's flat sort": magnitude_paper, "kthvalue": magnitude_kthvalue},
+        ),
+        Case(
+            "mask, tensor (ria 50 %)",
+            lambda: hemostat.prune.ria(weight, norm, sparsity=0.5, out=mask),
+            *read,
+            1,
+            None,
+            {"RIA's flat sort": ria_paper},
         ),
         Case(
             "mask, 2:4 (wanda)",

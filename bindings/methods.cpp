@@ -208,17 +208,18 @@ void register_python_method(const std::string& name, const std::string& kind, co
 }
 
 std::set<Need> needs_from(const std::vector<std::string>& given) {
-  const std::set<std::string> known = names(every_need());
+  std::set<std::string> known = names(every_need());
+  known.merge(names(gradient_needs()));
   std::set<Need> needs;
-  std::vector<std::string> methods;
+  std::vector<std::string> specs;
   for (const std::string& entry : given) {
     if (known.count(entry) > 0) {
       needs.insert(need_from_name(entry));
     } else {
-      methods.push_back(MethodSpec::parse(entry).method);
+      specs.push_back(entry);
     }
   }
-  needs.merge(needs_of(methods));
+  needs.merge(needs_of(specs));
   return needs;
 }
 
@@ -254,7 +255,8 @@ Args:
       .def_readonly("axis", &Method::axis, "The severity axis for default options, before a model is known.")
       .def_property_readonly(
           "needs", [](const Method& self) { return names(self.needs); },
-          "Statistics that it reads: 'column_norm', 'absmax', 'absmean', 'gram'.")
+          "Statistics that it reads by default: 'column_norm', 'absmax', 'absmean', 'gram', 'gradient_mean', "
+          "'gradient_absmean', 'gradient_square'.")
       .def_readonly("options", &Method::options, "What its preparation takes.")
       .def("__repr__", [](const Method& self) {
         return fmt::format("Method('{}', kind='{}', axis='{}', needs=[{}], options=[{}])", self.name, self.kind,
@@ -397,15 +399,8 @@ Example:
       "exclude"_a = Patterns(), "progress"_a = ProgressFunction(), "What hemostat.collect calls.");
 
   module.def(
-      "needs_of",
-      [](const std::vector<std::string>& given) {
-        std::vector<std::string> methods;
-        for (const std::string& spec : given) {
-          methods.push_back(MethodSpec::parse(spec).method);
-        }
-        return names(needs_of(methods));
-      },
-      "methods"_a, R"(What the named methods need, together.
+      "needs_of", [](const std::vector<std::string>& specs) { return names(needs_of(specs)); }, "methods"_a,
+      R"(What methods need with their options, together.
 
 Args:
     methods: Names or specs.

@@ -7,31 +7,14 @@
 
 #include <torch/csrc/utils/pybind.h>
 
-#include <fmt/format.h>
-
-#include <hemostat/error.h>
 #include <hemostat/prune.h>
 #include <hemostat/solve.h>
 
 #include "arguments.h"
 #include "module.h"
+#include "prune_arguments.h"
 
 namespace hemostat::bindings {
-
-namespace {
-
-prune::Scope scope_of(const char* operation, const std::string& name) {
-  if (name == "row") {
-    return prune::Scope::row;
-  }
-  if (name == "tensor") {
-    return prune::Scope::tensor;
-  }
-  throw ValueError(
-      fmt::format("hemostat.prune.{}: scope is \"{}\", but must be \"tensor\" or \"row\"", operation, name));
-}
-
-}  // namespace
 
 void register_prune(py::module_& m) {
   auto room = m.def_submodule("prune", R"doc(Which weights of a matrix are removed: scores and masks.
@@ -324,6 +307,8 @@ Example:
     >>> hemostat.prune.removed_count(0.29, 100)
     29
 )doc");
+
+  register_prune_scores(room);
 }
 
 }  // namespace hemostat::bindings

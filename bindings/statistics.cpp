@@ -1,4 +1,5 @@
 // Room `statistics`: what a calibration pass collects.
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <set>
@@ -27,6 +28,15 @@ std::set<std::string> names(const std::set<Need>& needs) {
     result.insert(name(need));
   }
   return result;
+}
+
+// A getter that computes, without the interpreter's lock.
+template <typename Collected>
+auto released(at::Tensor (Collected::*getter)() const) {
+  return [getter](const Collected& self) {
+    py::gil_scoped_release release;
+    return (self.*getter)();
+  };
 }
 
 std::vector<std::string> linears_of(const Statistics& statistics) {
@@ -96,22 +106,43 @@ Raises:
                              "float32 [in_features]: largest |x|. ValueError if not collected.")
       .def_property_readonly("absmean", &InputStatistics::absmean,
                              "float32 [in_features]: mean |x|. ValueError if not collected.")
-      .def_property_readonly(
-          "gram",
-          [](const InputStatistics& self) {
-            py::gil_scoped_release release;
-            return self.gram();
-          },
-          "float32 [in_features, in_features]: XᵀX / count. ValueError if not collected.")
+      .def_property_readonly("gram", released(&InputStatistics::gram),
+                             "float32 [in_features, in_features]: XᵀX / count. ValueError if not collected.")
       .def("__repr__", [](const InputStatistics& self) {
         return fmt::format("InputStatistics({} features, {} tokens: {})", self.in_features(), self.count(),
                            fmt::join(names(self.needs()), ", "));
       });
 
+  py::class_<GradientStatistics, std::shared_ptr<GradientStatistics>>(
+      module, "GradientStatistics",
+      "Statistics of the gradients of a linear layer's weight, each of one window's mean negative log-likelihood. "
+      "Read-only.")
+      .def_property_readonly("count", &GradientStatistics::count, "Windows that were seen.")
+      .def_property_readonly("out_features", &GradientStatistics::out_features, "Rows of the weight.")
+      .def_property_readonly("in_features", &GradientStatistics::in_features, "Columns of the weight.")
+      .def_property_readonly(
+          "needs", [](const GradientStatistics& self) { return names(self.needs()); },
+          "What was collected: 'gradient_mean', 'gradient_absmean', 'gradient_square'.")
+      .def_property_readonly("mean", released(&GradientStatistics::mean),
+                             "float32 [out_features, in_features]: mean gradient. ValueError if not collected.")
+      .def_property_readonly("absmean", released(&GradientStatistics::absmean),
+                             "float32 [out_features, in_features]: mean |gradient|. ValueError if not collected.")
+      .def_property_readonly(
+          "square", released(&GradientStatistics::square),
+          "float32 [out_features, in_features]: mean squared gradient, the diagonal of the empirical "
+          "Fisher information. ValueError if not collected.")
+      .def("__repr__", [](const GradientStatistics& self) {
+        return fmt::format("GradientStatistics([{}, {}], {} windows: {})", self.out_features(), self.in_features(),
+                           self.count(), fmt::join(names(self.needs()), ", "));
+      });
+
   py::class_<Statistics>(module, "Statistics", R"(What :func:`hemostat.collect` gathered, by the names of linears.
+
+Of the inputs: a mapping. Of the gradients, where these were collected: :attr:`gradients`.
 
 Example:
     >>> norm = statistics["model.layers.0.self_attn.q_proj"].norm
+    >>> fisher = statistics.gradients["model.layers.0.self_attn.q_proj"].square
 )")
       .def("__len__", [](const Statistics& self) { return self.inputs.size(); })
       .def("__contains__", &Statistics::contains, "linear"_a)
@@ -148,9 +179,11 @@ Example:
             return result;
           },
           "Pairs of name and statistics.")
+      .def_readonly("gradients", &Statistics::gradients, "Statistics of the gradients, by the linears' names.")
       .def_property_readonly(
           "needs", [](const Statistics& self) { return names(self.needs()); },
-          "What every input has: 'column_norm', 'absmax', 'absmean', 'gram'.")
+          "What every input and every weight has: 'column_norm', 'absmax', 'absmean', 'gram', 'gradient_mean', "
+          "'gradient_absmean', 'gradient_square'.")
       .def(
           "merge",
           [](Statistics& self, const Statistics& other) -> Statistics& {
@@ -171,12 +204,15 @@ Raises:
     ValueError: Where names, sizes or kinds differ.
 )")
       .def("__repr__", [](const Statistics& self) {
+        const bool of_inputs = !self.inputs.empty() || self.gradients.empty();
         const int64_t tokens = self.inputs.empty() ? 0 : self.inputs.begin()->second->count();
-        return fmt::format("Statistics({} linears, {} tokens: {})", self.inputs.size(), tokens,
-                           fmt::join(names(self.needs()), ", "));
+        return fmt::format("Statistics({} linears, {} {}: {})", std::max(self.inputs.size(), self.gradients.size()),
+                           of_inputs ? tokens : self.gradients.begin()->second->count(),
+                           of_inputs ? "tokens" : "windows", fmt::join(names(self.needs()), ", "));
       });
 
   module.def("every_need", [] { return names(every_need()); }, "Names of every statistic that needs no gradient.");
+  module.def("gradient_needs", [] { return names(gradient_needs()); }, "Names of every statistic of gradients.");
 }
 
 }  // namespace hemostat::bindings

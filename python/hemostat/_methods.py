@@ -32,13 +32,17 @@ def collect(
     exclude: str | list[str] | None = None,
     progress: Progress = None,
 ) -> _C.Statistics:
-    """Collects, in one forward pass over calibration text, what methods need to know about the inputs of linears.
+    """Collects over calibration text what methods need to know about the inputs of linears and about the gradients.
+
+    One forward pass; statistics of gradients take a second one, and a backward pass of each window's mean negative
+    log-likelihood, block by block: no more than one block's graph is held at a time.
 
     Args:
         model: The model.
         tokens: int64 [windows, length] on the model's device.
-        needs: Names of statistics (``"column_norm"``, ``"absmax"``, ``"absmean"``, ``"gram"``) or of methods that need
-            them (``"wanda"``, ``"rtn:group_size=64"``), one or many. None: every statistic that needs no gradient.
+        needs: Names of statistics (``"column_norm"``, ``"absmax"``, ``"absmean"``, ``"gram"``; of gradients
+            ``"gradient_mean"``, ``"gradient_absmean"``, ``"gradient_square"``) or of methods that need them
+            (``"wanda"``, ``"rtn:group_size=64"``), one or many. None: every statistic that needs no gradient.
         memory_budget: Bytes to hold in memory; what is beyond lies in temporary files.
         batch: Windows at a time.
         include: fnmatch pattern or patterns on the linears' names. None: the linears inside blocks.
@@ -50,7 +54,8 @@ def collect(
         Statistics: By the linears' names.
 
     Raises:
-        ValueError: For an unknown name, tokens out of range, or a pattern that matches nothing.
+        ValueError: For an unknown name, tokens out of range, or a pattern that matches nothing; for gradients of
+            windows of one token, or of a model that repeats blocks.
 
     Example:
         >>> statistics = hemostat.collect(model, calibration, needs=["wanda"])
@@ -93,7 +98,8 @@ def method(
     Args:
         name: What the method is called. Replaces a user's method of that name.
         axis: Its severity axis.
-        needs: Names of the statistics that it reads: ``"column_norm"``, ``"absmax"``, ``"absmean"``, ``"gram"``.
+        needs: Names of the statistics that it reads: ``"column_norm"``, ``"absmax"``, ``"absmean"``, ``"gram"``,
+            ``"gradient_mean"``, ``"gradient_absmean"``, ``"gradient_square"``.
         kind: What it changes, for lists.
         description: One line. None: the first line of the function's docstring.
         axis_for: ``(model, **options)`` → the axis for that model and these options, where it depends on them.

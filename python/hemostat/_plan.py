@@ -18,7 +18,7 @@ __all__ = ["Memory", "Seconds", "plan_memory", "plan_seconds", "plan_text"]
 
 BATCH, COLLECT_BATCH = 4, 8  # windows at a time
 HEAD_CHUNK = 64 * 2**20  # bytes of logits at a time
-# Bytes of statistics for an input of n features.
+# Bytes of statistics for an input of n features. Those of gradients have a float32 for each weight.
 STATISTICS: Mapping[str, Callable[[int], int]] = {
     "column_norm": lambda n: 8 * n,
     "absmean": lambda n: 8 * n,
@@ -27,6 +27,7 @@ STATISTICS: Mapping[str, Callable[[int], int]] = {
 }
 DECOMPOSING = ("svd", "asvd", "svd_llm")
 SOLVED = ("sparsegpt", "gptq")  # by the Gram matrix, column by column
+GRAPH = 12  # what a block's graph keeps of each token, in its hidden and its widest activation
 TOKEN_METRICS = 70  # bytes that are kept of each evaluated token until its trial ends
 
 
@@ -39,6 +40,7 @@ class Memory:
         baseline: its kept logits, or final hidden states.
         keeps_logits: which of the two.
         statistics: by their names.
+        collecting: while gradients are collected, what enters each block, and one block's graph and gradients.
         changed: a damaged model's own weights, and what its method prepared; the largest of all methods'.
         noise_floor: the model in the other compute type, before there are statistics or damaged models.
         working: activations, pieces of logits, and each token's metrics.
@@ -49,6 +51,7 @@ class Memory:
     baseline: float
     keeps_logits: bool
     statistics: Mapping[str, float]
+    collecting: float
     changed: float
     noise_floor: float
     working: float
@@ -57,7 +60,7 @@ class Memory:
     @property
     def total(self) -> float:
         """At the widest moment."""
-        most = max(self.noise_floor, sum(self.statistics.values()) + self.changed)
+        most = max(self.noise_floor, sum(self.statistics.values()) + max(self.collecting, self.changed))
         return self.weights + self.baseline + most + self.working
 
 
@@ -126,24 +129,47 @@ def plan_memory(
 
     statistics: dict[str, float] = {}
     left = memory_budget - baseline
-    needs = sorted(_C.needs_of([_name(entry) for entry in remaining]))
+    needs, of_gradients = _needs(remaining)
+    collecting = 0.0
+
+    def keep(need: str, bytes_: float) -> bool:
+        nonlocal left, mapped
+        if bytes_ > left:
+            mapped += bytes_
+            return False
+        left -= bytes_
+        statistics[need] = statistics.get(need, 0) + bytes_
+        return True
+
+    for _, weight in model.linears() if of_gradients else []:
+        for need in of_gradients:
+            keep(need, 4 * weight.numel())
+    if of_gradients:
+        text = checked.calibration
+        states = (len(model.blocks) + 1) * min(COLLECT_BATCH, text.shape[0]) * text.shape[1] * hidden * size
+        if states <= left:
+            left, collecting = left - states, states
+        else:
+            mapped += states
+        block = sum(weight.numel() for _, weight in model.linears()) / len(model.blocks)
+        widest = max(max(weight.shape) for _, weight in model.linears())
+        collecting += block * 2 * 4 + text.shape[1] * GRAPH * (hidden + widest) * size
     for features in _inputs(model) if needs else []:
         for need in needs:
-            bytes_ = STATISTICS[need](features)
-            if need == "gram" and bytes_ > left:
-                mapped += bytes_
-                continue
-            left -= bytes_ if need == "gram" else 0
-            statistics[need] = statistics.get(need, 0) + bytes_
+            if need == "gram":
+                keep(need, STATISTICS[need](features))
+            else:
+                statistics[need] = statistics.get(need, 0) + STATISTICS[need](features)
 
     widest = max((max(weight.shape) for _, weight in model.linears()), default=hidden)
-    batch = max(BATCH, COLLECT_BATCH if needs else 0) * length
+    batch = max(BATCH, COLLECT_BATCH if needs or of_gradients else 0) * length
     head = min(HEAD_CHUNK, BATCH * length * vocabulary * 4) * size / 4
     return Memory(
         weights=model.bytes,
         baseline=baseline,
         keeps_logits=keeps_logits,
         statistics=statistics,
+        collecting=collecting,
         changed=max((_changed(model, entry) for entry in remaining), default=0),
         noise_floor=model.parameters * (2 if model.dtype == torch.float32 else 4),
         working=batch * 3 * (hidden + widest) * size + 2 * head + tokens * TOKEN_METRICS,
@@ -171,15 +197,19 @@ def plan_seconds(checked: CheckedScan, finished: Collection[tuple[str, float]] =
     # One linear layer stands for all, by how the cost grows with its sizes.
     name, weight = next(iter(model.linears()))
     block = (re.match(r"(.*?\.\d+\.)", name) or [name])[0] + "*"
-    needs = sorted(_C.needs_of([_name(entry) for entry in remaining]))
+    needs, of_gradients = _needs(remaining)
     collecting, statistics = 0.0, None
-    if needs:
+    if needs or of_gradients:
         forward = _time(lambda: model(sample))
         kept: list[_C.Statistics] = []
-        one = _time(lambda: kept.append(_C.collect(model, sample, needs, include=block)))
+        one = _time(lambda: kept.append(_C.collect(model, sample, needs, include=block))) if needs else forward
         blocks = len(list(model.linears())) / max(1, len(list(model.linears(include=block))))
-        collecting = (forward + max(0.0, one - forward) * blocks) * checked.calibration.numel() / sample.numel()
-        statistics = kept[0]
+        collecting = forward + max(0.0, one - forward) * blocks
+        if of_gradients:  # back through every block; the weights' gradients in the others take about a forward pass
+            both = _time(lambda: kept.append(_C.collect(model, sample, needs + of_gradients, include=block)))
+            collecting += max(0.0, both - one) + forward
+        collecting *= checked.calibration.numel() / sample.numel()
+        statistics = kept[-1]
 
     per_window = trial * scale / windows
     preparing, trials, localizing, unknown = 0.0, 0.0, 0.0, []
@@ -234,8 +264,10 @@ def _remaining(checked: CheckedScan, finished: Collection[tuple[str, float]]) ->
     ]
 
 
-def _name(entry: _C.PlannedMethod) -> str:
-    return _C.MethodSpec.parse(entry.method).method
+def _needs(entries: list[_C.PlannedMethod]) -> tuple[list[str], list[str]]:
+    """What these methods need of inputs, and of gradients."""
+    needs, of_gradients = _C.needs_of([entry.method for entry in entries]), _C.gradient_needs()
+    return sorted(needs - of_gradients), sorted(needs & of_gradients)
 
 
 def _chosen(model: _C.Model, spec: _C.MethodSpec) -> list[tuple[str, torch.Tensor]]:
@@ -294,6 +326,8 @@ def _memory_line(memory: Memory) -> str:
         f"{_bytes(memory.baseline)} of the baseline's {'logits' if memory.keeps_logits else 'hidden states'}",
         *(f"{_bytes(count)} of {name}" for name, count in memory.statistics.items()),
     ]
+    if memory.collecting:
+        parts.append(f"{_bytes(memory.collecting)} while gradients are collected")
     if memory.changed:
         parts.append(f"up to {_bytes(memory.changed)} for a damaged model")
     parts.append(f"{_bytes(memory.working)} to compute with")

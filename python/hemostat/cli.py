@@ -237,7 +237,7 @@ def localize_command(
     _load_plugins(plugin)
     spec = _C.MethodSpec.parse(method)
     subject = _subject(checkpoint, text, calibration, windows, calibration_windows, length, dtype, device)
-    needs = _C.needs_of([spec.method])
+    needs = _C.needs_of([spec.text()])
     found = hemostat.localize(
         subject.model,
         spec.text(),
@@ -271,7 +271,7 @@ def apply_command(
     """Apply one method at one severity and save the checkpoint, or a GGUF file of it."""
     _load_plugins(plugin)
     spec = _C.MethodSpec.parse(method)
-    needs = _C.needs_of([spec.method])
+    needs = _C.needs_of([spec.text()])
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ValueError(f"--out {out} exists already")
     check_writable(out)

@@ -12,13 +12,22 @@ import torch
 from hemostat._C import prune as _prune
 from hemostat._C.prune import (
     apply,
+    channel_permutation,
+    fisher,
+    gblm,
     kept_until,
     magnitude,
     mask,
     mask_at,
     removed_count,
+    ria,
+    score_fisher,
+    score_gblm,
     score_magnitude,
+    score_ria,
+    score_taylor,
     score_wanda,
+    taylor,
     wanda,
 )
 from hemostat.solve import GramFactor
@@ -26,14 +35,23 @@ from hemostat.solve import GramFactor
 __all__ = [
     "Pruned",
     "apply",
+    "channel_permutation",
+    "fisher",
+    "gblm",
     "kept_until",
     "magnitude",
     "mask",
     "mask_at",
     "removed_count",
+    "ria",
+    "score_fisher",
+    "score_gblm",
     "score_magnitude",
+    "score_ria",
+    "score_taylor",
     "score_wanda",
     "sparsegpt",
+    "taylor",
     "wanda",
 ]
 

@@ -112,6 +112,15 @@ class TestScan:
         assert "6 trials, each on 12 windows of 64 tokens" in out
         assert os.listdir() == []
 
+    def test_plan_counts_gradients(self, run, tiny_checkpoint, text):
+        scan = ["scan", tiny_checkpoint, "--text", text, "--points", 1, "--plan", "--out", "run", "--methods"]
+        code, out, err = run(*scan, "gradient:score=fisher")
+        assert (code, err) == (0, "")
+        assert re.search(r"^memory: .* of gradient_square, \S+ \S+ while gradients are collected", out, re.M)
+        assert re.search(r"^time: .*statistics", out, re.M)
+        assert "column_norm" not in out
+        assert "gradients are collected" not in run(*scan, "wanda")[1]
+
     def test_a_method_of_the_users_own(self, run, tiny_checkpoint, text):
         code, out, err = run(
             "scan",

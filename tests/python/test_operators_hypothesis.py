@@ -60,13 +60,17 @@ def result_of(operator, *arguments, device, exact=True, **options):
 
 
 @pytest.mark.parametrize("pattern", [False, True])
-@about("prune.mask", "prune.magnitude", "prune.wanda", "prune.score_magnitude", "prune.score_wanda")
+@about("prune.mask", "prune.magnitude", "prune.wanda", "prune.ria")
+@about("prune.score_magnitude", "prune.score_wanda", "prune.score_ria")
+@about("prune.taylor", "prune.fisher", "prune.gblm", "prune.score_taylor", "prune.score_fisher", "prune.score_gblm")
 @given(st.data())
 def test_masks(device, pattern, data):
     weight, n, m = data.draw(with_pattern(matrices()))
     columns = weight.shape[1]
     sparsity, scope = data.draw(sparsities), data.draw(scopes)
     norm = data.draw(tensors(st.just((columns,)))).abs()
+    gradient = data.draw(tensors(st.just(tuple(weight.shape)), values=("normal", "ties", "sparse", "zero", "constant")))
+    square = gradient.abs()
     choice = {"pattern": f"{n}:{m}"} if pattern else {"sparsity": sparsity}
 
     masks = {
@@ -81,6 +85,26 @@ def test_masks(device, pattern, data):
             result_of(prune.wanda, weight, norm, device=device, **choice),
             "row",
         ),
+        "ria": (
+            result_of(prune.score_ria, weight, norm, device=device),
+            result_of(prune.ria, weight, norm, scope=scope, device=device, **choice),
+            scope,
+        ),
+        "taylor": (
+            result_of(prune.score_taylor, weight, gradient, device=device),
+            result_of(prune.taylor, weight, gradient, scope=scope, device=device, **choice),
+            scope,
+        ),
+        "fisher": (
+            result_of(prune.score_fisher, weight, square, device=device),
+            result_of(prune.fisher, weight, square, scope=scope, device=device, **choice),
+            scope,
+        ),
+        "gblm": (
+            result_of(prune.score_gblm, weight, norm, square, device=device),
+            result_of(prune.gblm, weight, norm, square, scope=scope, device=device, **choice),
+            scope,
+        ),
     }
     for name, (score, mask, within) in masks.items():
         assert mask.dtype == torch.bool
@@ -92,6 +116,18 @@ def test_masks(device, pattern, data):
         assert ((~mask).sum(1) == removed).all(), name
         kept = score.masked_fill(~mask, math.inf).amin(1)
         assert (kept >= score.masked_fill(mask, -math.inf).amax(1)).all(), name
+
+
+@about("prune.channel_permutation")
+@given(with_pattern(matrices()))
+def test_channel_permutation(device, pattern):
+    score, n, m = pattern
+    order = prune.channel_permutation(score.to(device), pattern=f"{n}:{m}").cpu()
+    assert torch.equal(order.sort().values, torch.arange(score.shape[1]))
+    assert torch.equal(order, prune.channel_permutation(score.contiguous().to(device), pattern=f"{n}:{m}").cpu())
+    if n and score.numel():
+        kept, own = (x.double().reshape(-1, m).topk(n).values.sum() for x in (score[:, order], score))
+        assert kept >= own - 1e-6 * score.double().abs().sum()
 
 
 @about("prune.kept_until", "prune.mask_at")

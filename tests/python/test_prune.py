@@ -79,6 +79,58 @@ def test_scores_and_masks_agree(device):
     assert torch.equal(prune.magnitude(weight, sparsity=0.3), prune.mask(weight.abs(), sparsity=0.3, scope="tensor"))
     assert torch.equal(prune.wanda(weight, norm, sparsity=0.3), prune.mask(weight.abs() * norm, sparsity=0.3))
     assert torch.equal(prune.wanda(weight, norm, pattern="2:4"), prune.mask(weight.abs() * norm, pattern="2:4"))
+    ria = prune.score_ria(weight, norm)
+    assert torch.equal(prune.ria(weight, norm, sparsity=0.3), prune.mask(ria, sparsity=0.3, scope="tensor"))
+    assert torch.equal(prune.ria(weight, norm, sparsity=0.3, scope="row"), prune.mask(ria, sparsity=0.3))
+    assert torch.equal(prune.ria(weight, norm, pattern="2:4"), prune.mask(ria, pattern="2:4"))
+    gradient = torch.randn(31, 48, generator=generator).to(device)
+    taylor, fisher = (weight * gradient).abs(), weight * gradient * weight * 0.5
+    assert torch.equal(prune.taylor(weight, gradient, sparsity=0.3), prune.mask(taylor, sparsity=0.3, scope="tensor"))
+    assert torch.equal(prune.taylor(weight, gradient, sparsity=0.3, scope="row"), prune.mask(taylor, sparsity=0.3))
+    assert torch.equal(prune.fisher(weight, gradient, sparsity=0.3), prune.mask(fisher, sparsity=0.3, scope="tensor"))
+    assert torch.equal(prune.fisher(weight, gradient, pattern="2:4"), prune.mask(fisher, pattern="2:4"))
+    assert torch.equal(
+        prune.gblm(weight, norm, gradient.abs(), alpha=0, sparsity=0.3), prune.wanda(weight, norm, sparsity=0.3)
+    )
+    gblm = prune.score_gblm(weight, norm, gradient.abs(), alpha=3)
+    assert torch.equal(prune.gblm(weight, norm, gradient.abs(), alpha=3, sparsity=0.3), prune.mask(gblm, sparsity=0.3))
+
+
+def test_ria_ranks_zeros_lowest_and_leaves_activations_out_at_alpha_0(device):
+    weight = torch.tensor([[0.0, 2.0, 1.0], [0.0, 0.0, 0.0]], device=device)
+    norm = torch.tensor([1.0, 0.0, 4.0], device=device)
+    assert prune.score_ria(weight, norm).tolist() == [[0.0, 0.0, pytest.approx(2 * (1 / 3 + 1))], [0.0] * 3]
+    assert torch.equal(prune.score_ria(weight, norm, alpha=0), prune.score_ria(weight, torch.ones_like(norm)))
+    assert prune.score_ria(weight * 1e-38, norm.fill_(3e38), alpha=30).isfinite().logical_not().sum() <= 2
+
+
+@pytest.mark.parametrize("pattern", ["2:4", "1:2", "5:8", "0:4", "4:4"])
+def test_channel_permutation_keeps_no_less(device, pattern):
+    n, m = map(int, pattern.split(":"))
+    score = torch.rand(40, 48, generator=torch.Generator().manual_seed(7)).to(device)
+    for view in (score, score.half(), (score * 4).round(), -score, score * 1e38, torch.zeros_like(score)):
+        order = prune.channel_permutation(view, pattern=pattern)
+        assert order.dtype == torch.int64 and order.device == score.device
+        assert torch.equal(order.sort().values.cpu(), torch.arange(48))
+        kept = [view.double()[:, c][prune.mask(view[:, c], pattern=pattern)].sum() for c in (order, torch.arange(48))]
+        assert kept[0] >= kept[1] - 1e-6 * view.double().abs().sum()
+        if n in (0, m):
+            assert torch.equal(order.cpu(), torch.arange(48))
+
+
+@pytest.mark.parametrize("method", ["wanda", "ria"])
+def test_permuted_groups_hold_and_keep_more(tiny_model, tiny_tokens, method):
+    statistics = hemostat.collect(tiny_model, tiny_tokens, needs=[method])
+    plain = hemostat.prepare(tiny_model, method, statistics, m=4).at(2)
+    permuted = hemostat.prepare(tiny_model, method, statistics, m=4, permute=True).at(2)
+    kept = dict(plain.linears())
+    for name, weight in permuted.linears():
+        score = getattr(prune, f"score_{method}")(dict(tiny_model.linears())[name], statistics[name].norm)
+        order = prune.channel_permutation(score, pattern="2:4")
+        assert bool((weight[:, order].reshape(-1, 4).ne(0).sum(1) <= 2).all())
+        assert score[weight != 0].sum() >= score[kept[name] != 0].sum() * (1 - 1e-6)
+    with pytest.raises(ValueError, match=rf"prepare\({method}\): permute regroups the columns of n:m pruning"):
+        hemostat.prepare(tiny_model, method, statistics, permute=True)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -100,6 +152,12 @@ def test_empty(device, shape):
     assert prune.magnitude(weight, sparsity=0.5).shape == shape
     assert prune.magnitude(weight, pattern="2:4").shape == shape
     assert prune.wanda(weight, torch.ones(shape[1], device=device), sparsity=0.5).shape == shape
+    assert prune.ria(weight, torch.ones(shape[1], device=device), sparsity=0.5).shape == shape
+    assert prune.score_ria(weight, torch.ones(shape[1], device=device)).shape == shape
+    assert prune.taylor(weight, weight, sparsity=0.5).shape == shape
+    assert prune.fisher(weight, weight, pattern="2:4").shape == shape
+    assert prune.gblm(weight, torch.ones(shape[1], device=device), weight, sparsity=0.5).shape == shape
+    assert prune.channel_permutation(weight, pattern="2:4").tolist() == list(range(shape[1]))
     assert prune.kept_until(weight).shape == shape
     assert prune.mask_at(prune.kept_until(weight), sparsity=0.5).shape == shape
     assert prune.apply(weight, torch.empty(shape, dtype=torch.bool, device=device)).shape == shape
@@ -157,6 +215,10 @@ def test_out_is_returned(device):
         lambda **out: prune.magnitude(weight, sparsity=0.5, **out),
         lambda **out: prune.magnitude(weight, pattern="2:4", **out),
         lambda **out: prune.wanda(weight, norm, sparsity=0.5, **out),
+        lambda **out: prune.ria(weight, norm, sparsity=0.5, **out),
+        lambda **out: prune.taylor(weight, weight, sparsity=0.5, **out),
+        lambda **out: prune.fisher(weight, weight**2, pattern="2:4", **out),
+        lambda **out: prune.gblm(weight, norm, weight.abs(), sparsity=0.5, **out),
         lambda **out: prune.mask(weight, sparsity=0.5, **out),
         lambda **out: prune.mask_at(prune.kept_until(weight), sparsity=0.5, **out),
     ):
@@ -180,6 +242,21 @@ def test_apply(device):
     assert weight.tolist() == [[1.0, 0.0, 0.0]]
 
 
+def test_ria_counts_what_its_sums_cannot_take(device):
+    weight = torch.ones(4, 4, device=device)
+    weight[0, 0], weight[2, 1] = float("nan"), float("inf")
+    norm = torch.ones(4, device=device)
+    with pytest.raises(ValueError, match="hemostat.prune.ria: weight has 2 NaN or infinite entries"):
+        prune.ria(weight, norm, sparsity=0.5)
+    with pytest.raises(ValueError, match="hemostat.prune.score_ria: weight has 2 NaN or infinite entries"):
+        prune.score_ria(weight, norm)
+    assert prune.ria(weight, norm, sparsity=0.5, check_finite=False).shape == weight.shape
+    with pytest.raises(ValueError, match="channel_permutation: score has 2 NaN or infinite entries"):
+        prune.channel_permutation(weight, pattern="2:4")
+    huge = torch.full((4, 4), 3e38, device=device)  # finite, though their sums are not
+    assert int(prune.ria(huge, norm, sparsity=0.5).sum()) == 8
+
+
 def test_infinite_scores_are_ranked(device):
     score = torch.tensor([[float("inf"), 1.0, float("-inf"), 2.0]], device=device)
     assert prune.mask(score, sparsity=0.5).tolist() == [[True, False, False, True]]
@@ -193,6 +270,9 @@ def test_nan_is_counted_and_named(device):
         ("magnitude: weight", lambda **o: prune.magnitude(weight, sparsity=0.5, **o)),
         ("magnitude: weight", lambda **o: prune.magnitude(weight, pattern="2:4", **o)),
         ("wanda: weight", lambda **o: prune.wanda(weight, norm, sparsity=0.5, **o)),
+        ("taylor: weight times gradient", lambda **o: prune.taylor(weight, weight + 1, sparsity=0.5, **o)),
+        ("fisher: weight times gradient_square", lambda **o: prune.fisher(weight, weight, sparsity=0.5, **o)),
+        ("gblm: weight times gradient_norm", lambda **o: prune.gblm(weight, norm, weight, sparsity=0.5, **o)),
         ("mask: score", lambda **o: prune.mask(weight, sparsity=0.5, **o)),
         ("kept_until: score", lambda **o: prune.kept_until(weight, **o)),
     ):
@@ -215,6 +295,17 @@ def test_nan_is_counted_and_named(device):
         (ValueError, 'pattern is "2:0"', lambda w: prune.mask(w, pattern="2:0")),
         (ValueError, 'pattern is "2:4x"', lambda w: prune.mask(w, pattern="2:4x")),
         (ValueError, "multiple of 5, but weight has 8", lambda w: prune.magnitude(w, pattern="2:5")),
+        (ValueError, "ria: alpha is -1, but must be finite", lambda w: prune.ria(w, w[0], alpha=-1, sparsity=0.5)),
+        (ValueError, "score_ria: alpha is inf", lambda w: prune.score_ria(w, w[0].abs(), alpha=math.inf)),
+        (ValueError, "ria: give sparsity or pattern, neither", lambda w: prune.ria(w, w[0].abs())),
+        (ValueError, "ria: activation_norm has 4 entries, but weight has 8", lambda w: prune.ria(w, w[0, :4].abs())),
+        (ValueError, r"taylor: gradient has shape \[4\], but", lambda w: prune.taylor(w, w[0, :4], sparsity=0.5)),
+        (ValueError, "fisher: gradient_square has shape", lambda w: prune.score_fisher(w, w[:, :4])),
+        (TypeError, "gblm: gradient_norm is float64", lambda w: prune.gblm(w, w[0].abs(), w.double(), sparsity=0.5)),
+        (ValueError, "gblm: alpha is nan", lambda w: prune.gblm(w, w[0].abs(), w, alpha=math.nan, sparsity=0.5)),
+        (ValueError, "taylor: give sparsity or pattern, neither", lambda w: prune.taylor(w, w)),
+        (ValueError, "multiple of 3, but score has 8", lambda w: prune.channel_permutation(w, pattern="2:3")),
+        (ValueError, 'permutation: pattern is "2"', lambda w: prune.channel_permutation(w, pattern="2")),
         (ValueError, 'scope is "layer"', lambda w: prune.magnitude(w, sparsity=0.5, scope="layer")),
         (ValueError, r"weight has shape \[8\]", lambda w: prune.magnitude(w[0], sparsity=0.5)),
         (ValueError, r"weight has shape \[1, 4, 8\]", lambda w: prune.magnitude(w[None], sparsity=0.5)),

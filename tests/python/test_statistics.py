@@ -114,3 +114,47 @@ def test_statistics_of_a_layer_refuse_what_they_cannot_take():
     with pytest.raises(TypeError, match="takes a floating dtype"):
         found.add(torch.ones(2, 4, dtype=torch.int64))
     assert found.count == 0
+
+
+def test_gradients_are_collected_where_asked_for(tiny_model, tiny_tokens, statistics):
+    assert statistics.gradients == {} and "gradient_mean" not in statistics.needs
+    collected = hemostat.collect(tiny_model, tiny_tokens, ["gradient_square", "absmax"], include="*.q_proj")
+    assert collected.needs == {"gradient_square", "absmax"}
+    assert list(collected.gradients) == collected.keys()
+    found = collected.gradients["model.layers.0.self_attn.q_proj"]
+    assert found.needs == {"gradient_square"} and found.count == len(tiny_tokens)
+    assert bool((found.square >= 0).all()) and float(found.square.sum()) > 0
+    with pytest.raises(ValueError, match="gradient_mean was not collected"):
+        _ = found.mean
+    assert repr(found) == f"GradientStatistics([32, 32], {len(tiny_tokens)} windows: gradient_square)"
+    alone = hemostat.collect(tiny_model, tiny_tokens, "gradient:score=fisher", include="*.q_proj")
+    assert torch.equal(alone.gradients["model.layers.0.self_attn.q_proj"].square, found.square)
+    assert repr(alone) == f"Statistics(4 linears, {len(tiny_tokens)} windows: gradient_square)"
+
+
+def test_gradients_need_something_to_predict_and_blocks_of_their_own(tiny_model, tiny_tokens):
+    with pytest.raises(ValueError, match="windows of at least 2 tokens, one to predict, but these have 1"):
+        hemostat.collect(tiny_model, tiny_tokens[:, :1], "gradient")
+    repeated = hemostat.extend.duplicate_layers(tiny_model, count=1)
+    with pytest.raises(ValueError, match="the model repeats the block of"):
+        hemostat.collect(repeated, tiny_tokens, "gradient")
+
+
+def test_gradients_go_straight_through_quantized_inputs(tiny_model, tiny_tokens):
+    treated = hemostat.prepare(tiny_model, "activation").at(8)
+    found = hemostat.collect(treated, tiny_tokens, "gradient_mean").gradients
+    assert all(float(entry.mean.abs().sum()) > 0 for entry in found.values())
+
+
+def test_methods_refuse_gradients_that_lack_or_differ(tiny_model, tiny_tokens, statistics):
+    with pytest.raises(ValueError, match="no gradients were collected for"):
+        hemostat.prepare(tiny_model, "gradient", statistics)
+    squares = hemostat.collect(tiny_model, tiny_tokens, "gradient_square")
+    with pytest.raises(ValueError, match=r"the statistics of '.*' have no gradient_mean; collect it"):
+        hemostat.prepare(tiny_model, "gradient", squares, score="taylor")
+    with pytest.raises(ValueError, match="gradient needs gradient_mean, which the statistics lack"):
+        hemostat.sweep(tiny_model, "gradient", tiny_tokens, statistics=squares, score="taylor")
+    with pytest.raises(ValueError, match="merge: other has statistics of .* too"):
+        squares.merge(statistics)
+    with pytest.raises(ValueError, match=r"needs statistics \(gradient_square\)"):
+        hemostat.prepare(tiny_model, "gradient", score="fisher")

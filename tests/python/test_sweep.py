@@ -32,6 +32,11 @@ def test_gives_what_compare_gives(trained, tokens):
         ("magnitude", {"scope": "row"}),
         ("wanda", {}),
         ("wanda", {"m": 4}),
+        ("ria", {}),
+        ("ria", {"m": 4, "permute": True}),
+        ("gradient", {}),
+        ("gradient", {"score": "taylor"}),
+        ("gradient", {"score": "fisher", "m": 4}),
         ("rtn", {"group_size": 64}),
         ("gaussian", {}),
         ("svd", {}),
@@ -53,8 +58,7 @@ def test_gives_what_compare_gives(trained, tokens):
     ],
 )
 def test_damage_begins_at_nothing_and_grows(trained, tokens, method, options):
-    needs = next(known.needs for known in hemostat.methods() if known.name == method)
-    statistics = hemostat.collect(trained.model, tokens, needs=needs) if needs else None
+    statistics = hemostat.collect(trained.model, tokens, hemostat.MethodSpec(method, **options).text())
     axis = hemostat.prepare(trained.model, method, statistics, **options).axis
     severities = [axis.neutral, axis.default_grid[0], axis.default_grid[-1]]
     curve = hemostat.sweep(trained.model, method, tokens, statistics=statistics, severities=severities, **options)

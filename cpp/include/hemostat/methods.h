@@ -57,6 +57,8 @@ struct Method {
   // The axis for this model and these (complete) options without preparing, so that severities can be planned and
   // checked before any work. Empty: `axis` itself.
   std::function<Axis(const Model&, const Options&)> axis_for = nullptr;
+  // What it reads with these (complete) options, where that depends on them. Empty: `needs`, else those by default.
+  std::function<std::set<Need>(const Options&)> needs_for = nullptr;
 };
 
 // "rtn:group_size=64,symmetric=true" → name and the options given; lists are joined by '+':
@@ -67,6 +69,7 @@ struct MethodSpec {
 
   static MethodSpec parse(const std::string& text);  // ValueError for an unknown method or option, or a bad value
   std::string text() const;                          // canonical: options sorted, defaults left out
+  std::set<Need> needs() const;                      // what the method reads with these options
 };
 
 // All registered methods, ours first, in catalogue order. The registry outlives the program's end on purpose.
@@ -89,10 +92,14 @@ struct CollectOptions {
   std::function<void(int64_t done, int64_t total)> progress;  // windows; may throw Interrupted
 };
 
-// One forward pass over tokens int64 [windows, length] on the model.
+// One forward pass over tokens int64 [windows, length] on the model. Needs of gradients take a second one and a
+// backward pass of each window's mean negative log-likelihood, block by block: no more than one block's graph and one
+// window's gradients of its weights are held at a time, beside what enters the blocks in a batch and the sums
+// themselves, both within the memory budget. Gradients of factored and packed linears are those of the weight
+// multiplied out. ValueError for gradients of windows of one token, or of a model that repeats blocks.
 Statistics collect(const Model& model, const at::Tensor& tokens, const CollectOptions& options = {});
 
-// What the named methods need, together.
-std::set<Need> needs_of(const std::vector<std::string>& methods);
+// What methods need together, by their specs: "wanda", "rtn:group_size=64".
+std::set<Need> needs_of(const std::vector<std::string>& specs);
 
 }  // namespace hemostat

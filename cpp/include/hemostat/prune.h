@@ -121,6 +121,85 @@ Pruned sparsegpt(const at::Tensor& weight, const solve::GramFactor& factor, cons
 // The block size of the factor that n:m pruning takes: the largest multiple of m up to `block_size`, at least m.
 int64_t pattern_block_size(int64_t block_size, int64_t m);
 
+// (|w_ij| / Σ_k |w_kj| + |w_ij| / Σ_k |w_ik|) · activation_norm_j^alpha, in float32: how large a weight is among those
+// of its input and among those of its output. 0 in a row or column of zeros.
+//   activation_norm  [in_features]: the root mean square of each input feature; finite, not negative
+//   alpha            0 or more, finite; 0 leaves the activations out
+// ValueError for NaN or infinite weights: they would spoil their whole row and column.
+at::Tensor score_ria(const at::Tensor& weight, const at::Tensor& activation_norm, double alpha = 0.5);
+
+struct RiaOptions {
+  double alpha = 0.5;
+  std::optional<double> sparsity = std::nullopt;
+  std::optional<std::string> pattern = std::nullopt;
+  Scope scope = Scope::tensor;
+  std::optional<at::Tensor> out = std::nullopt;
+  bool check_finite = true;
+};
+
+// Removes the smallest relative importance and activation of the whole matrix, or of each row (Zhang et al. 2024,
+// "Plug-and-Play: An Efficient Post-training Pruning Method for Large Language Models", ICLR).
+at::Tensor ria(const at::Tensor& weight, const at::Tensor& activation_norm, const RiaOptions& options);
+
+// |weight · gradient|, in float32: how far the loss would move, to first order, if the weight were 0.
+//   gradient  [out_features, in_features], float32, bfloat16 or float16: of the loss, mean over calibration
+at::Tensor score_taylor(const at::Tensor& weight, const at::Tensor& gradient);
+
+// weight² · gradient_square / 2, in float32: the same to second order, where the diagonal of the empirical Fisher
+// information stands for that of the Hessian.
+//   gradient_square  [out_features, in_features]: mean of the squared gradients of single sequences
+at::Tensor score_fisher(const at::Tensor& weight, const at::Tensor& gradient_square);
+
+// |weight| · (activation_norm + alpha · gradient_norm), in float32.
+//   activation_norm  [in_features]: sqrt of the mean, over sequences, of the sum of squares over a sequence's tokens;
+//                    finite, not negative
+//   gradient_norm    [out_features, in_features]: norm over the gradients of single sequences, their sum of absolute
+//                    values (L1) or the root of their sum of squares (L2)
+//   alpha            0 or more, finite
+at::Tensor score_gblm(const at::Tensor& weight, const at::Tensor& activation_norm, const at::Tensor& gradient_norm,
+                      double alpha = 100);
+
+struct GradientOptions {
+  std::optional<double> sparsity = std::nullopt;
+  std::optional<std::string> pattern = std::nullopt;
+  Scope scope = Scope::tensor;
+  std::optional<at::Tensor> out = std::nullopt;
+  bool check_finite = true;
+};
+
+// Removes the smallest |weight · gradient| (Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning",
+// arXiv 1906.10771, equation 7; Ma et al. 2023, "LLM-Pruner", arXiv 2305.11627).
+at::Tensor taylor(const at::Tensor& weight, const at::Tensor& gradient, const GradientOptions& options);
+
+// Removes the smallest weight² · gradient_square / 2 (LeCun et al. 1990, "Optimal Brain Damage"; Theis et al. 2018,
+// "Faster gaze prediction with dense networks and Fisher pruning", arXiv 1801.05787).
+at::Tensor fisher(const at::Tensor& weight, const at::Tensor& gradient_square, const GradientOptions& options);
+
+struct GblmOptions {
+  double alpha = 100;
+  std::optional<double> sparsity = std::nullopt;
+  std::optional<std::string> pattern = std::nullopt;
+  Scope scope = Scope::row;
+  std::optional<at::Tensor> out = std::nullopt;
+  bool check_finite = true;
+};
+
+// Removes the smallest |weight| · (activation_norm + alpha · gradient_norm) of each row (Das et al. 2023, "Beyond Size:
+// How Gradients Shape Pruning Decisions in Large Language Models", arXiv 2311.04902).
+at::Tensor gblm(const at::Tensor& weight, const at::Tensor& activation_norm, const at::Tensor& gradient_norm,
+                const GblmOptions& options);
+
+// An order of the columns in which an n:m pattern keeps more of a score's sum than in their own: mask(score[:, order])
+// with that pattern, its columns put back in place, is the mask of the permuted matrix. Columns in the order of their
+// sums are dealt out to the groups of m, there and back; then, for each of the m places in turn, the columns in that
+// place are exchanged among all groups so that the sum kept is the largest (linear sum assignment). It keeps at least
+// as much as the columns' own order does (Zhang et al. 2024: channel permutation).
+//   score    [out_features, in_features], float32, bfloat16 or float16; finite
+//   pattern  "n:m"; m divides in_features
+//   → int64 [in_features], on the score's device
+// Time grows with out_features · in_features² / m and, at worst, (in_features / m)³.
+at::Tensor channel_permutation(const at::Tensor& score, const std::string& pattern);
+
 // The weight with exact zeros where the mask is false, also where it held NaN or Inf. Differentiable: gradients of
 // removed weights are 0. `out` may be `weight` itself.
 at::Tensor apply(const at::Tensor& weight, const at::Tensor& mask, const std::optional<at::Tensor>& out = std::nullopt);

@@ -1,6 +1,6 @@
-// Room `statistics`: what a calibration pass collects about the inputs of linear layers, once, for every method that
-// needs it. Streaming, mergeable, in a bounded memory. Accumulation is in float32 per batch and float64 across
-// batches for the vectors; Gram matrices are summed in float32.
+// Room `statistics`: what a calibration pass collects about the inputs of linear layers, and about the gradients of
+// their weights, once, for every method that needs it. Streaming, mergeable, in a bounded memory. Accumulation is in
+// float32 per batch and float64 across batches for the vectors; what has the size of a matrix is summed in float32.
 #pragma once
 
 #include <cstdint>
@@ -14,11 +14,12 @@
 
 namespace hemostat {
 
-enum class Need { column_norm, absmax, absmean, gram };
+enum class Need { column_norm, absmax, absmean, gram, gradient_mean, gradient_absmean, gradient_square };
 
 std::string name(Need need);                   // "column_norm", …
 Need need_from_name(const std::string& name);  // ValueError for another name
-std::set<Need> every_need();
+std::set<Need> every_need();                   // that takes no gradient
+std::set<Need> gradient_needs();               // the others
 
 // Tensors of at most `bytes` in memory; beyond that, tensors mapped from unlinked temporary files (in TMPDIR, else
 // /tmp), which the system pages out.
@@ -40,7 +41,8 @@ class InputStatistics {
 
   // x [..., in_features], any floating dtype. NaN and Inf are summed as they are.
   void add(const at::Tensor& x);
-  void merge(const InputStatistics& other);  // sums and maxima of both; ValueError where sizes or needs differ
+  void merge(const InputStatistics& other);            // sums and maxima of both; ValueError unless mergeable
+  bool mergeable(const InputStatistics& other) const;  // of the same size and needs
 
   int64_t count() const { return count_; }  // tokens
   int64_t in_features() const { return in_features_; }
@@ -58,15 +60,45 @@ class InputStatistics {
   at::Tensor sum_squares_, abs_sum_, absmax_, gram_;
 };
 
+// Sums over the gradients of a weight, each of one sequence's loss.
+class GradientStatistics {
+ public:
+  // Of the needs, those that take a gradient.
+  GradientStatistics(int64_t out_features, int64_t in_features, c10::Device device, const std::set<Need>& needs,
+                     MemoryBudget& budget);
+
+  // gradient [out_features, in_features], any floating dtype; undefined: the loss doesn't depend on the weight.
+  void add(const at::Tensor& gradient);
+  void merge(const GradientStatistics& other);            // the sums of both; ValueError unless mergeable
+  bool mergeable(const GradientStatistics& other) const;  // of the same size and needs
+
+  int64_t count() const { return count_; }  // sequences
+  int64_t out_features() const { return out_features_; }
+  int64_t in_features() const { return in_features_; }
+  const std::set<Need>& needs() const { return needs_; }
+  bool has(Need need) const { return needs_.count(need) > 0; }
+  at::Tensor mean() const;     // float32 [out_features, in_features]: mean gradient
+  at::Tensor absmean() const;  // float32 [out_features, in_features]: mean |gradient|
+  at::Tensor square() const;   // float32 [out_features, in_features]: mean gradient², the empirical Fisher information
+
+ private:
+  at::Tensor mean_of(const at::Tensor& sum, Need need) const;
+  int64_t out_features_, in_features_, count_ = 0;
+  std::set<Need> needs_;
+  at::Tensor sum_, abs_sum_, sum_squares_;
+};
+
 // By the linears' names.
 class Statistics {
  public:
   std::map<std::string, std::shared_ptr<InputStatistics>> inputs;
+  std::map<std::string, std::shared_ptr<GradientStatistics>> gradients;
 
   bool contains(const std::string& linear) const { return inputs.count(linear) > 0; }
-  const InputStatistics& at(const std::string& linear) const;  // ValueError naming it where there is none
-  void merge(const Statistics& other);                         // ValueError where the names differ
-  std::set<Need> needs() const;                                // what every input has
+  const InputStatistics& at(const std::string& linear) const;           // ValueError naming it where there is none
+  const GradientStatistics& gradient(const std::string& linear) const;  // the same
+  void merge(const Statistics& other);                                  // ValueError where the names differ
+  std::set<Need> needs() const;                                         // what every input, and every weight, has
 };
 
 }  // namespace hemostat

@@ -1,10 +1,15 @@
 #include <algorithm>
+#include <optional>
+#include <utility>
 
 #include <ATen/core/grad_mode.h>
+#include <c10/core/InferenceMode.h>
 #include <fmt/format.h>
 
 #include <hemostat/error.h>
 #include <hemostat/methods.h>
+
+#include "methods/collect_gradients.h"
 
 namespace hemostat {
 namespace {
@@ -12,8 +17,8 @@ namespace {
 // Adds what reaches the chosen linears; linears that share an input share its statistics.
 class Collector : public Observer {
  public:
-  Collector(const Model& model, const CollectOptions& options)
-      : needs_(options.needs.value_or(every_need())), budget_(options.memory_budget) {
+  Collector(const Model& model, const CollectOptions& options, std::set<Need> needs, MemoryBudget& budget)
+      : needs_(std::move(needs)), budget_(budget) {
     for (const NamedLinear& named : linears(model, options.filter)) {
       chosen_.insert(named.name);
     }
@@ -40,7 +45,7 @@ class Collector : public Observer {
 
  private:
   std::set<Need> needs_;
-  MemoryBudget budget_;
+  MemoryBudget& budget_;
   std::set<std::string> chosen_;
 };
 
@@ -51,14 +56,34 @@ Statistics collect(const Model& model, const at::Tensor& tokens, const CollectOp
   if (options.batch < 1) {
     throw ValueError(fmt::format("hemostat.collect: batch must be at least 1, got {}", options.batch));
   }
+  std::set<Need> of_inputs = options.needs.value_or(every_need()), of_gradients;
+  for (const Need need : gradient_needs()) {
+    if (of_inputs.erase(need) > 0) {
+      of_gradients.insert(need);
+    }
+  }
+  const c10::InferenceMode off(false);
   at::NoGradGuard no_grad;
-  Collector collector(model, options);
+  MemoryBudget budget(options.memory_budget);
+  Collector collector(model, options, of_inputs, budget);
+  std::optional<GradientCollector> gradients;
+  if (!of_gradients.empty()) {
+    gradients.emplace(model, options, of_gradients, windows.size(0), windows.size(1), budget);
+  }
   for (int64_t begin = 0; begin < windows.size(0); begin += options.batch) {
     const int64_t count = std::min(options.batch, windows.size(0) - begin);
-    hidden_states(model, windows.narrow(0, begin, count), {.observer = &collector});
+    const at::Tensor batch = windows.narrow(0, begin, count);
+    if (gradients) {
+      gradients->add(batch, of_inputs.empty() ? nullptr : &collector);
+    } else {
+      hidden_states(model, batch, {.observer = &collector});
+    }
     if (options.progress) {
       options.progress(begin + count, windows.size(0));
     }
+  }
+  if (gradients) {
+    collector.statistics.gradients = std::move(gradients->gradients);
   }
   return std::move(collector.statistics);
 }

@@ -7,6 +7,23 @@
 #include <hemostat/interrupt.h>
 
 namespace hemostat {
+namespace {
+
+void check_gradient(const std::string& method, const NamedLinear& named, const GradientStatistics& gradient,
+                    Need need) {
+  if (!gradient.has(need)) {
+    throw ValueError(fmt::format("hemostat.prepare({}): the statistics of '{}' have no {}; collect it", method,
+                                 named.name, name(need)));
+  }
+  const Linear& linear = *named.linear;
+  if (gradient.out_features() != linear.out_features() || gradient.in_features() != linear.in_features()) {
+    throw ValueError(fmt::format("hemostat.prepare({}): the gradients of '{}' are [{}, {}], but its weight is [{}, {}]",
+                                 method, named.name, gradient.out_features(), gradient.in_features(),
+                                 linear.out_features(), linear.in_features()));
+  }
+}
+
+}  // namespace
 
 std::vector<OptionSpec> with_filter(std::vector<OptionSpec> own) {
   own.push_back(
@@ -36,6 +53,10 @@ Prepared per_linear(const std::string& method, Axis axis, const Model& model, co
 void check_statistics(const std::string& method, const Model& model, const LinearFilter& filter,
                       const Statistics& statistics, Need need) {
   for (const NamedLinear& named : linears(model, filter)) {
+    if (gradient_needs().count(need) > 0) {
+      check_gradient(method, named, statistics.gradient(named.name), need);
+      continue;
+    }
     const InputStatistics& input = statistics.at(named.name);
     if (!input.has(need)) {
       throw ValueError(fmt::format("hemostat.prepare({}): the statistics of '{}' have no {}; collect it", method,

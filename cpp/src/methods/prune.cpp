@@ -1,3 +1,8 @@
+#include <cmath>
+#include <map>
+#include <set>
+
+#include <ATen/ops/empty_like.h>
 #include <fmt/format.h>
 
 #include <hemostat/error.h>
@@ -11,6 +16,13 @@ namespace hemostat {
 namespace {
 
 const OptionSpec kPatternLength{"m", int64_t{0}, "n:m pruning on an axis of n kept of every m; 0: unstructured", {}};
+
+const OptionSpec kScope{"scope", std::string("tensor"), "what the fraction counts over", {"tensor", "row"}};
+const OptionSpec kPermute{
+    "permute",
+    false,
+    "with m: regroup each layer's columns by channel_permutation, so that n:m keeps more of the score",
+    {}};
 
 Axis pruning_axis(const Model&, const Options& options) {
   const int64_t m = option<int64_t>(options, "m");
@@ -43,11 +55,42 @@ void check_pattern(const std::string& method, const Model& model, const Options&
   }
 }
 
+bool permutes(const std::string& method, const Options& options) {
+  const bool permute = option<bool>(options, "permute");
+  if (permute && option<int64_t>(options, "m") == 0) {
+    throw ValueError(
+        fmt::format("hemostat.prepare({}): permute regroups the columns of n:m pruning, so it needs m", method));
+  }
+  return permute;
+}
+
+// The n:m mask of the matrix whose columns are permuted, with its columns in their own order.
+at::Tensor regrouped_mask(const at::Tensor& score, const std::string& pattern) {
+  const at::Tensor order = prune::channel_permutation(score, pattern);
+  const at::Tensor mask = prune::mask(score.index_select(1, order), {.pattern = pattern});
+  return at::empty_like(mask).index_copy_(1, order, mask);
+}
+
+prune::Scope scope_of(const Options& options) {
+  return option<std::string>(options, "scope") == "row" ? prune::Scope::row : prune::Scope::tensor;
+}
+
+// The calibrated norm of each chosen linear's input.
+std::map<std::string, at::Tensor> input_norms(const std::string& method, const Model& model,
+                                              const Statistics& statistics, const Options& options) {
+  check_statistics(method, model, filter_of(options), statistics, Need::column_norm);
+  std::map<std::string, at::Tensor> norms;
+  for (const NamedLinear& named : linears(model, filter_of(options))) {
+    norms[named.name] = statistics.at(named.name).norm().to(model.device());
+  }
+  return norms;
+}
+
 Prepared prepare_magnitude(const Model& model, const Statistics*, const Options& options) {
   check_pattern("magnitude", model, options);
   const auto change = [options](const std::string&, const Linear& linear, double severity) {
     auto mask_options = at_severity<prune::MagnitudeOptions>(options, severity);
-    mask_options.scope = option<std::string>(options, "scope") == "row" ? prune::Scope::row : prune::Scope::tensor;
+    mask_options.scope = scope_of(options);
     const at::Tensor weight = linear.dense();
     return linear.with_weight(prune::apply(weight, prune::magnitude(weight, mask_options)));
   };
@@ -56,14 +99,13 @@ Prepared prepare_magnitude(const Model& model, const Statistics*, const Options&
 
 Prepared prepare_wanda(const Model& model, const Statistics* statistics, const Options& options) {
   check_pattern("wanda", model, options);
-  check_statistics("wanda", model, filter_of(options), *statistics, Need::column_norm);
-  std::map<std::string, at::Tensor> norms;
-  for (const NamedLinear& named : linears(model, filter_of(options))) {
-    norms[named.name] = statistics->at(named.name).norm().to(model.device());
-  }
-  const auto change = [options, norms](const std::string& name, const Linear& linear, double severity) {
-    const at::Tensor weight = linear.dense();
-    const at::Tensor mask = prune::wanda(weight, norms.at(name), at_severity<prune::WandaOptions>(options, severity));
+  const bool permute = permutes("wanda", options);
+  const auto norms = input_norms("wanda", model, *statistics, options);
+  const auto change = [options, permute, norms](const std::string& name, const Linear& linear, double severity) {
+    const at::Tensor weight = linear.dense(), &norm = norms.at(name);
+    const auto mask_options = at_severity<prune::WandaOptions>(options, severity);
+    const at::Tensor mask = permute ? regrouped_mask(prune::score_wanda(weight, norm), *mask_options.pattern)
+                                    : prune::wanda(weight, norm, mask_options);
     return linear.with_weight(prune::apply(weight, mask));
   };
   return per_linear("wanda", pruning_axis(model, options), model, options, change);
@@ -84,6 +126,73 @@ Prepared prepare_sparsegpt(const Model& model, const Statistics* statistics, con
   return per_linear("sparsegpt", pruning_axis(model, options), model, options, change);
 }
 
+Prepared prepare_ria(const Model& model, const Statistics* statistics, const Options& options) {
+  check_pattern("ria", model, options);
+  const bool permute = permutes("ria", options);
+  const auto norms = input_norms("ria", model, *statistics, options);
+  const auto change = [options, permute, norms](const std::string& name, const Linear& linear, double severity) {
+    const at::Tensor weight = linear.dense(), &norm = norms.at(name);
+    auto mask_options = at_severity<prune::RiaOptions>(options, severity);
+    mask_options.alpha = option<double>(options, "alpha");
+    mask_options.scope = scope_of(options);
+    const at::Tensor mask =
+        permute ? regrouped_mask(prune::score_ria(weight, norm, mask_options.alpha), *mask_options.pattern)
+                : prune::ria(weight, norm, mask_options);
+    return linear.with_weight(prune::apply(weight, mask));
+  };
+  return per_linear("ria", pruning_axis(model, options), model, options, change);
+}
+
+std::set<Need> gradient_method_needs(const Options& options) {
+  const auto& score = option<std::string>(options, "score");
+  if (score != "gblm") {
+    return {score == "taylor" ? Need::gradient_mean : Need::gradient_square};
+  }
+  return {Need::column_norm,
+          option<std::string>(options, "norm") == "l1" ? Need::gradient_absmean : Need::gradient_square};
+}
+
+// Norms as the authors' code takes them. Activations: the root of the mean, over sequences, of the sum of squares over
+// a sequence's tokens. Gradients: over all sequences, not divided by their number.
+at::Tensor gblm_mask(const at::Tensor& weight, const InputStatistics& input, const GradientStatistics& gradient,
+                     bool l1, const prune::GblmOptions& options) {
+  const double sequences = static_cast<double>(gradient.count());
+  const at::Tensor norm = input.norm() * std::sqrt(static_cast<double>(input.count()) / sequences);
+  const at::Tensor gradient_norm = l1 ? gradient.absmean() * sequences : (gradient.square() * sequences).sqrt();
+  return prune::gblm(weight, norm.to(weight.device()), gradient_norm.to(weight.device()), options);
+}
+
+Prepared prepare_gradient(const Model& model, const Statistics* statistics, const Options& options) {
+  check_pattern("gradient", model, options);
+  for (const Need need : gradient_method_needs(options)) {
+    check_statistics("gradient", model, filter_of(options), *statistics, need);
+  }
+  const auto& score = option<std::string>(options, "score");
+  const auto& scope = option<std::string>(options, "scope");
+  const bool rows = scope == "row" || (scope == "auto" && score == "gblm");
+  // Statistics are shared, not copied.
+  const auto change = [options, score, rows, collected = *statistics](const std::string& name, const Linear& linear,
+                                                                      double severity) {
+    const at::Tensor weight = linear.dense();
+    const GradientStatistics& gradient = collected.gradient(name);
+    at::Tensor mask;
+    if (score == "gblm") {
+      auto mask_options = at_severity<prune::GblmOptions>(options, severity);
+      mask_options.alpha = option<double>(options, "alpha");
+      mask_options.scope = rows ? prune::Scope::row : prune::Scope::tensor;
+      mask =
+          gblm_mask(weight, collected.at(name), gradient, option<std::string>(options, "norm") == "l1", mask_options);
+    } else {
+      auto mask_options = at_severity<prune::GradientOptions>(options, severity);
+      mask_options.scope = rows ? prune::Scope::row : prune::Scope::tensor;
+      mask = score == "taylor" ? prune::taylor(weight, gradient.mean().to(weight.device()), mask_options)
+                               : prune::fisher(weight, gradient.square().to(weight.device()), mask_options);
+    }
+    return linear.with_weight(prune::apply(weight, mask));
+  };
+  return per_linear("gradient", pruning_axis(model, options), model, options, change);
+}
+
 }  // namespace
 
 std::vector<Method> prune_methods() {
@@ -93,8 +202,7 @@ std::vector<Method> prune_methods() {
        .description = "removes the smallest weights of each matrix or row",
        .axis = axes::sparsity(),
        .needs = {},
-       .options = with_filter(
-           {{"scope", std::string("tensor"), "what the fraction counts over", {"tensor", "row"}}, kPatternLength}),
+       .options = with_filter({kScope, kPatternLength}),
        .prepare = prepare_magnitude,
        .axis_for = pruning_axis},
       {.name = "wanda",
@@ -102,7 +210,7 @@ std::vector<Method> prune_methods() {
        .description = "removes the smallest |weight| · input norm of each row",
        .axis = axes::sparsity(),
        .needs = {Need::column_norm},
-       .options = with_filter({kPatternLength}),
+       .options = with_filter({kPatternLength, kPermute}),
        .prepare = prepare_wanda,
        .axis_for = pruning_axis},
       {.name = "sparsegpt",
@@ -115,6 +223,36 @@ std::vector<Method> prune_methods() {
                                {"damp", 0.01, "share of the mean diagonal entry added to the Gram matrix", {}}}),
        .prepare = prepare_sparsegpt,
        .axis_for = pruning_axis},
+      {.name = "ria",
+       .kind = "weights",
+       .description = "removes the weights of least relative importance · input norm^alpha",
+       .axis = axes::sparsity(),
+       .needs = {Need::column_norm},
+       .options =
+           with_filter({{"alpha", 0.5, "exponent of the input norm, 0 or more", {}}, kScope, kPatternLength, kPermute}),
+       .prepare = prepare_ria,
+       .axis_for = pruning_axis},
+      {.name = "gradient",
+       .kind = "weights",
+       .description = "removes the weights that the loss's gradients say matter least",
+       .axis = axes::sparsity(),
+       .needs = {Need::column_norm, Need::gradient_absmean},
+       .options = with_filter(
+           {{"score",
+             std::string("gblm"),
+             "gblm: |weight| · (input norm + alpha · gradient norm); taylor: |weight · gradient|; fisher: weight² · "
+             "gradient²",
+             {"gblm", "taylor", "fisher"}},
+            {"alpha", 100.0, "weight of the gradient norm in gblm, 0 or more", {}},
+            {"norm", std::string("l1"), "of the gradients in gblm", {"l1", "l2"}},
+            {"scope",
+             std::string("auto"),
+             "what the fraction counts over; auto: row for gblm, tensor for the others",
+             {"auto", "tensor", "row"}},
+            kPatternLength}),
+       .prepare = prepare_gradient,
+       .axis_for = pruning_axis,
+       .needs_for = gradient_method_needs},
   };
 }
 

@@ -38,6 +38,10 @@ Registry& registry() {
   return *instance;
 }
 
+std::set<Need> needs_with(const Method& method, const Options& complete) {
+  return method.needs_for ? method.needs_for(complete) : method.needs;
+}
+
 }  // namespace
 
 std::vector<Method> methods() {
@@ -91,9 +95,10 @@ Model Prepared::at(double severity) const {
 Prepared prepare(const Model& model, const std::string& method, const Statistics* statistics, const Options& options) {
   const Method& found = find_method(method);
   const Options complete = complete_options(found, options);
-  if (!found.needs.empty() && statistics == nullptr) {
+  const std::set<Need> needed = needs_with(found, complete);
+  if (!needed.empty() && statistics == nullptr) {
     std::vector<std::string> needs;
-    for (const Need need : found.needs) {
+    for (const Need need : needed) {
       needs.push_back(name(need));
     }
     throw ValueError(fmt::format("hemostat.prepare({}): the method needs statistics ({}); collect them first", method,
@@ -102,11 +107,15 @@ Prepared prepare(const Model& model, const std::string& method, const Statistics
   return found.prepare(model, statistics, complete);
 }
 
-std::set<Need> needs_of(const std::vector<std::string>& names) {
+std::set<Need> MethodSpec::needs() const {
+  const Method& found = find_method(method);
+  return needs_with(found, complete_options(found, options));
+}
+
+std::set<Need> needs_of(const std::vector<std::string>& specs) {
   std::set<Need> result;
-  for (const std::string& name : names) {
-    const Method& method = find_method(name);
-    result.insert(method.needs.begin(), method.needs.end());
+  for (const std::string& spec : specs) {
+    result.merge(MethodSpec::parse(spec).needs());
   }
   return result;
 }

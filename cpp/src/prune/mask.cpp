@@ -78,18 +78,37 @@ at::Tensor select(std::string_view operation, const Ranked& ranked, const std::o
   check_choice(operation, sparsity, pattern);
   int64_t removed = 0;
   Pattern groups{};
+Pattern pattern_for(std::string_view operation, std::string_view text, const at::Tensor& matrix,
+                    std::string_view name) {
+  const Pattern pattern = checked_pattern(operation, text);
+  if (matrix.size(1) % pattern.m != 0) {
+    throw ValueError(fmt::format("{}: pattern \"{}\" needs rows of a multiple of {}, but {} has {} input features",
+                                 operation, text, pattern.m, name, matrix.size(1)));
+  }
+  return pattern;
+}
+
+Chosen checked_choice(std::string_view operation, const at::Tensor& matrix, std::string_view name,
+                      const std::optional<double>& sparsity, const std::optional<std::string>& pattern, Scope scope,
+                      const std::optional<at::Tensor>& out) {
+  check_choice(operation, sparsity, pattern);
+  Chosen chosen;
   if (sparsity) {
-    removed = checked_removed_count(operation, *sparsity, scope_entries(score, scope));
+    chosen.removed = checked_removed_count(operation, *sparsity, scope_entries(matrix, scope));
   } else {
-    groups = checked_pattern(operation, *pattern);
-    if (score.size(1) % groups.m != 0) {
-      throw ValueError(fmt::format("{}: pattern \"{}\" needs rows of a multiple of {}, but {} has {} input features",
-                                   operation, *pattern, groups.m, ranked.name, score.size(1)));
-    }
+    chosen.groups = pattern_for(operation, *pattern, matrix, name);
   }
   if (out) {
-    arguments::check_out(operation, *out, score.sizes(), at::kBool, score.device());
+    arguments::check_out(operation, *out, matrix.sizes(), at::kBool, matrix.device());
   }
+  return chosen;
+}
+
+at::Tensor select(std::string_view operation, const Ranked& ranked, const std::optional<double>& sparsity,
+                  const std::optional<std::string>& pattern, Scope scope, const std::optional<at::Tensor>& out,
+                  bool check_finite) {
+  const auto& score = ranked.score;
+  const auto [removed, groups] = checked_choice(operation, score, ranked.name, sparsity, pattern, scope, out);
 
   at::Tensor mask = out ? *out : at::empty(score.sizes(), score.options().dtype(at::kBool));
   if (score.numel() == 0) {

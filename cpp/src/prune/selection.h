@@ -26,6 +26,20 @@ Pattern checked_pattern(std::string_view operation, std::string_view text);
 void check_choice(std::string_view operation, const std::optional<double>& sparsity,
                   const std::optional<std::string>& pattern);
 
+// What `sparsity` or `pattern` asks of a matrix.
+struct Chosen {
+  int64_t removed = 0;  // of every scope
+  Pattern groups{};
+};
+
+// The checks that `select` begins with, for those that compute a score first.
+Chosen checked_choice(std::string_view operation, const at::Tensor& matrix, std::string_view name,
+                      const std::optional<double>& sparsity, const std::optional<std::string>& pattern, Scope scope,
+                      const std::optional<at::Tensor>& out);
+
+// ValueError unless it is a pattern whose m divides the matrix's columns.
+Pattern pattern_for(std::string_view operation, std::string_view text, const at::Tensor& matrix, std::string_view name);
+
 // Checks severity and `out`, selects, and looks at the count of NaN.
 at::Tensor select(std::string_view operation, const Ranked& ranked, const std::optional<double>& sparsity,
                   const std::optional<std::string>& pattern, Scope scope, const std::optional<at::Tensor>& out,

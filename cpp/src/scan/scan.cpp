@@ -96,7 +96,7 @@ ScanResult scan(const Model& model, const at::Tensor& evaluation, const at::Tens
       continue;
     }
     remains = true;
-    const std::set<Need> own = find_method(entry.method.method).needs;
+    const std::set<Need> own = entry.method.needs();
     if (!own.empty() && !calibrated) {
       throw ValueError(
           fmt::format("{}: {} needs calibration tokens, and there are none", kOperation, entry.method.method));

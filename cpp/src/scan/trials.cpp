@@ -25,7 +25,7 @@ Axis planned_axis(const Model& model, const MethodSpec& spec) {
 }
 
 void check_needs(const MethodSpec& method, const Statistics* statistics, const char* operation) {
-  const std::set<Need> needs = find_method(method.method).needs;
+  const std::set<Need> needs = method.needs();
   if (!needs.empty() && statistics == nullptr) {
     throw ValueError(fmt::format("{}: {} needs statistics: collect them and pass them", operation, method.method));
   }

@@ -91,8 +91,12 @@ void InputStatistics::add(const at::Tensor& x) {
   count_ += tokens;
 }
 
+bool InputStatistics::mergeable(const InputStatistics& other) const {
+  return other.in_features_ == in_features_ && other.needs_ == needs_;
+}
+
 void InputStatistics::merge(const InputStatistics& other) {
-  if (other.in_features_ != in_features_ || other.needs_ != needs_) {
+  if (!mergeable(other)) {
     throw ValueError(fmt::format(
         "hemostat.InputStatistics.merge: other has {} features and {} statistics, which are not the same {} and {}",
         other.in_features_, other.needs_.size(), in_features_, needs_.size()));

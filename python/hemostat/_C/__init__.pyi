@@ -23,6 +23,7 @@ __all__: list[str] = [
     "Experts",
     "GenerationDamage",
     "GenerationProtocol",
+    "GradientStatistics",
     "Head",
     "InputPerturbation",
     "InputStatistics",
@@ -65,6 +66,7 @@ __all__: list[str] = [
     "find_threshold",
     "generate",
     "gguf_tokenizer",
+    "gradient_needs",
     "isotropic_control",
     "localize",
     "lowrank",
@@ -1041,12 +1043,56 @@ class InputStatistics:
         float32 [in_features]: root mean square of each feature. ValueError if not collected.
         """
 
+class GradientStatistics:
+    """
+    Statistics of the gradients of a linear layer's weight, each of one window's mean negative log-likelihood. Read-only.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def absmean(self) -> torch.Tensor:
+        """
+        float32 [out_features, in_features]: mean |gradient|. ValueError if not collected.
+        """
+    @property
+    def count(self) -> int:
+        """
+        Windows that were seen.
+        """
+    @property
+    def in_features(self) -> int:
+        """
+        Columns of the weight.
+        """
+    @property
+    def mean(self) -> torch.Tensor:
+        """
+        float32 [out_features, in_features]: mean gradient. ValueError if not collected.
+        """
+    @property
+    def needs(self) -> set[str]:
+        """
+        What was collected: 'gradient_mean', 'gradient_absmean', 'gradient_square'.
+        """
+    @property
+    def out_features(self) -> int:
+        """
+        Rows of the weight.
+        """
+    @property
+    def square(self) -> torch.Tensor:
+        """
+        float32 [out_features, in_features]: mean squared gradient, the diagonal of the empirical Fisher information. ValueError if not collected.
+        """
+
 class Statistics:
     """
     What :func:`hemostat.collect` gathered, by the names of linears.
 
+    Of the inputs: a mapping. Of the gradients, where these were collected: :attr:`gradients`.
+
     Example:
         >>> norm = statistics["model.layers.0.self_attn.q_proj"].norm
+        >>> fisher = statistics.gradients["model.layers.0.self_attn.q_proj"].square
     """
     def __contains__(self, linear: str) -> bool: ...
     def __getitem__(self, linear: str) -> InputStatistics: ...
@@ -1079,9 +1125,14 @@ class Statistics:
         The statistics, in the order of the names.
         """
     @property
+    def gradients(self) -> dict[str, GradientStatistics]:
+        """
+        Statistics of the gradients, by the linears' names.
+        """
+    @property
     def needs(self) -> set[str]:
         """
-        What every input has: 'column_norm', 'absmax', 'absmean', 'gram'.
+        What every input and every weight has: 'column_norm', 'absmax', 'absmean', 'gram', 'gradient_mean', 'gradient_absmean', 'gradient_square'.
         """
 
 class Axis:
@@ -1280,7 +1331,7 @@ class Method:
     @property
     def needs(self) -> set[str]:
         """
-        Statistics that it reads: 'column_norm', 'absmax', 'absmean', 'gram'.
+        Statistics that it reads by default: 'column_norm', 'absmax', 'absmean', 'gram', 'gradient_mean', 'gradient_absmean', 'gradient_square'.
         """
     @property
     def options(self) -> list[OptionSpec]:
@@ -2399,6 +2450,11 @@ def gguf_tokenizer(path: os.PathLike | str | bytes) -> str | None:
         ValueError: Where the file is malformed, or its tokenizer is of another kind than gpt2 and llama.
     """
 
+def gradient_needs() -> set[str]:
+    """
+    Names of every statistic of gradients.
+    """
+
 def isotropic_control(
     baseline: Model, damaged: Model, *, seed: typing.SupportsInt | typing.SupportsIndex = 0
 ) -> Model | None:
@@ -2457,7 +2513,7 @@ def methods() -> list[Method]:
 
 def needs_of(methods: collections.abc.Sequence[str]) -> set[str]:
     """
-    What the named methods need, together.
+    What methods need with their options, together.
 
     Args:
         methods: Names or specs.

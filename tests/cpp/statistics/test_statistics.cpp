@@ -144,11 +144,15 @@ TEST(MemoryBudget, MapsWhatDoesNotFit) {
 }
 
 TEST(Statistics, NamesNeeds) {
-  for (const Need need : every_need()) {
+  std::set<Need> all = every_need();
+  all.merge(gradient_needs());
+  EXPECT_EQ(all.size(), 7u);
+  for (const Need need : all) {
     EXPECT_EQ(need_from_name(name(need)), need);
   }
   EXPECT_EQ(message_of<ValueError>([] { need_from_name("hessian"); }),
-            "hemostat: no statistic is named \"hessian\"; there are column_norm, absmax, absmean, gram");
+            "hemostat: no statistic is named \"hessian\"; there are column_norm, absmax, absmean, gram, "
+            "gradient_mean, gradient_absmean, gradient_square");
 }
 
 TEST(Statistics, MergesASharedInputOnce) {
@@ -165,6 +169,39 @@ TEST(Statistics, MergesASharedInputOnce) {
     EXPECT_EQ(statistics.at(linear).count(), 24);
   }
   EXPECT_EQ(statistics.needs(), every_need());
+}
+
+TEST(GradientStatistics, MatchesFormulasAndMerges) {
+  for (const double bytes : {1e9, 0.0}) {  // in memory, and mapped to files
+    MemoryBudget budget(bytes);
+    const std::vector<at::Tensor> gradients{random({3, 5}, 1), random({3, 5}, 2).to(at::kHalf), at::Tensor(),
+                                            random({5, 3}, 3).t()};
+    GradientStatistics whole(3, 5, at::kCPU, gradient_needs(), budget), rest(3, 5, at::kCPU, gradient_needs(), budget);
+    at::Tensor stacked = at::zeros({4, 3, 5}, at::kDouble);  // what a loss doesn't depend on has a gradient of 0
+    for (size_t i = 0; i < gradients.size(); ++i) {
+      (i < 2 ? whole : rest).add(gradients[i]);
+      if (gradients[i].defined()) {
+        stacked[static_cast<int64_t>(i)].copy_(gradients[i]);
+      }
+    }
+    whole.merge(rest);
+    EXPECT_EQ(whole.count(), 4);
+    expect_close(whole.mean(), stacked.mean(0), 1e-6);
+    expect_close(whole.absmean(), stacked.abs().mean(0), 1e-6);
+    expect_close(whole.square(), stacked.square().mean(0), 1e-6);
+  }
+}
+
+TEST(GradientStatistics, RefusesWhatDoesNotFit) {
+  MemoryBudget budget;
+  GradientStatistics one(3, 5, at::kCPU, {Need::gradient_mean, Need::gram}, budget);
+  EXPECT_EQ(one.needs(), std::set<Need>{Need::gradient_mean});
+  EXPECT_THROW(one.square(), ValueError);
+  EXPECT_THROW(one.add(random({5, 3})), ValueError);
+  EXPECT_THROW(one.add(at::zeros({3, 5}, at::kLong)), TypeError);
+  EXPECT_THROW(one.merge(GradientStatistics(3, 5, at::kCPU, gradient_needs(), budget)), ValueError);
+  EXPECT_THROW(GradientStatistics(0, 5, at::kCPU, gradient_needs(), budget), ValueError);
+  EXPECT_EQ(one.count(), 0);
 }
 
 TEST(Statistics, RefusesToMergeOtherNames) {

@@ -1,0 +1,44 @@
+// Gradients of the chosen linears' weights, one block's graph at a time.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+
+#include <ATen/core/Tensor.h>
+
+#include <hemostat/methods.h>
+
+namespace hemostat {
+
+// For each batch of windows: forward, keeping what enters each block; then from the head down, window by window, each
+// block is computed again with a graph, through which the gradient of its output goes back to its input and its
+// weights.
+class GradientCollector {
+ public:
+  // windows: how many there will be in all, of `length` tokens. Takes from the budget what the sums hold, and what
+  // enters the blocks.
+  GradientCollector(const Model& model, const CollectOptions& options, const std::set<Need>& needs, int64_t windows,
+                    int64_t length, MemoryBudget& budget);
+
+  // windows int64 [count, length]; the observer, or null, sees the inputs of linears, once.
+  void add(const at::Tensor& windows, Observer* observer);
+
+  std::map<std::string, std::shared_ptr<GradientStatistics>> gradients;
+
+ private:
+  // Writes the gradient of each window's loss where the last block's output stood.
+  void head_backward(const at::Tensor& windows);
+  // From the gradient of the block's output, there too, to that of its input, in its place.
+  void block_backward(size_t block, int64_t count);
+  at::Tensor entering(size_t block, int64_t window) const;  // a leaf [1, length, H]
+  at::Tensor outgoing(int64_t window) const;                // [1, length, H]: the gradient that goes down
+
+  const Model& model_;
+  LinearFilter filter_;
+  size_t first_ = 0;   // block that has a chosen linear; those below take no gradient
+  at::Tensor states_;  // [blocks + 1, windows of a batch, length, H]
+};
+
+}  // namespace hemostat

@@ -1,0 +1,17 @@
+// The arguments `activation_norm` and `alpha` of scores.
+#pragma once
+
+#include <string_view>
+
+#include <ATen/core/Tensor.h>
+
+namespace hemostat::prune {
+
+// Checks it and the weight; → activation_norm as the kernels take it.
+at::Tensor checked_norm(std::string_view operation, const at::Tensor& weight, const at::Tensor& activation_norm,
+                        bool check_finite);
+
+// ValueError unless the weight that a score gives to a term, or its exponent, is finite and not negative.
+void check_alpha(std::string_view operation, double alpha);
+
+}  // namespace hemostat::prune

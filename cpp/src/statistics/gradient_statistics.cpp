@@ -1,0 +1,97 @@
+#include <algorithm>
+#include <iterator>
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <c10/core/InferenceMode.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <hemostat/error.h>
+#include <hemostat/statistics.h>
+
+namespace hemostat {
+
+GradientStatistics::GradientStatistics(int64_t out_features, int64_t in_features, c10::Device device,
+                                       const std::set<Need>& needs, MemoryBudget& budget)
+    : out_features_(out_features), in_features_(in_features) {
+  if (out_features < 1 || in_features < 1) {
+    throw ValueError(fmt::format("hemostat.GradientStatistics: the weight is [{}, {}], but takes at least [1, 1]",
+                                 out_features, in_features));
+  }
+  const std::set<Need> known = gradient_needs();
+  std::set_intersection(needs.begin(), needs.end(), known.begin(), known.end(), std::inserter(needs_, needs_.end()));
+  const auto matrix = [&](Need need) {
+    return has(need) ? budget.zeros({out_features, in_features}, at::kFloat, device) : at::Tensor();
+  };
+  sum_ = matrix(Need::gradient_mean);
+  abs_sum_ = matrix(Need::gradient_absmean);
+  sum_squares_ = matrix(Need::gradient_square);
+}
+
+void GradientStatistics::add(const at::Tensor& gradient) {
+  if (gradient.defined() && gradient.sizes() != at::IntArrayRef({out_features_, in_features_})) {
+    throw ValueError(fmt::format("hemostat.GradientStatistics.add: gradient has shape [{}], but the weight is [{}, {}]",
+                                 fmt::join(gradient.sizes(), ", "), out_features_, in_features_));
+  }
+  if (gradient.defined() && !at::isFloatingType(gradient.scalar_type())) {
+    throw TypeError(fmt::format("hemostat.GradientStatistics.add: gradient is {}, but takes a floating dtype",
+                                c10::toString(gradient.scalar_type())));
+  }
+  ++count_;
+  if (!gradient.defined()) {
+    return;
+  }
+  const c10::InferenceMode off(false);
+  const at::NoGradGuard no_grad;
+  const at::Tensor here = gradient.detach().to(at::kFloat);
+  if (sum_.defined()) {  // maybe mapped to a file, while the gradient is on an accelerator
+    sum_.add_(here.to(sum_.device()));
+  }
+  if (sum_squares_.defined()) {
+    const at::Tensor there = here.to(sum_squares_.device());
+    sum_squares_.addcmul_(there, there);
+  }
+  if (abs_sum_.defined()) {
+    abs_sum_.add_(here.abs().to(abs_sum_.device()));
+  }
+}
+
+bool GradientStatistics::mergeable(const GradientStatistics& other) const {
+  return other.out_features_ == out_features_ && other.in_features_ == in_features_ && other.needs_ == needs_;
+}
+
+void GradientStatistics::merge(const GradientStatistics& other) {
+  if (!mergeable(other)) {
+    throw ValueError(fmt::format(
+        "hemostat.GradientStatistics.merge: other is of a weight [{}, {}] with {} statistics, not of [{}, {}] with the "
+        "same {}",
+        other.out_features_, other.in_features_, other.needs_.size(), out_features_, in_features_, needs_.size()));
+  }
+  const c10::InferenceMode off(false);
+  const at::NoGradGuard no_grad;
+  const auto add = [](at::Tensor& sum, const at::Tensor& term) {
+    if (sum.defined()) {
+      sum.add_(term.to(sum.device()));
+    }
+  };
+  add(sum_, other.sum_);
+  add(abs_sum_, other.abs_sum_);
+  add(sum_squares_, other.sum_squares_);
+  count_ += other.count_;
+}
+
+at::Tensor GradientStatistics::mean_of(const at::Tensor& sum, Need need) const {
+  if (!has(need)) {
+    throw ValueError(fmt::format("hemostat.GradientStatistics: {} was not collected", name(need)));
+  }
+  return sum / static_cast<double>(std::max<int64_t>(count_, 1));
+}
+
+at::Tensor GradientStatistics::mean() const { return mean_of(sum_, Need::gradient_mean); }
+
+at::Tensor GradientStatistics::absmean() const { return mean_of(abs_sum_, Need::gradient_absmean); }
+
+at::Tensor GradientStatistics::square() const { return mean_of(sum_squares_, Need::gradient_square); }
+
+}  // namespace hemostat

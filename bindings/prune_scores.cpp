@@ -43,7 +43,7 @@ void register_prune_scores(py::module_& room) {
                            .check_finite = check_finite});
       },
       py::arg("weight"), py::arg("activation_norm"), py::kw_only(), py::arg("alpha") = 0.5,
-      py::arg("sparsity") = py::none(), py::arg("pattern") = py::none(), py::arg("scope") = "tensor",
+      py::arg("sparsity") = py::none(), py::arg("pattern") = py::none(), py::arg("scope") = "row",
       py::arg("out") = py::none(), py::arg("check_finite") = true, release_gil(),
       R"doc(Mask that removes the weights of smallest relative importance and activation.
 
@@ -57,7 +57,7 @@ Args:
     alpha: Exponent of the activation norm, 0 or more.
     sparsity: Fraction removed, 0 to 1. Give this or ``pattern``.
     pattern: ``"n:m"`` keeps n of every m; m divides in_features.
-    scope: What ``sparsity`` counts over: ``"tensor"`` or ``"row"``.
+    scope: What ``sparsity`` counts over: ``"row"``, or ``"tensor"`` as in the authors' code unless told otherwise.
     out: Contiguous bool tensor of weight's shape and device that receives the mask.
     check_finite: False skips the look for NaN and Inf.
 

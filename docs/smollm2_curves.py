@@ -25,7 +25,7 @@ SPECS = (
     ["magnitude", "magnitude:scope=row"],
     ["wanda"],
     ["sparsegpt", "sparsegpt:m=4"],
-    ["ria", "ria:scope=row"],
+    ["ria", "ria:scope=tensor"],
     ["gradient", "gradient:score=taylor", "gradient:score=fisher"],
     ["rtn", "rtn:group_size=64", "rtn:group_size=64,search_clip=true"],
     ["gptq", "gptq:group_size=64", "gptq:act_order=true,group_size=64"],

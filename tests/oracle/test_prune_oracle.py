@@ -108,7 +108,7 @@ def test_ria(dtype, shape, alpha):
             # The paper's code removes all up to and with the score at that place of the sorted list, so one more.
             removed = math.floor(weight.numel() * sparsity + 1e-9)
             threshold = torch.sort(metric.flatten()).values[removed]
-            mask = prune.ria(weight, scaler_row.sqrt(), alpha=alpha, sparsity=sparsity)
+            mask = prune.ria(weight, scaler_row.sqrt(), alpha=alpha, sparsity=sparsity, scope="tensor")
             assert int((~mask).sum()) == removed
             assert not (mask & (metric < threshold)).any() and not (~mask & (metric > threshold)).any()
 

@@ -132,13 +132,14 @@ struct RiaOptions {
   double alpha = 0.5;
   std::optional<double> sparsity = std::nullopt;
   std::optional<std::string> pattern = std::nullopt;
-  Scope scope = Scope::tensor;
+  Scope scope = Scope::row;
   std::optional<at::Tensor> out = std::nullopt;
   bool check_finite = true;
 };
 
-// Removes the smallest relative importance and activation of the whole matrix, or of each row (Zhang et al. 2024,
-// "Plug-and-Play: An Efficient Post-training Pruning Method for Large Language Models", ICLR).
+// Removes the smallest relative importance and activation of each row, or of the whole matrix as the authors' code does
+// unless told otherwise (Zhang et al. 2024, "Plug-and-Play: An Efficient Post-training Pruning Method for Large Language
+// Models", ICLR).
 at::Tensor ria(const at::Tensor& weight, const at::Tensor& activation_norm, const RiaOptions& options);
 
 // |weight · gradient|, in float32: how far the loss would move, to first order, if the weight were 0.

@@ -18,6 +18,7 @@ namespace {
 const OptionSpec kPatternLength{"m", int64_t{0}, "n:m pruning on an axis of n kept of every m; 0: unstructured", {}};
 
 const OptionSpec kScope{"scope", std::string("tensor"), "what the fraction counts over", {"tensor", "row"}};
+const OptionSpec kRowScope{"scope", std::string("row"), "what the fraction counts over", {"row", "tensor"}};
 const OptionSpec kPermute{
     "permute",
     false,
@@ -229,7 +230,7 @@ std::vector<Method> prune_methods() {
        .axis = axes::sparsity(),
        .needs = {Need::column_norm},
        .options =
-           with_filter({{"alpha", 0.5, "exponent of the input norm, 0 or more", {}}, kScope, kPatternLength, kPermute}),
+           with_filter({{"alpha", 0.5, "exponent of the input norm, 0 or more", {}}, kRowScope, kPatternLength, kPermute}),
        .prepare = prepare_ria,
        .axis_for = pruning_axis},
       {.name = "gradient",

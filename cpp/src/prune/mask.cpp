@@ -71,13 +71,6 @@ int64_t removed_count(double sparsity, int64_t entries) {
 
 Pattern parse_pattern(std::string_view text) { return checked_pattern("hemostat.prune.parse_pattern", text); }
 
-at::Tensor select(std::string_view operation, const Ranked& ranked, const std::optional<double>& sparsity,
-                  const std::optional<std::string>& pattern, Scope scope, const std::optional<at::Tensor>& out,
-                  bool check_finite) {
-  const auto& score = ranked.score;
-  check_choice(operation, sparsity, pattern);
-  int64_t removed = 0;
-  Pattern groups{};
 Pattern pattern_for(std::string_view operation, std::string_view text, const at::Tensor& matrix,
                     std::string_view name) {
   const Pattern pattern = checked_pattern(operation, text);

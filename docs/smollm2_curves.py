@@ -29,6 +29,7 @@ SPECS = (
     ["gradient", "gradient:score=taylor", "gradient:score=fisher"],
     ["rtn", "rtn:group_size=64", "rtn:group_size=64,search_clip=true"],
     ["gptq", "gptq:group_size=64", "gptq:act_order=true,group_size=64"],
+    ["nf4", "fp4", "mxfp4", "nvfp4", "fp8", "fp8:format=e5m2", "ternary", "ternary:group_size=64"],
     ["activation"],
     ["svd"],
     ["asvd"],

@@ -12,6 +12,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "kernels/bit_faults.h"
+#include "kernels/block_float.h"
 #include "kernels/divergence.h"
 #include "kernels/gguf.h"
 #include "kernels/matrix.h"
@@ -39,6 +40,10 @@ const BlockLayout& check_gguf_dequantize(const at::Tensor& data, int64_t type, c
 void check_column_moments(const at::Tensor& x);
 void check_bit_faults(const at::Tensor& values, double rate, const c10::SymInt& first_bit, const c10::SymInt& bits,
                       const c10::SymInt& fault);
+void check_search_clip(const at::Tensor& weight, const c10::SymInt& levels, const c10::SymInt& group_size);
+BlockElement check_block_float(std::string_view op, const at::Tensor& weight, std::string_view format,
+                               const c10::SymInt& block_size);
+void check_block_float_out(const at::Tensor& weight, const at::Tensor& out);
 void check_divergence(const at::Tensor& baseline_logits, const at::Tensor& damaged_logits, const at::Tensor& targets,
                       double damaged_scale);
 

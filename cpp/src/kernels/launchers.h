@@ -8,6 +8,7 @@
 
 #include "kernels/bit_faults.h"
 #include "kernels/column_moments.h"
+#include "kernels/block_float.h"
 #include "kernels/divergence.h"
 #include "kernels/gguf.h"
 #include "kernels/matrix.h"
@@ -53,6 +54,28 @@ Error solve_columns(const ColumnBlock& block, void* stream);
 
 // `blocks` consecutive blocks as values of `element`.
 Error gguf_dequantize(const uint8_t* data, BlockType type, int64_t blocks, Element element, void* out, void* stream);
+
+// The shrunk range of each group; of one group over the whole tensor, `scratch` has kSearchAllScratch bytes, aligned
+// to 8.
+Error search_groups(const Matrix& weight, Grid grid, float* scales, float* zeros, int64_t* invalid, void* stream);
+inline constexpr int64_t kSearchParts = 64;
+inline constexpr int64_t kSearchAllScratch = kClipFactors * kSearchParts * 8 + 16;
+Error search_all(const Matrix& weight, Grid grid, float* scale, float* zero, void* scratch, int64_t* invalid,
+                 void* stream);
+
+// Where the result goes: values of weight's type (which may lie in its place), or else packed codes, by way of codes of
+// a byte each [rows, columns], scales and the tensor's scale.
+struct BlockRounded {
+  void* values;
+  uint8_t *codes, *packed;
+  void* scales;
+  float* tensor_scale;
+};
+
+// `scratch` has block_float_scratch(rows) bytes, aligned to 8.
+int64_t block_float_scratch(int64_t rows);
+Error block_float(const Matrix& weight, BlockElement element, int64_t block_size, BlockRounded out, void* scratch,
+                  int64_t* invalid, void* stream);
 
 // Fewer than 2^32 columns. A target outside 0 … columns − 1 gives NaN.
 Error divergence(const Matrix& baseline, const Matrix& damaged, const int64_t* targets, float damaged_scale,

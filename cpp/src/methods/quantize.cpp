@@ -1,5 +1,3 @@
-#include <charconv>
-
 #include <fmt/format.h>
 
 #include <hemostat/error.h>
@@ -7,26 +5,11 @@
 
 #include "axes.h"
 #include "catalogue.h"
+#include "group_size.h"
 #include "per_linear.h"
 
 namespace hemostat {
 namespace {
-
-int64_t parse_group_size(const std::string& method, const std::string& text) {
-  if (text == "row" || text == "-1") {
-    return quantize::kPerRow;
-  }
-  if (text == "tensor") {
-    return quantize::kPerTensor;
-  }
-  int64_t size = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), size);
-  if (error != std::errc() || end != text.data() + text.size() || size < 1) {
-    throw ValueError(fmt::format("hemostat.prepare({}): group_size must be row, tensor or a positive integer, got '{}'",
-                                 method, text));
-  }
-  return size;
-}
 
 void check_group_size(const std::string& method, const Model& model, const Options& options, int64_t group_size) {
   for (const NamedLinear& named : linears(model, filter_of(options))) {

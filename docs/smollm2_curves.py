@@ -25,6 +25,7 @@ SPECS = (
     ["magnitude", "magnitude:scope=row"],
     ["wanda"],
     ["rtn", "rtn:group_size=64", "rtn:group_size=64,search_clip=true"],
+    ["gguf", "gguf:family=legacy", "gguf:family=iq"],
     ["activation"],
     ["svd"],
     ["gaussian"],

@@ -6,6 +6,6 @@ max(0, max w)] with scale (max - min) / (L - 1) and zero round(-min / scale); a 
 (code - zero) * scale. Gradients pass straight through.
 """
 
-from hemostat._C.quantize import GgufPacked, GroupPacked, PackedWeight, activation, fake_quantize, levels, rtn
+from hemostat._C.quantize import GgufPacked, GroupPacked, PackedWeight, activation, fake_quantize, gguf, levels, rtn
 
-__all__ = ["GgufPacked", "GroupPacked", "PackedWeight", "activation", "fake_quantize", "levels", "rtn"]
+__all__ = ["GgufPacked", "GroupPacked", "PackedWeight", "activation", "fake_quantize", "gguf", "levels", "rtn"]

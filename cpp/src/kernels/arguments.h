@@ -27,6 +27,10 @@ void check_kept_until(const at::Tensor& score, const std::optional<at::Tensor>& 
 void check_fake_quantize(const at::Tensor& weight, const c10::SymInt& levels, const c10::SymInt& group_size,
                          const at::Tensor& out);
 void check_quantize(const at::Tensor& weight, const c10::SymInt& levels, const c10::SymInt& group_size);
+const BlockLayout& check_gguf_quantize(const at::Tensor& weight, int64_t type,
+                                       const std::optional<at::Tensor>& importance);
+const BlockLayout& check_gguf_fake_quantize(const at::Tensor& weight, int64_t type,
+                                            const std::optional<at::Tensor>& importance, const at::Tensor& out);
 const BlockLayout& check_gguf_dequantize(const at::Tensor& data, int64_t type, const c10::SymInt& columns,
                                          at::ScalarType dtype);
 void check_divergence(const at::Tensor& baseline_logits, const at::Tensor& damaged_logits, const at::Tensor& targets,

@@ -45,6 +45,10 @@ Error round_groups(const Matrix& weight, Grid grid, Rounded out, int64_t* invali
 inline constexpr int64_t kRoundAllScratch = 16;
 Error round_all(const Matrix& weight, Grid grid, Rounded out, void* scratch, int64_t* invalid, void* stream);
 
+// values float32 [rows, blocks of a row · weights of a block] without gaps; importance [columns] or null.
+Error gguf_quantize(const float* values, const float* importance, BlockType type, int64_t rows, int64_t columns,
+                    uint8_t* data, int64_t* invalid, void* stream);
+
 // `blocks` consecutive blocks as values of `element`.
 Error gguf_dequantize(const uint8_t* data, BlockType type, int64_t blocks, Element element, void* out, void* stream);
 

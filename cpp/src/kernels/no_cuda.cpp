@@ -15,8 +15,8 @@ void no_cuda_kernel(const c10::OperatorHandle& op, torch::jit::Stack* /*stack*/)
 }  // namespace hemostat::kernels
 
 TORCH_LIBRARY_IMPL(hemostat, CUDA, m) {
-  for (const char* op :
-       {"mask_smallest", "mask_pattern", "kept_until", "fake_quantize", "quantize", "gguf_dequantize", "divergence"}) {
+  for (const char* op : {"mask_smallest", "mask_pattern", "kept_until", "fake_quantize", "quantize", "gguf_quantize",
+                         "gguf_fake_quantize", "gguf_dequantize", "divergence"}) {
     m.impl(op, torch::CppFunction::makeFromBoxedFunction<&hemostat::kernels::no_cuda_kernel>());
   }
 }

@@ -75,6 +75,7 @@ std::vector<Method> quantize_methods() {
                                symmetric,
                                {"search_clip", false, "searches each group's range for the least squared error", {}}}),
        .prepare = prepare_rtn},
+      gguf_method(),
       {.name = "activation",
        .kind = "activations",
        .description = "rounds every token of a linear layer's input, dynamically",

@@ -302,6 +302,57 @@ Example:
             [ 0., -6.]])
 )doc");
 
+  room.def(
+      "gguf",
+      [](const at::Tensor& weight, const std::string& type, std::optional<at::Tensor> importance, bool packed,
+         std::optional<at::Tensor> out,
+         bool check_finite) -> std::variant<at::Tensor, std::shared_ptr<quantize::GgufPacked>> {
+        const quantize::GgufOptions options{.type = quantize::gguf_type_from_name(type),
+                                            .importance = std::move(importance),
+                                            .out = std::move(out),
+                                            .check_finite = check_finite};
+        if (packed) {
+          return quantize::gguf_packed(weight, options);
+        }
+        return quantize::gguf(weight, options);
+      },
+      py::arg("weight"), py::kw_only(), py::arg("type") = "Q4_K", py::arg("importance") = py::none(),
+      py::arg("packed") = false, py::arg("out") = py::none(), py::arg("check_finite") = true, release_gil(),
+      R"doc(The weight on the values of one of llama.cpp's block formats.
+
+Every weight is scale * code - minimum. A block of 32 (or, of a K type, 256) weights has a float16 scale and in some
+types a float16 minimum; the sub-blocks of a K type multiply them by small integers. Q8_0, Q5_0, Q5_1, Q4_0 and Q4_1
+are bit for bit llama.cpp's reference, which puts the largest magnitude (or the range) on the ends of the codes. K types,
+IQ4_NL, and with ``importance`` all but Q8_0, are searched for the least sum of importance * error**2; llama.cpp's search
+favours large weights, so its squared error is no lower.
+
+Args:
+    weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides.
+    type: The format, with its bits per weight: ``"Q8_0"`` 8.5, ``"Q6_K"`` 6.5625, ``"Q5_1"`` 6, ``"Q5_K"`` and
+        ``"Q5_0"`` 5.5, ``"Q4_1"`` 5, ``"Q4_K"``, ``"Q4_0"`` and ``"IQ4_NL"`` 4.5, ``"Q3_K"`` 3.4375, ``"Q2_K"`` 2.625.
+    importance: ``[in_features]``, what the squared error of each input feature counts for, at least 0: llama.cpp's
+        importance matrix, the mean squared activation. None: all alike. Where all of a sub-block are 0 they count alike.
+    packed: Return the blocks instead of the rounded weight.
+    out: Contiguous tensor like weight that receives the result; may be weight itself. Not with ``packed``.
+    check_finite: False skips the look for NaN, infinities, and scales that float16 cannot hold.
+
+Returns:
+    The rounded weight in weight's dtype, ``out`` where it was given; with ``packed`` a ``GgufPacked``, whose
+    ``dequantize()`` equals it. Gradients pass straight through.
+
+Raises:
+    ValueError: in_features is no multiple of the block size, another shape, device or type that cannot be, or NaN,
+        infinities or scales beyond float16 (then ``out``, unless it is weight itself, is unspecified).
+    TypeError: weight is not float32, bfloat16 or float16, or out has another dtype.
+
+Example:
+    >>> import torch, hemostat
+    >>> weight = torch.linspace(-1, 1, 256).view(1, 256)
+    >>> packed = hemostat.quantize.gguf(weight, type="Q4_K", packed=True)
+    >>> packed.data.shape, packed.bits_per_weight
+    (torch.Size([1, 144]), 4.5)
+)doc");
+
   room.def("levels", &quantize::levels, py::arg("bits"), R"doc(round(2**bits), the number of levels of 2 to 8 bits.
 
 Args:

@@ -30,6 +30,7 @@ SPECS = (
     ["rtn", "rtn:group_size=64", "rtn:group_size=64,search_clip=true"],
     ["gptq", "gptq:group_size=64", "gptq:act_order=true,group_size=64"],
     ["nf4", "fp4", "mxfp4", "nvfp4", "fp8", "fp8:format=e5m2", "ternary", "ternary:group_size=64"],
+    ["gguf", "gguf:family=legacy", "gguf:family=iq"],
     ["activation"],
     ["svd"],
     ["asvd"],

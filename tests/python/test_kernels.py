@@ -57,6 +57,10 @@ def results(device, seed=0):
                 out = torch.empty(weight.shape, dtype=dtype, device=device)
                 ops.block_float(weight.to(dtype), name, block_size, out=out)
                 found += [out, *ops.block_float_encode(weight.to(dtype), name, block_size)]
+        for type_ in (2, 3, 6, 7, 8, 10, 11, 12, 13, 14, 20):
+            for importance in (None, weight[0].abs()):
+                data, invalid = ops.gguf_quantize(weight.to(dtype), type_, importance)
+                found += [data, invalid, ops.gguf_dequantize(data, type_, weight.shape[1], dtype)]
         found += ops.divergence(a.to(dtype), b.to(dtype), torch.arange(40, device=device), 0.9)
     return [tensor.cpu() for tensor in found]
 
@@ -167,6 +171,7 @@ def samples(device):
     score, scale = random(6, 32).to(device), random(32, seed=1).abs().to(device)
     mask, falls = torch.empty(6, 32, dtype=torch.bool, device=device), torch.empty(6, 32, device=device)
     targets = torch.arange(6, device=device)
+    blocks = ops.gguf_quantize(random(6, 64).to(device), 2, None)[0]
     return {
         "mask_smallest": [((score, scale, 5, True, True), mask), ((score, None, 50, False, False), mask)],
         "mask_pattern": [((score, scale, 2, 4, True), mask), ((score, None, 3, 8, False), mask)],
@@ -176,6 +181,9 @@ def samples(device):
         "search_clip": [((score, 16, 8, False), None), ((score, 16, 0, True), None)],
         "block_float": [((score, name, block_size), falls) for name in FORMATS for block_size in (0, 16)],
         "block_float_encode": [((score, name, block_size), None) for name in FORMATS for block_size in (0, 16)],
+        "gguf_quantize": [((score, 8, None), None), ((score, 20, scale), None)],
+        "gguf_fake_quantize": [((score, 2, scale), falls), ((score, 3, None), falls)],
+        "gguf_dequantize": [((blocks, 2, 64, torch.float32), None), ((blocks, 20, 64, torch.float16), None)],
         "divergence": [((score, score.flip(0), targets, 0.5), None)],
     }
 
@@ -189,6 +197,9 @@ NAMES = [
     "search_clip",
     "block_float",
     "block_float_encode",
+    "gguf_quantize",
+    "gguf_fake_quantize",
+    "gguf_dequantize",
     "divergence",
 ]
 
@@ -198,17 +209,17 @@ NAMES = [
 @pytest.mark.parametrize("name", NAMES)
 def test_opcheck(device, name, wants_gradient):
     for arguments, out in samples(device)[name]:
-        arguments = (arguments[0].requires_grad_(wants_gradient), *arguments[1:])
+        arguments = (arguments[0].requires_grad_(wants_gradient and arguments[0].is_floating_point()), *arguments[1:])
         opcheck(getattr(ops, name).default, arguments, {} if out is None else {"out": out})
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_results_carry_no_gradient(device, name):
     for arguments, out in samples(device)[name]:
-        arguments[0].requires_grad_()
+        arguments[0].requires_grad_(arguments[0].is_floating_point())
         found = getattr(ops, name)(*arguments, **({} if out is None else {"out": out}))
         for tensor in found if isinstance(found, tuple) else (found, out):
-            assert not tensor.requires_grad
+            assert tensor is None or not tensor.requires_grad
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning:torch")

@@ -168,6 +168,22 @@ def test_removed_count(sparsity, entries):
 # Quantize.
 
 
+# Weights of a block and bits per weight.
+GGUF_BITS = {
+    "Q8_0": (32, 8.5),
+    "Q6_K": (256, 6.5625),
+    "Q5_1": (32, 6),
+    "Q5_K": (256, 5.5),
+    "Q5_0": (32, 5.5),
+    "Q4_1": (32, 5),
+    "Q4_K": (256, 4.5),
+    "Q4_0": (32, 4.5),
+    "IQ4_NL": (32, 4.5),
+    "Q3_K": (256, 3.4375),
+    "Q2_K": (256, 2.625),
+}
+
+
 def in_range(x, levels):
     """x, small enough that its lowest level, which may be −max|x| · levels/(levels − 1), is finite."""
     return x * ((levels - 1) / levels) * (1 - 2 * torch.finfo(x.dtype).eps)
@@ -204,6 +220,33 @@ def test_rounding_to_levels(device, symmetric, data):
     if not symmetric and weight.dtype == torch.float32:
         again = quantize.rtn(rounded.to(device), **options).cpu()
         torch.testing.assert_close(again, rounded, rtol=1e-5, atol=0)
+
+
+@about("quantize.gguf")
+@given(st.data())
+def test_rounding_to_gguf_blocks(device, data):
+    name, (size, bits) = data.draw(st.sampled_from(sorted(GGUF_BITS.items())))
+    blocks = st.tuples(st.integers(0, 3), st.integers(0, 3).map(lambda count: count * size))
+    weight = data.draw(tensors(blocks, values=("normal", "ties", "sparse", "zero", "constant", "subnormal")))
+    importance = None
+    if data.draw(st.booleans()):
+        generator = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
+        importance = torch.randn(weight.shape[1], generator=generator).clamp(min=0).to(device)
+    options = {"type": name, "importance": importance}
+
+    rounded = result_of(quantize.gguf, weight, device=device, **options)
+    packed = quantize.gguf(weight.to(device), packed=True, **options)
+    assert rounded.dtype == weight.dtype and rounded.isfinite().all()
+    assert packed.data.shape == (weight.shape[0], round(weight.shape[1] * bits / 8))
+    assert_same(packed.dequantize().cpu(), rounded)
+    assert_same(
+        quantize.GgufPacked(packed.data, type=name, in_features=weight.shape[1]).dequantize().cpu().to(weight.dtype),
+        rounded,
+    )
+    if weight.numel() and importance is None:
+        # Never worse than all zeros, to the rounding of the result and the least that float16's scale can tell from 0.
+        own = (weight.double().abs() * torch.finfo(weight.dtype).eps + 1e-6).square().sum()
+        assert (rounded.double() - weight.double()).square().sum() <= weight.double().square().sum() * (1 + 1e-3) + own
 
 
 @pytest.mark.parametrize("symmetric", [False, True])

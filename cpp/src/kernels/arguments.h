@@ -35,6 +35,10 @@ void check_solve_columns(const at::Tensor& current, const at::Tensor& weight, co
                          const std::optional<at::Tensor>& scale, const std::optional<at::Tensor>& zero,
                          const c10::SymInt& group_size, const c10::SymInt& first, const c10::SymInt& levels,
                          const at::Tensor& solution, const at::Tensor& error);
+const BlockLayout& check_gguf_quantize(const at::Tensor& weight, int64_t type,
+                                       const std::optional<at::Tensor>& importance);
+const BlockLayout& check_gguf_fake_quantize(const at::Tensor& weight, int64_t type,
+                                            const std::optional<at::Tensor>& importance, const at::Tensor& out);
 const BlockLayout& check_gguf_dequantize(const at::Tensor& data, int64_t type, const c10::SymInt& columns,
                                          at::ScalarType dtype);
 void check_column_moments(const at::Tensor& x);

@@ -66,6 +66,6 @@ struct GgufLoops {
   const float* (*row)(const Matrix& weight, int64_t row, float* buffer);
 };
 
-HEMOSTAT_FOR_EACH_ISA(extern const GgufLoops gguf_loops;)
+HEMOSTAT_FOR_EACH_ISA(extern const GgufLoops gguf_loops; extern const EncodeBlocks gguf_encode;)
 
 }  // namespace hemostat::kernels

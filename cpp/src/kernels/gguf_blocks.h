@@ -114,14 +114,19 @@ HEMOSTAT_BLOCKS void unpack(const uint8_t* __restrict block, int chunk, int8_t* 
   if constexpr (type == BlockType::q8_0) {
     for (int i = 0; i < 32; ++i) codes[i] = static_cast<int8_t>(block[kCodes.low + i]);
   } else if constexpr (kCodes.subscales < 0) {  // 32 weights: code i and code i + 16 share a byte
-    uint32_t high = 0;
-    if constexpr (kCodes.high_bits > 0) __builtin_memcpy(&high, block + kCodes.high, 4);
-    for (int half = 0; half < 2; ++half) {
-      for (int i = 0; i < 16; ++i) {
-        int code = (block[kCodes.low + i] >> (4 * half)) & 15;
-        if constexpr (kCodes.high_bits > 0) code |= static_cast<int>(high >> (16 * half + i) & 1) << 4;
-        codes[16 * half + i] = static_cast<int8_t>(code - kCodes.zero);
-      }
+    constexpr uint64_t kNibbles = 0x0f0f0f0f0f0f0f0f;
+    for (int eight = 0; eight < 2; ++eight) {
+      uint64_t bytes;
+      __builtin_memcpy(&bytes, block + kCodes.low + 8 * eight, 8);
+      const uint64_t first = bytes & kNibbles, second = bytes >> 4 & kNibbles;
+      __builtin_memcpy(codes + 8 * eight, &first, 8);
+      __builtin_memcpy(codes + 8 * eight + 16, &second, 8);
+    }
+    for (int i = 0; i < 32; ++i) codes[i] = static_cast<int8_t>(codes[i] - kCodes.zero);
+    if constexpr (kCodes.high_bits > 0) {
+      uint32_t high;
+      __builtin_memcpy(&high, block + kCodes.high, 4);
+      for (int i = 0; i < 32; ++i) codes[i] = static_cast<int8_t>(codes[i] + static_cast<int>((high >> i & 1) << 4));
     }
     if constexpr (type == BlockType::iq4_nl) {
       constexpr Codebook kBook = nonlinear_codebook();
@@ -160,6 +165,61 @@ HEMOSTAT_BLOCKS SubScale sub_scale(const uint8_t* block, int j) {
     static_assert(type == BlockType::q4_k || type == BlockType::q5_k);
     if (j < 4) return {at[j] & 63, at[j + 4] & 63};
     return {(at[j + 4] & 15) | (at[j - 4] >> 6 << 4), (at[j + 4] >> 4) | (at[j] >> 6 << 4)};
+  }
+}
+
+// Puts a sub-block's factors where sub_scale reads them; the bytes are 0 before.
+template <BlockType type>
+HEMOSTAT_BLOCKS void put_sub_scale(uint8_t* block, int j, int scale, int minimum) {
+  uint8_t* at = block + codes_of<type>().subscales;
+  const auto put = [](uint8_t& byte, int bits) { byte = static_cast<uint8_t>(byte | bits); };
+  if constexpr (type == BlockType::q2_k) {
+    put(at[j], scale | (minimum << 4));
+  } else if constexpr (type == BlockType::q3_k) {
+    put(at[j % 8], ((scale + 32) & 15) << (j / 8 * 4));
+    put(at[8 + j % 4], ((scale + 32) >> 4) << (j / 4 * 2));
+  } else if constexpr (type == BlockType::q6_k) {
+    at[j] = static_cast<uint8_t>(scale);
+  } else {
+    static_assert(type == BlockType::q4_k || type == BlockType::q5_k);
+    if (j < 4) {
+      put(at[j], scale);
+      put(at[j + 4], minimum);
+    } else {
+      put(at[j + 4], (scale & 15) | ((minimum & 15) << 4));
+      put(at[j - 4], scale >> 4 << 6);
+      put(at[j], minimum >> 4 << 6);
+    }
+  }
+}
+
+// Puts a chunk's 32 codes, as stored, where unpack reads them; the bytes are 0 before.
+template <BlockType type>
+HEMOSTAT_BLOCKS void pack(uint8_t* __restrict block, int chunk, const uint8_t* __restrict codes) {
+  constexpr BlockCodes kCodes = codes_of<type>();
+  if constexpr (type == BlockType::q8_0) {
+    for (int i = 0; i < 32; ++i) block[kCodes.low + i] = codes[i];
+  } else if constexpr (kCodes.subscales < 0) {
+    for (int i = 0; i < 16; ++i) {
+      block[kCodes.low + i] = static_cast<uint8_t>((codes[i] & 15) | ((codes[i + 16] & 15) << 4));
+    }
+    if constexpr (kCodes.high_bits > 0) {
+      uint32_t high = 0;
+      for (int i = 0; i < 32; ++i) high |= static_cast<uint32_t>(codes[i] >> 4) << i;
+      __builtin_memcpy(block + kCodes.high, &high, 4);
+    }
+  } else {
+    uint8_t* low = block + low_offset<type>(chunk);
+    uint8_t* high = block + high_offset<type>(chunk);
+    const int shift = low_shift<type>(chunk), high_by = high_shift<type>(chunk);
+    for (int i = 0; i < 32; ++i) {
+      low[i] = static_cast<uint8_t>(low[i] | ((codes[i] & ((1 << kCodes.low_bits) - 1)) << shift));
+    }
+    if constexpr (kCodes.high_bits > 0) {
+      for (int i = 0; i < 32; ++i) {
+        high[i] = static_cast<uint8_t>(high[i] | ((codes[i] >> kCodes.low_bits) << high_by));
+      }
+    }
   }
 }
 

@@ -52,6 +52,10 @@ Error round_all(const Matrix& weight, Grid grid, Rounded out, void* scratch, int
 // Leaves no count: rows that hold NaN give NaN.
 Error solve_columns(const ColumnBlock& block, void* stream);
 
+// values float32 [rows, blocks of a row · weights of a block] without gaps; importance [columns] or null.
+Error gguf_quantize(const float* values, const float* importance, BlockType type, int64_t rows, int64_t columns,
+                    uint8_t* data, int64_t* invalid, void* stream);
+
 // `blocks` consecutive blocks as values of `element`.
 Error gguf_dequantize(const uint8_t* data, BlockType type, int64_t blocks, Element element, void* out, void* stream);
 

@@ -10,7 +10,8 @@ namespace hemostat {
 std::vector<Method> catalogue();
 
 std::vector<Method> prune_methods();
-std::vector<Method> quantize_methods();
+std::vector<Method> quantize_methods();  // of which
+Method gguf_method();
 std::vector<Method> block_format_methods();
 std::vector<Method> lowrank_methods();
 std::vector<Method> noise_methods();

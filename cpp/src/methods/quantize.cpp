@@ -94,6 +94,7 @@ std::vector<Method> quantize_methods() {
                                {"block_size", int64_t{128}, "columns that are solved together", {}},
                                {"damp", 0.01, "share of the mean diagonal entry added to the Gram matrix", {}}}),
        .prepare = prepare_gptq},
+      gguf_method(),
       {.name = "activation",
        .kind = "activations",
        .description = "rounds every token of a linear layer's input, dynamically",

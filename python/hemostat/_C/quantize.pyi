@@ -140,6 +140,42 @@ class BlockPacked(PackedWeight):
         nvfp4's scale of the whole tensor, float32; None of other formats
         """
 
+class GgufPacked(PackedWeight):
+    """
+    A weight in one of llama.cpp's block formats, bit for bit as GGUF files store it.
+
+    Args:
+        data: uint8 ``[out_features, bytes per row]``.
+        type: ``"Q8_0"``, ``"Q6_K"``, ``"Q5_K"``, ``"Q4_K"``, ``"Q3_K"``, ``"Q2_K"``, ``"Q5_0"``, ``"Q5_1"``, ``"Q4_0"``,
+            ``"Q4_1"`` or ``"IQ4_NL"``.
+        in_features: A multiple of 32, or of 256 for a K type.
+        dtype: Of what ``dequantize`` returns: float32, bfloat16 or float16.
+    """
+    def __init__(
+        self,
+        data: torch.Tensor,
+        *,
+        type: str,
+        in_features: typing.SupportsInt | typing.SupportsIndex,
+        dtype: torch.dtype = ...,
+    ) -> None: ...
+    def __repr__(self) -> str: ...
+    @property
+    def data(self) -> torch.Tensor:
+        """
+        uint8 ``[out_features, bytes per row]``
+        """
+    @property
+    def dtype(self) -> torch.dtype:
+        """
+        The dtype of what ``dequantize`` returns.
+        """
+    @property
+    def type(self) -> str:
+        """
+        The format's name, ``"Q4_K"``.
+        """
+
 def activation(
     input: torch.Tensor,
     *,
@@ -323,6 +359,51 @@ def fp8(
         >>> import torch, hemostat
         >>> hemostat.quantize.fp8(torch.tensor([[-448.0, 0.1, 33.3, 1.0]]))
         tensor([[-4.4800e+02,  1.0156e-01,  3.2000e+01,  1.0000e+00]])
+    """
+
+def gguf(
+    weight: torch.Tensor,
+    *,
+    type: str = "Q4_K",
+    importance: torch.Tensor | None = None,
+    packed: bool = False,
+    out: torch.Tensor | None = None,
+    check_finite: bool = True,
+) -> torch.Tensor | GgufPacked:
+    """
+    The weight on the values of one of llama.cpp's block formats.
+
+    Every weight is scale * code - minimum. A block of 32 (or, of a K type, 256) weights has a float16 scale and in some
+    types a float16 minimum; the sub-blocks of a K type multiply them by small integers. Q8_0, Q5_0, Q5_1, Q4_0 and Q4_1
+    are bit for bit llama.cpp's reference, which puts the largest magnitude (or the range) on the ends of the codes. K types,
+    IQ4_NL, and with ``importance`` all but Q8_0, are searched for the least sum of importance * error**2; llama.cpp's search
+    favours large weights, so its squared error is no lower.
+
+    Args:
+        weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides.
+        type: The format, with its bits per weight: ``"Q8_0"`` 8.5, ``"Q6_K"`` 6.5625, ``"Q5_1"`` 6, ``"Q5_K"`` and
+            ``"Q5_0"`` 5.5, ``"Q4_1"`` 5, ``"Q4_K"``, ``"Q4_0"`` and ``"IQ4_NL"`` 4.5, ``"Q3_K"`` 3.4375, ``"Q2_K"`` 2.625.
+        importance: ``[in_features]``, what the squared error of each input feature counts for, at least 0: llama.cpp's
+            importance matrix, the mean squared activation. None: all alike. Where all of a sub-block are 0 they count alike.
+        packed: Return the blocks instead of the rounded weight.
+        out: Contiguous tensor like weight that receives the result; may be weight itself. Not with ``packed``.
+        check_finite: False skips the look for NaN, infinities, and scales that float16 cannot hold.
+
+    Returns:
+        The rounded weight in weight's dtype, ``out`` where it was given; with ``packed`` a ``GgufPacked``, whose
+        ``dequantize()`` equals it. Gradients pass straight through.
+
+    Raises:
+        ValueError: in_features is no multiple of the block size, another shape, device or type that cannot be, or NaN,
+            infinities or scales beyond float16 (then ``out``, unless it is weight itself, is unspecified).
+        TypeError: weight is not float32, bfloat16 or float16, or out has another dtype.
+
+    Example:
+        >>> import torch, hemostat
+        >>> weight = torch.linspace(-1, 1, 256).view(1, 256)
+        >>> packed = hemostat.quantize.gguf(weight, type="Q4_K", packed=True)
+        >>> packed.data.shape, packed.bits_per_weight
+        (torch.Size([1, 144]), 4.5)
     """
 
 def levels(bits: typing.SupportsFloat | typing.SupportsIndex) -> int:

@@ -1,0 +1,117 @@
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include <hemostat/error.h>
+#include <hemostat/quantize.h>
+
+#include "catalogue.h"
+#include "per_linear.h"
+
+namespace hemostat {
+namespace {
+
+using quantize::GgufType;
+
+// From mild to severe; the severity is the bits per weight.
+std::vector<GgufType> types_of(const std::string& family) {
+  if (family == "legacy") {
+    return {GgufType::q8_0, GgufType::q5_0, GgufType::q4_1, GgufType::q4_0};
+  }
+  if (family == "iq") {
+    return {GgufType::iq4_nl};
+  }
+  return {GgufType::q8_0, GgufType::q6_k, GgufType::q5_k, GgufType::q4_k, GgufType::q3_k, GgufType::q2_k};
+}
+
+// What llama.cpp takes where a row is no multiple of a K type's block (its tensor_type_fallback, of commit 0c1e57098).
+GgufType fallback_of(GgufType type) {
+  switch (type) {
+    case GgufType::q6_k:
+      return GgufType::q8_0;
+    case GgufType::q5_k:
+      return GgufType::q5_1;
+    case GgufType::q4_k:
+      return GgufType::q5_0;
+    case GgufType::q3_k:
+    case GgufType::q2_k:
+      return GgufType::q4_0;
+    default:
+      return type;
+  }
+}
+
+GgufType type_for(GgufType type, int64_t in_features) {
+  return in_features % quantize::gguf_block_size(type) == 0 ? type : fallback_of(type);
+}
+
+Axis family_axis(const std::string& family) {
+  Axis axis{.name = "bits", .unit = "bits per weight", .neutral = 16, .farthest = 0, .kind = AxisKind::listed};
+  for (const GgufType type : types_of(family)) {
+    axis.default_grid.push_back(quantize::gguf_bits_per_weight(type));
+  }
+  axis.minimum = axis.default_grid.back();
+  axis.maximum = axis.default_grid.front();
+  return axis;
+}
+
+Axis gguf_axis(const Model&, const Options& options) { return family_axis(option<std::string>(options, "family")); }
+
+Prepared prepare_gguf(const Model& model, const Statistics* statistics, const Options& options) {
+  const bool weighted = option<bool>(options, "importance");
+  if (weighted) {
+    if (statistics == nullptr) {
+      throw ValueError("hemostat.prepare(gguf): importance=true needs statistics (column_norm); collect them first");
+    }
+    check_statistics("gguf", model, filter_of(options), *statistics, Need::column_norm);
+  }
+  std::map<std::string, at::Tensor> importance;
+  for (const NamedLinear& named : linears(model, filter_of(options))) {
+    if (named.linear->in_features() % 32 != 0) {
+      throw ValueError(
+          fmt::format("hemostat.prepare(gguf): '{}' has {} input features, but blocks take a multiple of 32",
+                      named.name, named.linear->in_features()));
+    }
+    if (weighted) {
+      importance[named.name] = statistics->at(named.name).norm().square().to(model.device());
+    }
+  }
+  std::map<double, GgufType> types;
+  for (const GgufType type : types_of(option<std::string>(options, "family"))) {
+    types[quantize::gguf_bits_per_weight(type)] = type;
+  }
+  const auto change = [types, importance](const std::string& name, const Linear& linear, double severity) {
+    quantize::GgufOptions gguf{.type = type_for(types.at(severity), linear.in_features())};
+    if (!importance.empty()) {
+      gguf.importance = importance.at(name);
+    }
+    return linear.with_weight(quantize::gguf(linear.dense(), gguf));
+  };
+  return per_linear("gguf", gguf_axis(model, options), model, options, change);
+}
+
+}  // namespace
+
+Method gguf_method() {
+  return {
+      .name = "gguf",
+      .kind = "weights",
+      .description = "rounds weights to llama.cpp's block formats",
+      .axis = family_axis("k"),
+      .needs = {},
+      .options = with_filter({{"family",
+                               std::string("k"),
+                               "formats of the axis: k Q8_0, Q6_K … Q2_K; legacy Q8_0, Q5_0, Q4_1, Q4_0; iq IQ4_NL",
+                               {"k", "legacy", "iq"}},
+                              {"importance",
+                               false,
+                               "weighs errors by the mean squared input, which statistics (column_norm) have to hold",
+                               {}}}),
+      .prepare = prepare_gguf,
+      .axis_for = gguf_axis};
+}
+
+}  // namespace hemostat

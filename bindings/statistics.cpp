@@ -47,13 +47,15 @@ void register_statistics(py::module_& module) {
       .def_property_readonly("in_features", &InputStatistics::in_features, "Features of the input.")
       .def_property_readonly(
           "needs", [](const InputStatistics& self) { return names(self.needs()); },
-          "What was collected: 'column_norm', 'absmax', 'absmean', 'gram'.")
+          "What was collected: 'column_norm', 'absmax', 'absmean', 'gram', 'mean'.")
       .def_property_readonly("norm", &InputStatistics::norm,
                              "float32 [in_features]: root mean square of each feature. ValueError if not collected.")
       .def_property_readonly("absmax", &InputStatistics::absmax,
                              "float32 [in_features]: largest |x|. ValueError if not collected.")
       .def_property_readonly("absmean", &InputStatistics::absmean,
                              "float32 [in_features]: mean |x|. ValueError if not collected.")
+      .def_property_readonly("mean", &InputStatistics::mean,
+                             "float32 [in_features]: mean of x, with its sign. ValueError if not collected.")
       .def_property_readonly(
           "gram",
           [](const InputStatistics& self) {
@@ -108,7 +110,7 @@ Example:
           "Pairs of name and statistics.")
       .def_property_readonly(
           "needs", [](const Statistics& self) { return names(self.needs()); },
-          "What every input has: 'column_norm', 'absmax', 'absmean', 'gram'.")
+          "What every input has: 'column_norm', 'absmax', 'absmean', 'gram', 'mean'.")
       .def(
           "merge",
           [](Statistics& self, const Statistics& other) -> Statistics& {

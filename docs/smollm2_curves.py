@@ -24,7 +24,11 @@ DATA = HERE / "curves" / "smollm2.json"
 SPECS = (
     ["magnitude", "magnitude:scope=row"],
     ["wanda"],
+    ["admm"],
+    ["dsnot"],
+    ["owl"],
     ["rtn", "rtn:group_size=64", "rtn:group_size=64,search_clip=true"],
+    ["awq:group_size=64", "awq:group_size=64,search_clip=true"],
     ["activation"],
     ["svd"],
     ["gaussian"],

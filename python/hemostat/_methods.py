@@ -37,8 +37,9 @@ def collect(
     Args:
         model: The model.
         tokens: int64 [windows, length] on the model's device.
-        needs: Names of statistics (``"column_norm"``, ``"absmax"``, ``"absmean"``, ``"gram"``) or of methods that need
-            them (``"wanda"``, ``"rtn:group_size=64"``), one or many. None: every statistic that needs no gradient.
+        needs: Names of statistics (``"column_norm"``, ``"absmax"``, ``"absmean"``, ``"gram"``, ``"mean"``) or of
+            methods that need them (``"wanda"``, ``"rtn:group_size=64"``), one or many. None: every statistic that needs
+            no gradient.
         memory_budget: Bytes to hold in memory; what is beyond lies in temporary files.
         batch: Windows at a time.
         include: fnmatch pattern or patterns on the linears' names. None: the linears inside blocks.
@@ -93,7 +94,8 @@ def method(
     Args:
         name: What the method is called. Replaces a user's method of that name.
         axis: Its severity axis.
-        needs: Names of the statistics that it reads: ``"column_norm"``, ``"absmax"``, ``"absmean"``, ``"gram"``.
+        needs: Names of the statistics that it reads: ``"column_norm"``, ``"absmax"``, ``"absmean"``, ``"mean"``,
+            ``"gram"``.
         kind: What it changes, for lists.
         description: One line. None: the first line of the function's docstring.
         axis_for: ``(model, **options)`` → the axis for that model and these options, where it depends on them.

@@ -22,9 +22,11 @@ HEAD_CHUNK = 64 * 2**20  # bytes of logits at a time
 STATISTICS: Mapping[str, Callable[[int], int]] = {
     "column_norm": lambda n: 8 * n,
     "absmean": lambda n: 8 * n,
+    "mean": lambda n: 8 * n,
     "absmax": lambda n: 4 * n,
     "gram": lambda n: 4 * n * n,
 }
+KEEPS_A_MATRIX = ("admm", "awq")  # of [in_features, in_features] for each input
 TOKEN_METRICS = 70  # bytes that are kept of each evaluated token until its trial ends
 
 
@@ -124,7 +126,7 @@ def plan_memory(
 
     statistics: dict[str, float] = {}
     left = memory_budget - baseline
-    needs = sorted(_C.needs_of([_name(entry) for entry in remaining]))
+    needs = sorted(_C.needs_of([entry.method for entry in remaining]))
     for features in _inputs(model) if needs else []:
         for need in needs:
             bytes_ = STATISTICS[need](features)
@@ -169,7 +171,7 @@ def plan_seconds(checked: CheckedScan, finished: Collection[tuple[str, float]] =
     # One linear layer stands for all, by how the cost grows with its sizes.
     name, weight = next(iter(model.linears()))
     block = (re.match(r"(.*?\.\d+\.)", name) or [name])[0] + "*"
-    needs = sorted(_C.needs_of([_name(entry) for entry in remaining]))
+    needs = sorted(_C.needs_of([entry.method for entry in remaining]))
     collecting, statistics = 0.0, None
     if needs:
         forward = _time(lambda: model(sample))
@@ -232,10 +234,6 @@ def _remaining(checked: CheckedScan, finished: Collection[tuple[str, float]]) ->
     ]
 
 
-def _name(entry: _C.PlannedMethod) -> str:
-    return _C.MethodSpec.parse(entry.method).method
-
-
 def _chosen(model: _C.Model, spec: _C.MethodSpec) -> list[tuple[str, torch.Tensor]]:
     """The linears that a method changes, and their weights."""
     patterns = {name: value for name, value in spec.options.items() if name in ("include", "exclude") and value}
@@ -253,10 +251,14 @@ def _changed(model: _C.Model, entry: _C.PlannedMethod) -> float:
         return own + sum(weight.numel() for weight in weights) * 4  # one direction for all severities
     if spec.method == "svd":  # singular vectors in float32, of as many ranks as have no more parameters
         return own + sum((sum(w.shape) * (w.numel() // sum(w.shape))) * 4 for w in weights)
+    if spec.method in KEEPS_A_MATRIX:
+        return own + sum(4.0 * features**2 for features in _inputs(model))
     return own
 
 
 def _cost(method: str, weight: torch.Tensor) -> float:
+    if method in KEEPS_A_MATRIX:  # products with a matrix of its input
+        return float(weight.numel()) * weight.shape[1]
     return float(weight.numel()) * (min(weight.shape) if method == "svd" else 1)
 
 

@@ -6,6 +6,26 @@ max(0, max w)] with scale (max - min) / (L - 1) and zero round(-min / scale); a 
 (code - zero) * scale. Gradients pass straight through.
 """
 
-from hemostat._C.quantize import GroupPacked, PackedWeight, activation, fake_quantize, levels, rtn
+from hemostat._C.quantize import (
+    GroupPacked,
+    PackedWeight,
+    activation,
+    awq,
+    awq_scale,
+    awq_scaled,
+    fake_quantize,
+    levels,
+    rtn,
+)
 
-__all__ = ["GroupPacked", "PackedWeight", "activation", "fake_quantize", "levels", "rtn"]
+__all__ = [
+    "GroupPacked",
+    "PackedWeight",
+    "activation",
+    "awq",
+    "awq_scale",
+    "awq_scaled",
+    "fake_quantize",
+    "levels",
+    "rtn",
+]

@@ -119,6 +119,8 @@ def any_arguments(operator, model):
         "Sequence": lists,
         "SupportsInt": numbers,
         "SupportsFloat": numbers,
+        "float": numbers,
+        "int": numbers,
         "str": words,
         "bool": st.booleans(),
     }
@@ -149,7 +151,13 @@ def operators():
 
 
 def parameters(operator):
-    """Name → annotation and default, from the signature that leads an operator's documentation."""
+    """Name → annotation and default, from the signature that leads a bound operator's documentation, else its own."""
+    if inspect.isfunction(operator):
+        return {
+            parameter.name: f"{parameter.annotation}"
+            + ("" if parameter.default is parameter.empty else f" = {parameter.default!r}")
+            for parameter in inspect.signature(operator).parameters.values()
+        }
     signature = operator.__doc__.partition("\n")[0]
     inside = re.fullmatch(r"\w+\((.*)\) -> .*", signature)[1]
     return dict(re.findall(r"(\w+): ((?:[^,\[]|\[[^\]]*\])+)", inside))

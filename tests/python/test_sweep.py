@@ -32,6 +32,10 @@ def test_gives_what_compare_gives(trained, tokens):
         ("magnitude", {"scope": "row"}),
         ("wanda", {}),
         ("wanda", {"m": 4}),
+        ("admm", {}),
+        ("dsnot", {}),
+        ("owl", {}),
+        ("awq", {"group_size": 64}),
         ("rtn", {"group_size": 64}),
         ("gaussian", {}),
         ("svd", {}),
@@ -47,7 +51,8 @@ def test_gives_what_compare_gives(trained, tokens):
     ],
 )
 def test_damage_begins_at_nothing_and_grows(trained, tokens, method, options):
-    statistics = hemostat.collect(trained.model, tokens) if method == "wanda" else None
+    needs = next(known.needs for known in hemostat.methods() if known.name == method)
+    statistics = hemostat.collect(trained.model, tokens, needs=sorted(needs)) if needs else None
     axis = hemostat.prepare(trained.model, method, statistics, **options).axis
     severities = [axis.neutral, axis.default_grid[0], axis.default_grid[-1]]
     curve = hemostat.sweep(trained.model, method, tokens, statistics=statistics, severities=severities, **options)

@@ -1,52 +1,17 @@
-#include <fmt/format.h>
-
-#include <hemostat/error.h>
 #include <hemostat/prune.h>
 
 #include "axes.h"
 #include "catalogue.h"
 #include "per_linear.h"
+#include "pruning_axis.h"
 
 namespace hemostat {
 namespace {
 
-const OptionSpec kPatternLength{"m", int64_t{0}, "n:m pruning on an axis of n kept of every m; 0: unstructured", {}};
-
-Axis pruning_axis(const Model&, const Options& options) {
-  const int64_t m = option<int64_t>(options, "m");
-  if (m != 0 && (m < 2 || m > 1024)) {
-    throw ValueError(fmt::format("hemostat.prepare: option m must be 0 or in 2 … 1024, got {}", m));
-  }
-  return m == 0 ? axes::sparsity() : axes::kept_of(m);
-}
-
-// Each severity selects anew: a mask costs little more than reading the weight, less than keeping an order would.
-template <typename MaskOptions>
-MaskOptions at_severity(const Options& options, double severity) {
-  const int64_t m = option<int64_t>(options, "m");
-  MaskOptions result;
-  if (m == 0) {
-    result.sparsity = severity;
-  } else {
-    result.pattern = fmt::format("{}:{}", static_cast<int64_t>(severity), m);
-  }
-  return result;
-}
-
-void check_pattern(const std::string& method, const Model& model, const Options& options) {
-  const int64_t m = option<int64_t>(options, "m");
-  for (const NamedLinear& named : linears(model, filter_of(options))) {
-    if (m > 0 && named.linear->in_features() % m != 0) {
-      throw ValueError(fmt::format("hemostat.prepare({}): m = {} does not divide the {} input features of '{}'", method,
-                                   m, named.linear->in_features(), named.name));
-    }
-  }
-}
-
 Prepared prepare_magnitude(const Model& model, const Statistics*, const Options& options) {
   check_pattern("magnitude", model, options);
   const auto change = [options](const std::string&, const Linear& linear, double severity) {
-    auto mask_options = at_severity<prune::MagnitudeOptions>(options, severity);
+    auto mask_options = pruned_at<prune::MagnitudeOptions>(options, severity);
     mask_options.scope = option<std::string>(options, "scope") == "row" ? prune::Scope::row : prune::Scope::tensor;
     const at::Tensor weight = linear.dense();
     return linear.with_weight(prune::apply(weight, prune::magnitude(weight, mask_options)));
@@ -63,7 +28,7 @@ Prepared prepare_wanda(const Model& model, const Statistics* statistics, const O
   }
   const auto change = [options, norms](const std::string& name, const Linear& linear, double severity) {
     const at::Tensor weight = linear.dense();
-    const at::Tensor mask = prune::wanda(weight, norms.at(name), at_severity<prune::WandaOptions>(options, severity));
+    const at::Tensor mask = prune::wanda(weight, norms.at(name), pruned_at<prune::WandaOptions>(options, severity));
     return linear.with_weight(prune::apply(weight, mask));
   };
   return per_linear("wanda", pruning_axis(model, options), model, options, change);
@@ -79,7 +44,7 @@ std::vector<Method> prune_methods() {
        .axis = axes::sparsity(),
        .needs = {},
        .options = with_filter(
-           {{"scope", std::string("tensor"), "what the fraction counts over", {"tensor", "row"}}, kPatternLength}),
+           {{"scope", std::string("tensor"), "what the fraction counts over", {"tensor", "row"}}, pattern_length()}),
        .prepare = prepare_magnitude,
        .axis_for = pruning_axis},
       {.name = "wanda",
@@ -87,7 +52,7 @@ std::vector<Method> prune_methods() {
        .description = "removes the smallest |weight| · input norm of each row",
        .axis = axes::sparsity(),
        .needs = {Need::column_norm},
-       .options = with_filter({kPatternLength}),
+       .options = with_filter({pattern_length()}),
        .prepare = prepare_wanda,
        .axis_for = pruning_axis},
   };

@@ -1,8 +1,15 @@
 #include <charconv>
+#include <map>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
 
+#include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
 #include <hemostat/error.h>
+#include <hemostat/interrupt.h>
 #include <hemostat/quantize.h>
 
 #include "axes.h"
@@ -12,7 +19,7 @@
 namespace hemostat {
 namespace {
 
-int64_t parse_group_size(const std::string& text) {
+int64_t parse_group_size(const std::string& method, const std::string& text) {
   if (text == "row" || text == "-1") {
     return quantize::kPerRow;
   }
@@ -22,28 +29,105 @@ int64_t parse_group_size(const std::string& text) {
   int64_t size = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), size);
   if (error != std::errc() || end != text.data() + text.size() || size < 1) {
-    throw ValueError(
-        fmt::format("hemostat.prepare(rtn): group_size must be row, tensor or a positive integer, got '{}'", text));
+    throw ValueError(fmt::format("hemostat.prepare({}): group_size must be row, tensor or a positive integer, got '{}'",
+                                 method, text));
   }
   return size;
 }
 
-Prepared prepare_rtn(const Model& model, const Statistics*, const Options& options) {
-  quantize::RtnOptions rtn{.group_size = parse_group_size(option<std::string>(options, "group_size")),
-                           .symmetric = option<bool>(options, "symmetric"),
-                           .search_clip = option<bool>(options, "search_clip")};
+void check_group_size(const std::string& method, const Model& model, const Options& options, int64_t group_size) {
   for (const NamedLinear& named : linears(model, filter_of(options))) {
-    if (rtn.group_size > 0 && named.linear->in_features() % rtn.group_size != 0) {
+    if (group_size > 0 && named.linear->in_features() % group_size != 0) {
       throw ValueError(
-          fmt::format("hemostat.prepare(rtn): group_size = {} does not divide the {} input features of '{}'",
-                      rtn.group_size, named.linear->in_features(), named.name));
+          fmt::format("hemostat.prepare({}): group_size = {} does not divide the {} input features of '{}'", method,
+                      group_size, named.linear->in_features(), named.name));
     }
   }
+}
+
+Prepared prepare_rtn(const Model& model, const Statistics*, const Options& options) {
+  quantize::RtnOptions rtn{.group_size = parse_group_size("rtn", option<std::string>(options, "group_size")),
+                           .symmetric = option<bool>(options, "symmetric"),
+                           .search_clip = option<bool>(options, "search_clip")};
+  check_group_size("rtn", model, options, rtn.group_size);
   const auto change = [rtn](const std::string&, const Linear& linear, double severity) mutable {
     rtn.bits = severity;
     return linear.with_weight(quantize::rtn(linear.dense(), rtn));
   };
   return per_linear("rtn", axes::bits(), model, options, change);
+}
+
+// What the linears on one input share: a scale of that input is theirs together.
+struct ScaledInput {
+  at::Tensor absmean, gram;
+};
+
+// Queries and keys meet in a product, where a clip that is best for each alone is not best: the authors leave them.
+std::set<std::string> queries_and_keys(const Model& model) {
+  std::set<const Linear*> found;
+  for (const Block& block : model.blocks) {
+    found.insert({&block.attention.q, &block.attention.k});
+  }
+  std::set<std::string> names;
+  for (const NamedLinear& named : linears(model)) {
+    if (found.count(named.linear) > 0) {
+      names.insert(named.name);
+    }
+  }
+  return names;
+}
+
+Prepared prepare_awq(const Model& model, const Statistics* statistics, const Options& options) {
+  const LinearFilter filter = filter_of(options);
+  check_chosen("awq", model, filter);
+  quantize::AwqOptions awq{.group_size = parse_group_size("awq", option<std::string>(options, "group_size")),
+                           .symmetric = option<bool>(options, "symmetric")};
+  if (awq.group_size == quantize::kPerTensor) {
+    throw ValueError("hemostat.prepare(awq): group_size is tensor, but must be row or a positive integer");
+  }
+  check_group_size("awq", model, options, awq.group_size);
+  check_statistics("awq", model, filter, *statistics, Need::absmean);
+  check_statistics("awq", model, filter, *statistics, Need::gram);
+
+  MemoryBudget budget;
+  std::map<std::string, size_t> input_of;
+  std::vector<ScaledInput> inputs;
+  for (const InputGroup& group : by_input(model, filter, *statistics)) {
+    check_interrupt();
+    for (const NamedLinear& named : group.linears) {
+      input_of[named.name] = inputs.size();
+    }
+    inputs.push_back({.absmean = group.input->absmean().to(model.device()),
+                      .gram = kept(budget, group.input->gram().to(model.device()))});
+  }
+  const std::set<std::string> unclipped = queries_and_keys(model);
+  const bool search_clip = option<bool>(options, "search_clip");
+  const auto apply = [=, inputs = std::move(inputs)](double severity) {
+    at::NoGradGuard no_grad;
+    quantize::AwqOptions at_bits = awq;
+    at_bits.bits = severity;
+    std::vector<std::vector<const Linear*>> sharing(inputs.size());
+    for (const NamedLinear& named : linears(model, filter)) {
+      sharing[input_of.at(named.name)].push_back(named.linear);
+    }
+    std::vector<at::Tensor> scales;
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      check_interrupt();
+      std::vector<at::Tensor> weights;
+      for (const Linear* linear : sharing[i]) {
+        weights.push_back(linear->dense());
+      }
+      scales.push_back(quantize::awq_scale(weights, inputs[i].absmean, inputs[i].gram.to(model.device()), at_bits));
+    }
+    return map_linears(model, filter, [&](const std::string& name, const Linear& linear) {
+      const size_t i = input_of.at(name);
+      quantize::AwqOptions own = at_bits;
+      own.search_clip = search_clip && unclipped.count(name) == 0;
+      return linear.with_weight(
+          quantize::awq_scaled(linear.dense(), scales[i], inputs[i].gram.to(model.device()), own));
+    });
+  };
+  return Prepared("awq", axes::bits(), apply, model);
 }
 
 Prepared prepare_activation(const Model& model, const Statistics*, const Options& options) {
@@ -75,6 +159,19 @@ std::vector<Method> quantize_methods() {
                                symmetric,
                                {"search_clip", false, "searches each group's range for the least squared error", {}}}),
        .prepare = prepare_rtn},
+      {.name = "awq",
+       .kind = "weights",
+       .description = "rounds weights whose loud inputs were scaled up",
+       .axis = axes::bits(),
+       .needs = {Need::absmean, Need::gram},
+       .options = with_filter(
+           {{"group_size",
+             std::string("128"),
+             "weights that share a scale: row, or a number that divides the input features",
+             {}},
+            symmetric,
+            {"search_clip", false, "clips each group, but for queries and keys, for the least error of outputs", {}}}),
+       .prepare = prepare_awq},
       {.name = "activation",
        .kind = "activations",
        .description = "rounds every token of a linear layer's input, dynamically",

@@ -48,8 +48,8 @@ Pattern checked_pattern(std::string_view operation, std::string_view text) {
   return pattern;
 }
 
-int64_t scope_entries(const at::Tensor& score, Scope scope) {
-  return scope == Scope::row ? score.size(1) : score.numel();
+int64_t scope_entries(at::IntArrayRef sizes, Scope scope) {
+  return scope == Scope::row ? sizes[1] : sizes[0] * sizes[1];
 }
 
 }  // namespace
@@ -63,25 +63,29 @@ int64_t removed_count(double sparsity, int64_t entries) {
 
 Pattern parse_pattern(std::string_view text) { return checked_pattern("hemostat.prune.parse_pattern", text); }
 
-at::Tensor select(std::string_view operation, const Ranked& ranked, const std::optional<double>& sparsity,
-                  const std::optional<std::string>& pattern, Scope scope, const std::optional<at::Tensor>& out,
-                  bool check_finite) {
-  const auto& score = ranked.score;
+Severity checked_severity(std::string_view operation, std::string_view name, at::IntArrayRef sizes,
+                          const std::optional<double>& sparsity, const std::optional<std::string>& pattern,
+                          Scope scope) {
   if (sparsity.has_value() == pattern.has_value()) {
     throw ValueError(
         fmt::format("{}: give sparsity or pattern, {}", operation, sparsity ? "not both" : "neither was given"));
   }
-  int64_t removed = 0;
-  Pattern groups{};
   if (sparsity) {
-    removed = checked_removed_count(operation, *sparsity, scope_entries(score, scope));
-  } else {
-    groups = checked_pattern(operation, *pattern);
-    if (score.size(1) % groups.m != 0) {
-      throw ValueError(fmt::format("{}: pattern \"{}\" needs rows of a multiple of {}, but {} has {} input features",
-                                   operation, *pattern, groups.m, ranked.name, score.size(1)));
-    }
+    return {.removed = checked_removed_count(operation, *sparsity, scope_entries(sizes, scope))};
   }
+  const Pattern groups = checked_pattern(operation, *pattern);
+  if (sizes[1] % groups.m != 0) {
+    throw ValueError(fmt::format("{}: pattern \"{}\" needs rows of a multiple of {}, but {} has {} input features",
+                                 operation, *pattern, groups.m, name, sizes[1]));
+  }
+  return {.groups = groups};
+}
+
+at::Tensor select(std::string_view operation, const Ranked& ranked, const std::optional<double>& sparsity,
+                  const std::optional<std::string>& pattern, Scope scope, const std::optional<at::Tensor>& out,
+                  bool check_finite) {
+  const auto& score = ranked.score;
+  const auto [removed, groups] = checked_severity(operation, ranked.name, score.sizes(), sparsity, pattern, scope);
   if (out) {
     arguments::check_out(operation, *out, score.sizes(), at::kBool, score.device());
   }
@@ -109,7 +113,7 @@ at::Tensor mask(const at::Tensor& score, const MaskOptions& options) {
 at::Tensor kept_until(const at::Tensor& score, const KeptUntilOptions& options) {
   constexpr std::string_view kOperation = "hemostat.prune.kept_until";
   arguments::check_matrix(kOperation, "score", score);
-  const auto dtype = scope_entries(score, options.scope) > kFloatRanks ? at::kDouble : at::kFloat;
+  const auto dtype = scope_entries(score.sizes(), options.scope) > kFloatRanks ? at::kDouble : at::kFloat;
   if (options.out) {
     const bool wider = options.out->defined() && options.out->scalar_type() == at::kDouble;
     arguments::check_out(kOperation, *options.out, score.sizes(), wider ? at::kDouble : dtype, score.device());
@@ -136,7 +140,7 @@ at::Tensor mask_at(const at::Tensor& kept_until, double sparsity, Scope scope, c
     throw ValueError(fmt::format("{}: kept_until has shape {}, but must be [out_features, in_features]", kOperation,
                                  arguments::shape(kept_until.sizes())));
   }
-  const int64_t entries = scope_entries(kept_until, scope);
+  const int64_t entries = scope_entries(kept_until.sizes(), scope);
   const int64_t removed = checked_removed_count(kOperation, sparsity, entries);
   if (out) {
     arguments::check_out(kOperation, *out, kept_until.sizes(), at::kBool, kept_until.device());

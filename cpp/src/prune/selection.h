@@ -1,6 +1,7 @@
 // From a ranked matrix to a mask: what every scoring operator ends with.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -18,6 +19,18 @@ struct Ranked {
   bool absolute = false;
   std::string_view name;  // the argument that messages name
 };
+
+// A severity in counts: `removed` of every scope or, where groups.m is not 0, all but n of every m.
+struct Severity {
+  int64_t removed = 0;
+  Pattern groups{.n = 0, .m = 0};
+};
+
+// ValueError unless exactly one of both is given, in range, and fits a matrix of this shape.
+//   name  the argument that messages name
+Severity checked_severity(std::string_view operation, std::string_view name, at::IntArrayRef sizes,
+                          const std::optional<double>& sparsity, const std::optional<std::string>& pattern,
+                          Scope scope);
 
 // Checks severity and `out`, selects, and looks at the count of NaN.
 at::Tensor select(std::string_view operation, const Ranked& ranked, const std::optional<double>& sparsity,

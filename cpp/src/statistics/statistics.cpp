@@ -11,11 +11,12 @@
 namespace hemostat {
 namespace {
 
-constexpr std::array<std::pair<Need, const char*>, 4> kNames{{
+constexpr std::array<std::pair<Need, const char*>, 5> kNames{{
     {Need::column_norm, "column_norm"},
     {Need::absmax, "absmax"},
     {Need::absmean, "absmean"},
     {Need::gram, "gram"},
+    {Need::mean, "mean"},
 }};
 
 }  // namespace

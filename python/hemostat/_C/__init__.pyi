@@ -984,9 +984,14 @@ class InputStatistics:
         Features of the input.
         """
     @property
+    def mean(self) -> torch.Tensor:
+        """
+        float32 [in_features]: mean of x, with its sign. ValueError if not collected.
+        """
+    @property
     def needs(self) -> set[str]:
         """
-        What was collected: 'column_norm', 'absmax', 'absmean', 'gram'.
+        What was collected: 'column_norm', 'absmax', 'absmean', 'gram', 'mean'.
         """
     @property
     def norm(self) -> torch.Tensor:
@@ -1034,7 +1039,7 @@ class Statistics:
     @property
     def needs(self) -> set[str]:
         """
-        What every input has: 'column_norm', 'absmax', 'absmean', 'gram'.
+        What every input has: 'column_norm', 'absmax', 'absmean', 'gram', 'mean'.
         """
 
 class Axis:

@@ -4,6 +4,8 @@
 #include <string>
 #include <tuple>
 #include <variant>
+#include <utility>
+#include <vector>
 
 #include <torch/csrc/utils/pybind.h>
 
@@ -262,6 +264,132 @@ Example:
       py::arg("pattern") = py::none(), py::arg("block_size") = 128, py::arg("damp") = 0.01,
       py::arg("bits") = py::none(), py::arg("group_size") = py::none(), py::arg("symmetric") = false,
       py::arg("check_finite") = true, release_gil());
+
+  room.def(
+      "admm",
+      [](const at::Tensor& weight, const at::Tensor& gram, std::optional<double> sparsity,
+         std::optional<std::string> pattern, const std::string& scope, double damp, int64_t iterations,
+         bool check_finite) {
+        auto [pruned, mask] = prune::admm(weight, gram,
+                                          {.sparsity = sparsity,
+                                           .pattern = std::move(pattern),
+                                           .scope = scope_of("admm", scope),
+                                           .damp = damp,
+                                           .iterations = iterations,
+                                           .check_finite = check_finite});
+        return std::pair(std::move(pruned), std::move(mask));
+      },
+      py::arg("weight"), py::arg("gram"), py::kw_only(), py::arg("sparsity") = py::none(),
+      py::arg("pattern") = py::none(), py::arg("scope") = "tensor", py::arg("damp") = 0.1, py::arg("iterations") = 20,
+      py::arg("check_finite") = true, release_gil(), "hemostat.prune.admm as a pair of weight and mask.");
+
+  room.def(
+      "dsnot",
+      [](const at::Tensor& weight, const at::Tensor& mask, const at::Tensor& activation_mean,
+         const at::Tensor& activation_norm, std::optional<std::string> pattern, int64_t max_cycles, double threshold,
+         bool check_finite) {
+        return prune::dsnot(weight, mask, activation_mean, activation_norm,
+                            {.pattern = std::move(pattern),
+                             .max_cycles = max_cycles,
+                             .threshold = threshold,
+                             .check_finite = check_finite});
+      },
+      py::arg("weight"), py::arg("mask"), py::arg("activation_mean"), py::arg("activation_norm"), py::kw_only(),
+      py::arg("pattern") = py::none(), py::arg("max_cycles") = 50, py::arg("threshold") = 0.1 / 2048,
+      py::arg("check_finite") = true, release_gil(),
+      R"doc(Refine a mask by swapping weights until each row's mean output is right.
+
+With the contributions ``weight * activation_mean`` and the error of a row, their sum over its removed weights, every
+cycle regrows the removed weight of the error's sign with the largest ``|contribution|`` / variance of its input, and
+removes the kept weight of the other sign with the least ``|weight| * activation_norm``. Zhang et al. 2024, "Dynamic
+Sparse No Training", arXiv 2310.08915.
+
+Args:
+    weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides.
+    mask: Bool tensor of weight's shape and device, True = kept, as ``wanda`` or ``magnitude`` gives it.
+    activation_mean: ``[in_features]``, the mean of each input feature, with its sign.
+    activation_norm: ``[in_features]``, its root mean square; the variance is norm^2 - mean^2.
+    pattern: ``"n:m"``, that of the mask, which is kept: what is removed is then the least of the regrown weight's group,
+        and a row ends before a swap that would turn its error's sign.
+    max_cycles: Swaps in a row at most; 0 or more.
+    threshold: ``|error|`` at which a row is done. The authors' 0.1 is of sums over windows of 2048 tokens.
+    check_finite: False skips the look for NaN and infinities.
+
+Returns:
+    Bool mask that keeps as many weights in each row, and in each group of a pattern.
+
+Raises:
+    ValueError: A shape, device or number that cannot be, a mask that does not have its pattern, or NaN or infinities.
+    TypeError: mask is not bool, or another argument not float32, bfloat16 or float16.
+
+Example:
+    >>> import torch, hemostat
+    >>> weight, mean = torch.tensor([[2.0, 1.0, -1.1]]), torch.ones(3)
+    >>> mask = torch.tensor([[True, False, True]])
+    >>> hemostat.prune.dsnot(weight, mask, mean, 2 * mean, max_cycles=1)
+    tensor([[ True,  True, False]])
+)doc");
+
+  room.def(
+      "outlier_ratio",
+      [](const std::vector<at::Tensor>& weights, const std::vector<at::Tensor>& activation_norms,
+         double outlier_threshold, bool check_finite) {
+        return prune::outlier_ratio(weights, activation_norms, outlier_threshold, check_finite);
+      },
+      py::arg("weights"), py::arg("activation_norms"), py::kw_only(), py::arg("outlier_threshold") = 5.0,
+      py::arg("check_finite") = true, release_gil(),
+      R"doc(The share of a block's scores ``|weight| * activation_norm`` that exceed a multiple of their mean.
+
+Yin et al. 2024, "Outlier Weighed Layerwise Sparsity (OWL)", arXiv 2310.05175, section 3.
+
+Args:
+    weights: Sequence of ``[out_features, in_features]``, at least one: a block's.
+    activation_norms: Sequence of ``[in_features]``, one for each weight: the root mean square of its input features.
+    outlier_threshold: The multiple; 0 or more.
+    check_finite: False skips the look for NaN and infinities.
+
+Returns:
+    0 to 1, over all weights together.
+
+Raises:
+    ValueError: Shapes, devices or numbers that cannot be, or NaN or infinities.
+    TypeError: A tensor is not float32, bfloat16 or float16.
+
+Example:
+    >>> import torch, hemostat
+    >>> weight = torch.tensor([[1.0, 1.0, 1.0, 21.0]])
+    >>> hemostat.prune.outlier_ratio([weight], [torch.ones(4)], outlier_threshold=3)
+    0.25
+)doc");
+
+  room.def(
+      "owl",
+      [](const std::vector<double>& ratios, double sparsity, double lamda) {
+        return prune::owl(ratios, {.sparsity = sparsity, .lamda = lamda});
+      },
+      py::arg("ratios"), py::kw_only(), py::arg("sparsity"), py::arg("lamda") = 0.08,
+      R"doc(The sparsity of each block: less for blocks with more outliers, and the given one on average.
+
+sparsity - (d - mean d), where d spreads the ratios over 0 to 2 lamda; equal ratios give equal sparsities. Where one
+would leave 0 to 1, all differences shrink until it lies on that end. Yin et al. 2024, "Outlier Weighed Layerwise
+Sparsity (OWL)", arXiv 2310.05175.
+
+Args:
+    ratios: The blocks' outlier ratios, as ``outlier_ratio`` gives them; finite.
+    sparsity: Mean over blocks, 0 to 1.
+    lamda: Half of what the sparsities span; 0 or more.
+
+Returns:
+    A list of 0 to 1, one for each block.
+
+Raises:
+    ValueError: A number out of range.
+
+Example:
+    >>> import hemostat
+    >>> [round(s, 3) for s in hemostat.prune.owl([0.01, 0.02, 0.03], sparsity=0.5, lamda=0.1)]
+    [0.6, 0.5, 0.4]
+)doc");
 
   room.def("apply", &prune::apply, py::arg("weight"), py::arg("mask"), py::kw_only(), py::arg("out") = py::none(),
            release_gil(),

@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include <torch/csrc/utils/pybind.h>
 
@@ -268,6 +269,132 @@ Example:
     >>> gram = torch.tensor([[1.0, 0.9], [0.9, 1.0]])
     >>> hemostat.quantize.gptq(torch.tensor([[-0.4, 1.0]]), gram, bits=2, group_size=None)
     tensor([[-0.4667,  0.9333]])
+)doc");
+
+  room.def(
+      "awq",
+      [](const at::Tensor& weight, const at::Tensor& activation_absmean, const at::Tensor& gram, double bits,
+         const GroupSize& group_size, bool symmetric, bool search_clip, bool check_finite) {
+        return quantize::awq(weight, activation_absmean, gram,
+                             {.bits = bits,
+                              .group_size = group_size_of("awq", group_size),
+                              .symmetric = symmetric,
+                              .search_clip = search_clip,
+                              .check_finite = check_finite});
+      },
+      py::arg("weight"), py::arg("activation_absmean"), py::arg("gram"), py::kw_only(), py::arg("bits"),
+      py::arg("group_size") = 128, py::arg("symmetric") = false, py::arg("search_clip") = false,
+      py::arg("check_finite") = true, release_gil(),
+      R"doc(Round weights whose loud input features were scaled up, and scale them back.
+
+With Q of ``rtn``, the result is Q(weight * s) / s. Of s = max(activation_absmean ** a, 1e-4), over sqrt(max s * min s),
+it takes the one of a = 0, 1/20, ..., 19/20 with the least output error tr(E gram E^T), where E is what the rounding
+changes. a = 0 is ``rtn``, so that without ``search_clip`` the output error is never more than ``rtn``'s. At inference
+1 / s goes into the operation before the layer; here it is multiplied back, and inputs stay as they are. Lin et al. 2024,
+"AWQ: Activation-aware Weight Quantization", arXiv 2306.00978. The result carries no gradient.
+
+Args:
+    weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides.
+    activation_absmean: ``[in_features]``, mean ``|x|`` of each input feature; finite, not negative.
+    gram: ``[in_features, in_features]``, X^T X / tokens.
+    bits: 2 to 8, fractions allowed.
+    group_size: Weights that share a scale: None or -1 for whole rows, or a divisor of in_features.
+    symmetric: The levels of ``rtn``.
+    search_clip: Clip each group of the scaled weight at the factor of 1, .95, ..., .55 of its largest magnitude that
+        has the least error in the outputs which the group alone adds to.
+    check_finite: False skips the look for NaN and infinities.
+
+Returns:
+    The rounded weight in its own basis and dtype.
+
+Raises:
+    ValueError: A shape, device or option that cannot be, or NaN or infinities.
+    TypeError: An argument is not float32, bfloat16 or float16.
+
+Example:
+    >>> import torch, hemostat
+    >>> weight = torch.tensor([[1.0, 0.3], [-2.0, 0.1]])
+    >>> absmean, gram = torch.tensor([1.0, 9.0]), torch.diag(torch.tensor([1.0, 81.0]))
+    >>> hemostat.quantize.awq(weight, absmean, gram, bits=2, group_size=2)
+    tensor([[ 0.9000,  0.3000],
+            [-2.0000,  0.0000]])
+)doc");
+
+  room.def(
+      "awq_scale",
+      [](const std::vector<at::Tensor>& weights, const at::Tensor& activation_absmean, const at::Tensor& gram,
+         double bits, const GroupSize& group_size, bool symmetric, bool check_finite) {
+        return quantize::awq_scale(weights, activation_absmean, gram,
+                                   {.bits = bits,
+                                    .group_size = group_size_of("awq_scale", group_size),
+                                    .symmetric = symmetric,
+                                    .check_finite = check_finite});
+      },
+      py::arg("weights"), py::arg("activation_absmean"), py::arg("gram"), py::kw_only(), py::arg("bits"),
+      py::arg("group_size") = 128, py::arg("symmetric") = false, py::arg("check_finite") = true, release_gil(),
+      R"doc(The scale s of ``awq`` that weights on one input have in common: least sum of their output errors.
+
+Args:
+    weights: Sequence of ``[out_features, in_features]``, at least one.
+    activation_absmean: ``[in_features]``, mean ``|x|`` of each input feature; finite, not negative.
+    gram: ``[in_features, in_features]``, X^T X / tokens.
+    bits: 2 to 8, fractions allowed.
+    group_size: None or -1 for whole rows, or a divisor of in_features.
+    symmetric: The levels of ``rtn``.
+    check_finite: False skips the look for NaN and infinities.
+
+Returns:
+    float32 ``[in_features]``.
+
+Raises:
+    ValueError: A shape, device or option that cannot be, or NaN or infinities.
+    TypeError: An argument is not float32, bfloat16 or float16.
+
+Example:
+    >>> import torch, hemostat
+    >>> weights = [torch.tensor([[1.0, 0.3], [-2.0, 0.1]]), torch.tensor([[0.5, 0.2]])]
+    >>> absmean, gram = torch.tensor([1.0, 4.0]), torch.diag(torch.tensor([1.0, 16.0]))
+    >>> hemostat.quantize.awq_scale(weights, absmean, gram, bits=8, group_size=2).shape
+    torch.Size([2])
+)doc");
+
+  room.def(
+      "awq_scaled",
+      [](const at::Tensor& weight, const at::Tensor& scale, const at::Tensor& gram, double bits,
+         const GroupSize& group_size, bool symmetric, bool search_clip, bool check_finite) {
+        return quantize::awq_scaled(weight, scale, gram,
+                                    {.bits = bits,
+                                     .group_size = group_size_of("awq_scaled", group_size),
+                                     .symmetric = symmetric,
+                                     .search_clip = search_clip,
+                                     .check_finite = check_finite});
+      },
+      py::arg("weight"), py::arg("scale"), py::arg("gram"), py::kw_only(), py::arg("bits"), py::arg("group_size") = 128,
+      py::arg("symmetric") = false, py::arg("search_clip") = false, py::arg("check_finite") = true, release_gil(),
+      R"doc(The second half of ``awq``: Q(weight * scale) / scale, with a scale at hand.
+
+Args:
+    weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides.
+    scale: ``[in_features]``, positive and finite, as ``awq_scale`` gives it.
+    gram: ``[in_features, in_features]``, X^T X / tokens; ``search_clip`` reads it.
+    bits: 2 to 8, fractions allowed.
+    group_size: None or -1 for whole rows, or a divisor of in_features.
+    symmetric: The levels of ``rtn``.
+    search_clip: As in ``awq``.
+    check_finite: False skips the look for NaN and infinities.
+
+Returns:
+    The rounded weight in its own basis and dtype.
+
+Raises:
+    ValueError: A shape, device or option that cannot be, or NaN or infinities.
+    TypeError: An argument is not float32, bfloat16 or float16.
+
+Example:
+    >>> import torch, hemostat
+    >>> weight = torch.tensor([[-1.0, 0.2, 0.9, 2.0]])
+    >>> hemostat.quantize.awq_scaled(weight, torch.ones(4), torch.eye(4), bits=2, group_size=4)
+    tensor([[-1.,  0.,  1.,  2.]])
 )doc");
 
   room.def(

@@ -99,13 +99,15 @@ Raises:
       .def_property_readonly("in_features", &InputStatistics::in_features, "Features of the input.")
       .def_property_readonly(
           "needs", [](const InputStatistics& self) { return names(self.needs()); },
-          "What was collected: 'column_norm', 'absmax', 'absmean', 'gram'.")
+          "What was collected: 'column_norm', 'absmax', 'absmean', 'gram', 'mean'.")
       .def_property_readonly("norm", &InputStatistics::norm,
                              "float32 [in_features]: root mean square of each feature. ValueError if not collected.")
       .def_property_readonly("absmax", &InputStatistics::absmax,
                              "float32 [in_features]: largest |x|. ValueError if not collected.")
       .def_property_readonly("absmean", &InputStatistics::absmean,
                              "float32 [in_features]: mean |x|. ValueError if not collected.")
+      .def_property_readonly("mean", released(&InputStatistics::mean),
+                             "float32 [in_features]: mean of x, with its sign. ValueError if not collected.")
       .def_property_readonly("gram", released(&InputStatistics::gram),
                              "float32 [in_features, in_features]: XᵀX / count. ValueError if not collected.")
       .def("__repr__", [](const InputStatistics& self) {
@@ -182,7 +184,7 @@ Example:
       .def_readonly("gradients", &Statistics::gradients, "Statistics of the gradients, by the linears' names.")
       .def_property_readonly(
           "needs", [](const Statistics& self) { return names(self.needs()); },
-          "What every input and every weight has: 'column_norm', 'absmax', 'absmean', 'gram', 'gradient_mean', "
+          "What every input and every weight has: 'column_norm', 'absmax', 'absmean', 'gram', 'mean', 'gradient_mean', "
           "'gradient_absmean', 'gradient_square'.")
       .def(
           "merge",

@@ -82,6 +82,39 @@ void check_device(std::string_view operation, std::string_view name, const at::T
   }
 }
 
+at::Tensor checked_features(std::string_view operation, std::string_view name, const at::Tensor& features,
+                            const at::Tensor& weight) {
+  check_floating(operation, name, features);
+  if (features.dim() != 1) {
+    throw ValueError(
+        fmt::format("{}: {} has shape {}, but must be [in_features]", operation, name, shape(features.sizes())));
+  }
+  if (features.size(0) != weight.size(1)) {
+    throw ValueError(fmt::format("{}: {} has {} entries, but weight has {} input features", operation, name,
+                                 features.size(0), weight.size(1)));
+  }
+  check_device(operation, name, features, "weight", weight);
+  return features.detach().to(at::kFloat).contiguous();
+}
+
+void check_gram(std::string_view operation, const at::Tensor& gram) {
+  check_floating(operation, "gram", gram);
+  if (gram.dim() != 2 || gram.size(0) != gram.size(1)) {
+    throw ValueError(
+        fmt::format("{}: gram has shape {}, but must be [in_features, in_features]", operation, shape(gram.sizes())));
+  }
+}
+
+void check_gram(std::string_view operation, const at::Tensor& gram, std::string_view weight_name,
+                const at::Tensor& weight) {
+  check_gram(operation, gram);
+  if (gram.size(0) != weight.size(1)) {
+    throw ValueError(fmt::format("{}: gram is of {} features, but {} has {} input features", operation, gram.size(0),
+                                 weight_name, weight.size(1)));
+  }
+  check_device(operation, "gram", gram, weight_name, weight);
+}
+
 void check_out(std::string_view operation, const at::Tensor& out, at::IntArrayRef sizes, at::ScalarType dtype,
                c10::Device device) {
   if (!out.defined() || out.layout() != at::kStrided || out.scalar_type() != dtype) {

@@ -20,6 +20,17 @@ void check_floating(std::string_view operation, std::string_view name, const at:
 // The same, and ValueError unless it has two dimensions.
 void check_matrix(std::string_view operation, std::string_view name, const at::Tensor& tensor);
 
+// A number for each input feature of `weight`: ValueError unless [in_features] on its device.   → float32, contiguous
+at::Tensor checked_features(std::string_view operation, std::string_view name, const at::Tensor& features,
+                            const at::Tensor& weight);
+
+// The same checks as check_matrix, and ValueError unless it is square.
+void check_gram(std::string_view operation, const at::Tensor& gram);
+
+// The same, and ValueError unless it is of as many features as `weight` takes, and on its device.
+void check_gram(std::string_view operation, const at::Tensor& gram, std::string_view weight_name,
+                const at::Tensor& weight);
+
 // ValueError unless `tensor` is on the device of `other`.
 void check_device(std::string_view operation, std::string_view name, const at::Tensor& tensor,
                   std::string_view other_name, const at::Tensor& other);

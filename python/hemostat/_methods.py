@@ -40,7 +40,7 @@ def collect(
     Args:
         model: The model.
         tokens: int64 [windows, length] on the model's device.
-        needs: Names of statistics (``"column_norm"``, ``"absmax"``, ``"absmean"``, ``"gram"``; of gradients
+        needs: Names of statistics (``"column_norm"``, ``"absmax"``, ``"absmean"``, ``"gram"``, ``"mean"``; of gradients
             ``"gradient_mean"``, ``"gradient_absmean"``, ``"gradient_square"``) or of methods that need them
             (``"wanda"``, ``"rtn:group_size=64"``), one or many. None: every statistic that needs no gradient.
         memory_budget: Bytes to hold in memory; what is beyond lies in temporary files.
@@ -99,7 +99,7 @@ def method(
         name: What the method is called. Replaces a user's method of that name.
         axis: Its severity axis.
         needs: Names of the statistics that it reads: ``"column_norm"``, ``"absmax"``, ``"absmean"``, ``"gram"``,
-            ``"gradient_mean"``, ``"gradient_absmean"``, ``"gradient_square"``.
+            ``"mean"``, ``"gradient_mean"``, ``"gradient_absmean"``, ``"gradient_square"``.
         kind: What it changes, for lists.
         description: One line. None: the first line of the function's docstring.
         axis_for: ``(model, **options)`` → the axis for that model and these options, where it depends on them.

@@ -22,12 +22,13 @@ HEAD_CHUNK = 64 * 2**20  # bytes of logits at a time
 STATISTICS: Mapping[str, Callable[[int], int]] = {
     "column_norm": lambda n: 8 * n,
     "absmean": lambda n: 8 * n,
+    "mean": lambda n: 8 * n,
     "absmax": lambda n: 4 * n,
     "gram": lambda n: 4 * n * n,
 }
 DECOMPOSING = ("svd", "asvd", "svd_llm")
-SOLVED = ("sparsegpt", "gptq")  # by the Gram matrix, column by column
 GRAPH = 12  # what a block's graph keeps of each token, in its hidden and its widest activation
+KEEPS_A_MATRIX = ("sparsegpt", "gptq", "admm", "awq")  # of [in_features, in_features] for each input
 TOKEN_METRICS = 70  # bytes that are kept of each evaluated token until its trial ends
 
 
@@ -285,17 +286,17 @@ def _changed(model: _C.Model, entry: _C.PlannedMethod) -> float:
     own = sum(weight.numel() for weight in weights) * model.dtype.itemsize
     if spec.method == "gaussian":
         return own + sum(weight.numel() for weight in weights) * 4  # one direction for all severities
-    if spec.method in SOLVED:  # a factor of each Gram matrix, which linears with one input share
-        return own + sum(4 * features**2 for features in _inputs(model))
     if spec.method in DECOMPOSING:  # singular vectors in float32, of as many ranks as have no more parameters
         return own + sum((sum(w.shape) * (w.numel() // sum(w.shape))) * 4 for w in weights)
     if spec.method in ("bit_flip", "stuck_at") and spec.options.get("bits"):
         return own + sum(weight.numel() for weight in weights)  # a byte a code
+    if spec.method in KEEPS_A_MATRIX:
+        return own + sum(4.0 * features**2 for features in _inputs(model))
     return own
 
 
 def _cost(method: str, weight: torch.Tensor) -> float:
-    if method in SOLVED:
+    if method in KEEPS_A_MATRIX:  # products with a matrix of its input
         return float(weight.numel()) * weight.shape[1]
     return float(weight.numel()) * (min(weight.shape) if method in DECOMPOSING else 1)
 

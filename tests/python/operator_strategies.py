@@ -121,6 +121,8 @@ def any_arguments(operator, model):
         "SupportsFloat": numbers,
         "int": numbers,
         "float": numbers,
+        "float": numbers,
+        "int": numbers,
         "str": words,
         "bool": st.booleans(),
     }

@@ -165,6 +165,74 @@ def test_removed_count(sparsity, entries):
     assert abs(removed - sparsity * entries) < 1 + 1e-9 * entries
 
 
+def gram_of(features, seed):
+    """XᵀX / tokens of few tokens, so often singular, and X itself."""
+    x = torch.randn(seed % 7 + 1, features, generator=torch.Generator().manual_seed(seed)) + 0.5
+    return x.T @ x / len(x), x
+
+
+@pytest.mark.parametrize("pattern", [False, True])
+@about("prune.admm")
+@given(st.data(), st.integers(0, 1000))
+def test_admm_adjusts_what_stays(device, pattern, data, seed):
+    weight, n, m = data.draw(with_pattern(matrices(values=("normal", "ties", "sparse", "zero", "constant"))))
+    sparsity, scope = data.draw(sparsities), data.draw(scopes)
+    gram, x = gram_of(weight.shape[1], seed)
+    choice = {"pattern": f"{n}:{m}"} if pattern else {"sparsity": sparsity, "scope": scope}
+    before = weight.clone()
+    pruned, mask = prune.admm(weight.to(device), gram.to(device), **choice)
+    pruned, mask = pruned.cpu(), mask.cpu()
+    assert pruned.dtype == weight.dtype and mask.dtype == torch.bool
+    assert pruned.shape == mask.shape == weight.shape and pruned.is_contiguous() and mask.is_contiguous()
+    assert (pruned[~mask] == 0).all() and pruned.isfinite().all()
+    assert_same(weight, before)
+    if weight.numel() == 0:
+        return
+    groups = (-1, m) if pattern else (weight.shape[0], -1) if scope == "row" else (1, -1)
+    rows = mask.reshape(groups)
+    removed = m - n if pattern else prune.removed_count(sparsity, rows.shape[1])
+    assert ((~rows).sum(1) == removed).all()
+    if removed == 0:
+        assert_same(pruned, weight)
+    # Never much further off than removing the same weights and leaving the others.
+    masked, adjusted = (((w.double() - weight.double()) @ x.double().T).norm() for w in (weight * mask, pruned))
+    assert adjusted <= 1.1 * masked + 1e-3 * (1 + weight.double().norm())
+
+
+@pytest.mark.parametrize("pattern", [False, True])
+@about("prune.dsnot")
+@given(st.data(), st.integers(0, 1000), st.integers(0, 60))
+def test_dsnot_swaps(device, pattern, data, seed, cycles):
+    weight, n, m = data.draw(with_pattern(matrices(values=("normal", "ties", "sparse", "zero", "constant"))))
+    _, x = gram_of(weight.shape[1], seed)
+    mean, norm = x.mean(0).to(device), x.square().mean(0).sqrt().to(device)
+    choice = {"pattern": f"{n}:{m}"} if pattern else {"sparsity": data.draw(sparsities)}
+    initial = prune.wanda(weight.to(device), norm, **choice)
+    options = {"max_cycles": cycles, **({"pattern": f"{n}:{m}"} if pattern else {})}
+    mask = prune.dsnot(weight.to(device), initial, mean, norm, **options)
+    assert mask.shape == weight.shape and mask.dtype == torch.bool and mask.is_contiguous()
+    assert_same(mask.sum(1), initial.sum(1))
+    assert ((mask != initial).sum(1) <= 2 * cycles).all()
+    assert_same(prune.dsnot(weight.to(device).contiguous(), initial, mean, norm, **options), mask)
+    if pattern and weight.numel():
+        assert (mask.view(-1, m).sum(1) == n).all()
+
+
+@about("prune.outlier_ratio", "prune.owl")
+@given(st.lists(st.tuples(matrices(), st.integers(0, 99)), min_size=1, max_size=3), st.floats(0, 9), sparsities)
+def test_owl_shares_a_sparsity(device, block, threshold, sparsity):
+    weights = [weight.to(device) for weight, _ in block]
+    norms = [torch.rand(w.shape[1], generator=torch.Generator().manual_seed(seed)).to(device) for w, (_, seed) in
+             zip(weights, block, strict=True)]  # fmt: skip
+    ratio = prune.outlier_ratio(weights, norms, outlier_threshold=threshold)
+    assert 0 <= ratio <= 1
+    assert ratio * threshold <= 1 + 1e-6  # Markov
+    assert prune.outlier_ratio(weights, norms, outlier_threshold=threshold + 1) <= ratio
+    shares = prune.owl([ratio, 0.3, 0.0], sparsity=sparsity)
+    assert all(0 <= share <= 1 for share in shares)
+    assert sum(shares) / 3 == pytest.approx(sparsity, abs=1e-12)
+
+
 # Quantize.
 
 
@@ -247,6 +315,31 @@ def test_rounding_to_gguf_blocks(device, data):
         # Never worse than all zeros, to the rounding of the result and the least that float16's scale can tell from 0.
         own = (weight.double().abs() * torch.finfo(weight.dtype).eps + 1e-6).square().sum()
         assert (rounded.double() - weight.double()).square().sum() <= weight.double().square().sum() * (1 + 1e-3) + own
+
+
+@pytest.mark.parametrize("search_clip", [False, True])
+@about("quantize.awq", "quantize.awq_scale", "quantize.awq_scaled")
+@given(st.data(), st.one_of(st.integers(2, 8), st.floats(2, 8)), st.integers(0, 1000))
+def test_awq_rounds_a_scaled_weight(device, search_clip, data, bits, seed):
+    weight = data.draw(matrices(values=("normal", "ties", "sparse", "zero", "constant"))).to(device)
+    size = data.draw(group_sizes(weight.shape[1]).filter(lambda size: size != "tensor"))
+    gram, x = gram_of(weight.shape[1], seed)
+    absmean, gram = x.abs().mean(0).to(device), gram.to(device)
+    options = {"bits": bits, "group_size": size}
+    rounded = quantize.awq(weight, absmean, gram, search_clip=search_clip, **options)
+    assert rounded.dtype == weight.dtype and rounded.shape == weight.shape and rounded.is_contiguous()
+    assert rounded.isfinite().all()
+    scale = quantize.awq_scale([weight], absmean, gram, **options)
+    assert scale.shape == absmean.shape and (scale > 0).all()
+    assert_same(quantize.awq_scaled(weight, scale, gram, search_clip=search_clip, **options), rounded)
+    assert_same(quantize.awq(weight.contiguous(), absmean, gram, search_clip=search_clip, **options), rounded)
+    if not search_clip:
+        x = x.double().to(device)
+        awq, rtn = (
+            ((w.double() - weight.double()) @ x.T).square().sum() for w in (rounded, quantize.rtn(weight, **options))
+        )
+        half = torch.finfo(weight.dtype).eps * float((weight.double().abs() @ x.abs().T).square().sum())
+        assert awq <= rtn * (1 + 1e-3) + half + 1e-9
 
 
 @pytest.mark.parametrize("symmetric", [False, True])

@@ -42,6 +42,7 @@ def test_matches_the_formulas(statistics, linear_inputs):
         close(found.gram, x.T @ x / len(x))
         close(found.norm, x.square().mean(0).sqrt())
         close(found.absmean, x.abs().mean(0))
+        close(found.mean, x.mean(0))
         close(found.absmax, x.abs().amax(0))
 
 

@@ -1,4 +1,4 @@
-// Room `prune`: which weights of a matrix are removed. Scores and masks, tensors in, tensors out.
+// Room `prune`: which weights of a matrix are removed, and what the others become. Tensors in, tensors out.
 //
 // A weight is [out_features, in_features] in float32, bfloat16 or float16, on any device, of any strides; a mask is
 // bool of the same shape, true = kept. Scores are ranked in float32. Of equal scores those with the lower index are
@@ -15,6 +15,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 
@@ -200,6 +201,89 @@ at::Tensor gblm(const at::Tensor& weight, const at::Tensor& activation_norm, con
 //   → int64 [in_features], on the score's device
 // Time grows with out_features · in_features² / m and, at worst, (in_features / m)³.
 at::Tensor channel_permutation(const at::Tensor& score, const std::string& pattern);
+
+// A pruned matrix whose remaining weights were adjusted for those that left.
+struct Pruned {
+  at::Tensor weight;  // contiguous, in the dtype of the weight that was pruned; exact zeros where the mask is false
+  at::Tensor mask;
+};
+
+// What ADMM takes from a Gram matrix, once for every weight on that input and every severity. With
+// D = diag(√(diag gram)) and A = D⁻¹ · gram · D⁻¹:
+struct AdmmFactor {
+  at::Tensor norm;     // float32 [in_features]: the diagonal of D over its largest entry, at least 1e-8
+  at::Tensor inverse;  // float32 [in_features, in_features]: P = (A + (damp · mean(diag A) + 1) · I)⁻¹
+};
+
+//   gram  [in_features, in_features]: XᵀX / tokens, symmetric, of any floating dtype that weights have
+//   damp  ≥ 0, of the mean diagonal
+// NaN, infinite or negative diagonal: ValueError, unless check_finite is false. NumericalError where no Cholesky factor
+// exists, which the damping rules out for every matrix that is XᵀX.
+AdmmFactor admm_factor(const at::Tensor& gram, double damp = 0.1, bool check_finite = true);
+
+struct AdmmOptions {
+  std::optional<double> sparsity = std::nullopt;
+  std::optional<std::string> pattern = std::nullopt;
+  Scope scope = Scope::tensor;  // what `sparsity` counts over
+  double damp = 0.1;            // as admm_factor takes it
+  int64_t iterations = 20;      // 0 or more
+  bool check_finite = true;
+};
+
+// Prunes and adjusts what stays, by the alternating direction method of multipliers (Boža 2024, "Fast and Effective
+// Weight Update for Pruned Large Language Models", arXiv 2401.02938). With Ŵ = weight · D and V = Ŵ at first, every
+// iteration ranks |V|, and with Z = V where it is kept, 0 elsewhere, U = V − Z,
+//   V ← α · (Ŵ + (Z − U − Ŵ) · P) + (1 − α) · Z + U,   over-relaxed by α = 1.7 (Boyd et al. 2011, section 3.4.3);
+// at the end weight = Z · D⁻¹. The first three quarters of the iterations choose the mask anew, the first quarter at
+// a share of the severity that rises as 1 − (1 − t/T)³; the last quarter leaves it. With pattern "n:m" those fall first
+// that are the smallest of the matrix among the m − n smallest of their group. Features that never were on (a zero on
+// gram's diagonal) lose their weights first. Where nothing falls, the weight comes back as it is.
+Pruned admm(const at::Tensor& weight, const at::Tensor& gram, const AdmmOptions& options);
+
+// The same with a factor at hand, whose damping is not options.damp's.
+Pruned admm(const at::Tensor& weight, const AdmmFactor& factor, const AdmmOptions& options);
+
+struct DsnotOptions {
+  std::optional<std::string> pattern = std::nullopt;  // that of the mask, which is kept
+  int64_t max_cycles = 50;                            // swaps in a row at most; 0 or more
+  double threshold = 0.1 / 2048;  // |error| of a row's mean output at which it is done. The authors' .1, of sums over
+                                  // windows of 2048 tokens
+  bool check_finite = true;
+};
+
+// Refines a mask by swapping weights between kept and removed, row by row, until the mean output is right (Zhang et al.
+// 2024, "Dynamic Sparse No Training", arXiv 2310.08915). With C_ij = weight_ij · activation_mean_j and the error
+// e_i = Σ C_ij over removed j, every cycle of a row with |e| > threshold
+//   regrows the removed weight of e's sign with the largest |C| / variance of its input,
+//   removes the kept weight of the other sign with the least |weight| · activation_norm,
+// each at most once, and takes e + C(now removed) − C(regrown) for the next; it ends where either kind has run out.
+// With a pattern the weight that is removed is, of either sign, the one with the least |weight| · activation_norm in
+// the group of the regrown one, and a row ends before a swap that would turn e's sign.
+//   mask             bool, of weight's shape, true = kept
+//   activation_mean  [in_features]: mean of each input feature, with its sign; finite
+//   activation_norm  [in_features]: its root mean square; finite, not negative. Variance: norm² − mean²
+// → a mask with as many kept in each row (and group)
+at::Tensor dsnot(const at::Tensor& weight, const at::Tensor& mask, const at::Tensor& activation_mean,
+                 const at::Tensor& activation_norm, const DsnotOptions& options = {});
+
+// The share of |weight| · activation_norm, over all weights of a block together, that exceeds outlier_threshold times
+// their mean: 0 … 1 (Yin et al. 2024, "Outlier Weighed Layerwise Sparsity (OWL)", arXiv 2310.05175, section 3).
+//   weights           at least one, [out_features, in_features]
+//   activation_norms  one [in_features] for each weight: the root mean square of its input features
+//   outlier_threshold M, 0 or more
+double outlier_ratio(at::TensorList weights, at::TensorList activation_norms, double outlier_threshold = 5,
+                     bool check_finite = true);
+
+struct OwlOptions {
+  double sparsity = 0;  // mean over blocks, 0 … 1
+  double lamda = 0.08;  // λ, 0 or more: sparsities span 2λ
+};
+
+// The sparsity of each block, less for blocks with more outliers: s − (d − mean d), where d spreads the ratios over
+// 0 … 2λ, the least on 0 and the largest on 2λ (the same source; equal ratios: s). Where one would leave 0 … 1 all
+// differences shrink until it lies on that end, so that the mean over blocks is s in any case.
+//   ratios  finite: one for each block
+std::vector<double> owl(const std::vector<double>& ratios, const OwlOptions& options);
 
 // The weight with exact zeros where the mask is false, also where it held NaN or Inf. Differentiable: gradients of
 // removed weights are 0. `out` may be `weight` itself.

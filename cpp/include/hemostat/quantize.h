@@ -339,6 +339,36 @@ struct TernaryOptions {
 at::Tensor ternary(const at::Tensor& weight, const TernaryOptions& options = {});
 std::shared_ptr<BlockPacked> ternary_packed(const at::Tensor& weight, const TernaryOptions& options = {});
 
+struct AwqOptions {
+  double bits = 4;           // 2 … 8
+  int64_t group_size = 128;  // kPerRow, or a divisor of in_features
+  bool symmetric = false;    // the levels of `rtn`
+  bool search_clip = false;  // clips each group of the scaled weight at the factor of 1, .95, … .55 of its largest
+                             // magnitude that has the least error in the outputs which the group alone adds to
+  bool check_finite = true;
+};
+
+// AWQ's scale of the input features, common to every weight on one input (Lin et al. 2024, "AWQ: Activation-aware
+// Weight Quantization", arXiv 2306.00978, section 3.2): of s = max(activation_absmean^α, 1e-4), over √(max s · min s),
+// the one of α = 0, 1/20, … 19/20 with the least squared error of the outputs, Σ tr(E·gram·Eᵀ) over the weights, where
+// E = Q(weight · diag s) · diag s⁻¹ − weight and Q is `rtn`.
+//   weights             at least one, [out_features, in_features]
+//   activation_absmean  [in_features]: mean |x| of each input feature; finite, not negative
+//   gram                [in_features, in_features]: XᵀX / tokens, finite
+//   → float32 [in_features]
+at::Tensor awq_scale(at::TensorList weights, const at::Tensor& activation_absmean, const at::Tensor& gram,
+                     const AwqOptions& options = {});
+
+// Q(weight · diag s) · diag s⁻¹: the weight on the levels of its scaled self, in its own basis and dtype. At inference
+// s⁻¹ goes into the operation before; here it is multiplied back, so that inputs stay as they are.
+//   scale  [in_features], positive and finite, as awq_scale gives it
+at::Tensor awq_scaled(const at::Tensor& weight, const at::Tensor& scale, const at::Tensor& gram,
+                      const AwqOptions& options = {});
+
+// Both, for one weight. With search_clip = false its output error is never more than rtn's.
+at::Tensor awq(const at::Tensor& weight, const at::Tensor& activation_absmean, const at::Tensor& gram,
+               const AwqOptions& options = {});
+
 struct ActivationOptions {
   double bits = 8;  // 2 … 8
   bool symmetric = false;

@@ -14,7 +14,7 @@
 
 namespace hemostat {
 
-enum class Need { column_norm, absmax, absmean, gram, gradient_mean, gradient_absmean, gradient_square };
+enum class Need { column_norm, absmax, absmean, gram, mean, gradient_mean, gradient_absmean, gradient_square };
 
 std::string name(Need need);                   // "column_norm", …
 Need need_from_name(const std::string& name);  // ValueError for another name
@@ -51,13 +51,14 @@ class InputStatistics {
   at::Tensor norm() const;     // float32 [in_features]: root mean square of each feature
   at::Tensor absmax() const;   // float32 [in_features]
   at::Tensor absmean() const;  // float32 [in_features]
+  at::Tensor mean() const;     // float32 [in_features]: with its sign
   at::Tensor gram() const;     // float32 [in_features, in_features]: XᵀX / count
 
  private:
   void require(Need need) const;
   int64_t in_features_, count_ = 0;
   std::set<Need> needs_;
-  at::Tensor sum_squares_, abs_sum_, absmax_, gram_;
+  at::Tensor sum_squares_, abs_sum_, absmax_, gram_, sum_;
 };
 
 // Sums over the gradients of a weight, each of one sequence's loss.

@@ -10,6 +10,8 @@ namespace hemostat {
 std::vector<Method> catalogue();
 
 std::vector<Method> prune_methods();
+std::vector<Method> prune_solver_methods();
+std::vector<Method> prune_allocation_methods();
 std::vector<Method> quantize_methods();  // of which
 Method gguf_method();
 std::vector<Method> block_format_methods();

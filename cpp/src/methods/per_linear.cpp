@@ -36,12 +36,16 @@ LinearFilter filter_of(const Options& options) {
   return {option<std::vector<std::string>>(options, "include"), option<std::vector<std::string>>(options, "exclude")};
 }
 
-Prepared per_linear(const std::string& method, Axis axis, const Model& model, const Options& options,
-                    LinearChange change) {
-  const LinearFilter filter = filter_of(options);
+void check_chosen(const std::string& method, const Model& model, const LinearFilter& filter) {
   if (linears(model, filter).empty()) {
     throw ValueError(fmt::format("hemostat.prepare({}): include and exclude leave no linear layer to change", method));
   }
+}
+
+Prepared per_linear(const std::string& method, Axis axis, const Model& model, const Options& options,
+                    LinearChange change) {
+  const LinearFilter filter = filter_of(options);
+  check_chosen(method, model, filter);
   const auto apply = [model, filter, change = std::move(change)](double severity) {
     at::NoGradGuard no_grad;
     return map_linears(model, filter,
@@ -85,6 +89,25 @@ GramFactors gram_factors(const std::string& method, const Model& model, const Li
     factors[named.name] = factor;
   }
   return factors;
+}
+
+std::vector<InputGroup> by_input(const Model& model, const LinearFilter& filter, const Statistics& statistics) {
+  std::vector<InputGroup> groups;
+  std::map<const InputStatistics*, size_t> places;
+  for (const NamedLinear& named : linears(model, filter)) {
+    const InputStatistics* input = &statistics.at(named.name);
+    const auto [place, added] = places.emplace(input, groups.size());
+    if (added) {
+      groups.push_back({.input = input, .linears = {}});
+    }
+    groups[place->second].linears.push_back(named);
+  }
+  return groups;
+}
+
+at::Tensor kept(MemoryBudget& budget, const at::Tensor& tensor) {
+  at::Tensor copy = budget.zeros(tensor.sizes(), tensor.scalar_type(), tensor.device());
+  return copy.copy_(tensor);
 }
 
 }  // namespace hemostat

@@ -21,6 +21,9 @@ const T& option(const Options& options, const char* name) {
   return std::get<T>(options.at(name));
 }
 
+// ValueError where the filter leaves none.
+void check_chosen(const std::string& method, const Model& model, const LinearFilter& filter);
+
 // at(severity) gives the model whose chosen linears are change(name, linear, severity).
 using LinearChange = std::function<Linear(const std::string&, const Linear&, double)>;
 Prepared per_linear(const std::string& method, Axis axis, const Model& model, const Options& options,
@@ -34,5 +37,17 @@ void check_statistics(const std::string& method, const Model& model, const Linea
 using GramFactors = std::map<std::string, std::shared_ptr<const solve::GramFactor>>;
 GramFactors gram_factors(const std::string& method, const Model& model, const LinearFilter& filter,
                          const Statistics& statistics, const solve::GramFactorOptions& options);
+
+// Chosen linears that share an input, by what was collected of it.
+struct InputGroup {
+  const InputStatistics* input;
+  std::vector<NamedLinear> linears;
+};
+
+// All chosen linears, in the model's order of their inputs.
+std::vector<InputGroup> by_input(const Model& model, const LinearFilter& filter, const Statistics& statistics);
+
+// A copy within the budget, else mapped from a file.
+at::Tensor kept(MemoryBudget& budget, const at::Tensor& tensor);
 
 }  // namespace hemostat

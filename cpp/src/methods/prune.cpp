@@ -11,11 +11,10 @@
 #include "axes.h"
 #include "catalogue.h"
 #include "per_linear.h"
+#include "pruning_axis.h"
 
 namespace hemostat {
 namespace {
-
-const OptionSpec kPatternLength{"m", int64_t{0}, "n:m pruning on an axis of n kept of every m; 0: unstructured", {}};
 
 const OptionSpec kScope{"scope", std::string("tensor"), "what the fraction counts over", {"tensor", "row"}};
 const OptionSpec kRowScope{"scope", std::string("row"), "what the fraction counts over", {"row", "tensor"}};
@@ -24,37 +23,6 @@ const OptionSpec kPermute{
     false,
     "with m: regroup each layer's columns by channel_permutation, so that n:m keeps more of the score",
     {}};
-
-Axis pruning_axis(const Model&, const Options& options) {
-  const int64_t m = option<int64_t>(options, "m");
-  if (m != 0 && (m < 2 || m > 1024)) {
-    throw ValueError(fmt::format("hemostat.prepare: option m must be 0 or in 2 … 1024, got {}", m));
-  }
-  return m == 0 ? axes::sparsity() : axes::kept_of(m);
-}
-
-// Each severity selects anew: a mask costs little more than reading the weight, less than keeping an order would.
-template <typename MaskOptions>
-MaskOptions at_severity(const Options& options, double severity) {
-  const int64_t m = option<int64_t>(options, "m");
-  MaskOptions result;
-  if (m == 0) {
-    result.sparsity = severity;
-  } else {
-    result.pattern = fmt::format("{}:{}", static_cast<int64_t>(severity), m);
-  }
-  return result;
-}
-
-void check_pattern(const std::string& method, const Model& model, const Options& options) {
-  const int64_t m = option<int64_t>(options, "m");
-  for (const NamedLinear& named : linears(model, filter_of(options))) {
-    if (m > 0 && named.linear->in_features() % m != 0) {
-      throw ValueError(fmt::format("hemostat.prepare({}): m = {} does not divide the {} input features of '{}'", method,
-                                   m, named.linear->in_features(), named.name));
-    }
-  }
-}
 
 bool permutes(const std::string& method, const Options& options) {
   const bool permute = option<bool>(options, "permute");
@@ -90,7 +58,7 @@ std::map<std::string, at::Tensor> input_norms(const std::string& method, const M
 Prepared prepare_magnitude(const Model& model, const Statistics*, const Options& options) {
   check_pattern("magnitude", model, options);
   const auto change = [options](const std::string&, const Linear& linear, double severity) {
-    auto mask_options = at_severity<prune::MagnitudeOptions>(options, severity);
+    auto mask_options = pruned_at<prune::MagnitudeOptions>(options, severity);
     mask_options.scope = scope_of(options);
     const at::Tensor weight = linear.dense();
     return linear.with_weight(prune::apply(weight, prune::magnitude(weight, mask_options)));
@@ -104,7 +72,7 @@ Prepared prepare_wanda(const Model& model, const Statistics* statistics, const O
   const auto norms = input_norms("wanda", model, *statistics, options);
   const auto change = [options, permute, norms](const std::string& name, const Linear& linear, double severity) {
     const at::Tensor weight = linear.dense(), &norm = norms.at(name);
-    const auto mask_options = at_severity<prune::WandaOptions>(options, severity);
+    const auto mask_options = pruned_at<prune::WandaOptions>(options, severity);
     const at::Tensor mask = permute ? regrouped_mask(prune::score_wanda(weight, norm), *mask_options.pattern)
                                     : prune::wanda(weight, norm, mask_options);
     return linear.with_weight(prune::apply(weight, mask));
@@ -121,7 +89,7 @@ Prepared prepare_sparsegpt(const Model& model, const Statistics* statistics, con
                     .block_size = m > 0 && block_size > 0 ? prune::pattern_block_size(block_size, m) : block_size});
   const auto change = [options, factors](const std::string& name, const Linear& linear, double severity) {
     const auto pruned =
-        prune::sparsegpt(linear.dense(), *factors.at(name), at_severity<prune::SparseGptOptions>(options, severity));
+        prune::sparsegpt(linear.dense(), *factors.at(name), pruned_at<prune::SparseGptOptions>(options, severity));
     return linear.with_weight(pruned.weight);
   };
   return per_linear("sparsegpt", pruning_axis(model, options), model, options, change);
@@ -133,7 +101,7 @@ Prepared prepare_ria(const Model& model, const Statistics* statistics, const Opt
   const auto norms = input_norms("ria", model, *statistics, options);
   const auto change = [options, permute, norms](const std::string& name, const Linear& linear, double severity) {
     const at::Tensor weight = linear.dense(), &norm = norms.at(name);
-    auto mask_options = at_severity<prune::RiaOptions>(options, severity);
+    auto mask_options = pruned_at<prune::RiaOptions>(options, severity);
     mask_options.alpha = option<double>(options, "alpha");
     mask_options.scope = scope_of(options);
     const at::Tensor mask =
@@ -178,13 +146,13 @@ Prepared prepare_gradient(const Model& model, const Statistics* statistics, cons
     const GradientStatistics& gradient = collected.gradient(name);
     at::Tensor mask;
     if (score == "gblm") {
-      auto mask_options = at_severity<prune::GblmOptions>(options, severity);
+      auto mask_options = pruned_at<prune::GblmOptions>(options, severity);
       mask_options.alpha = option<double>(options, "alpha");
       mask_options.scope = rows ? prune::Scope::row : prune::Scope::tensor;
       mask =
           gblm_mask(weight, collected.at(name), gradient, option<std::string>(options, "norm") == "l1", mask_options);
     } else {
-      auto mask_options = at_severity<prune::GradientOptions>(options, severity);
+      auto mask_options = pruned_at<prune::GradientOptions>(options, severity);
       mask_options.scope = rows ? prune::Scope::row : prune::Scope::tensor;
       mask = score == "taylor" ? prune::taylor(weight, gradient.mean().to(weight.device()), mask_options)
                                : prune::fisher(weight, gradient.square().to(weight.device()), mask_options);
@@ -203,7 +171,7 @@ std::vector<Method> prune_methods() {
        .description = "removes the smallest weights of each matrix or row",
        .axis = axes::sparsity(),
        .needs = {},
-       .options = with_filter({kScope, kPatternLength}),
+       .options = with_filter({kScope, pattern_length()}),
        .prepare = prepare_magnitude,
        .axis_for = pruning_axis},
       {.name = "wanda",
@@ -211,7 +179,7 @@ std::vector<Method> prune_methods() {
        .description = "removes the smallest |weight| · input norm of each row",
        .axis = axes::sparsity(),
        .needs = {Need::column_norm},
-       .options = with_filter({kPatternLength, kPermute}),
+       .options = with_filter({pattern_length(), kPermute}),
        .prepare = prepare_wanda,
        .axis_for = pruning_axis},
       {.name = "sparsegpt",
@@ -219,7 +187,7 @@ std::vector<Method> prune_methods() {
        .description = "removes weights column by column, those that are left make up for them",
        .axis = axes::sparsity(),
        .needs = {Need::gram},
-       .options = with_filter({kPatternLength,
+       .options = with_filter({pattern_length(),
                                {"block_size", int64_t{128}, "columns whose mask is chosen together", {}},
                                {"damp", 0.01, "share of the mean diagonal entry added to the Gram matrix", {}}}),
        .prepare = prepare_sparsegpt,
@@ -230,7 +198,7 @@ std::vector<Method> prune_methods() {
        .axis = axes::sparsity(),
        .needs = {Need::column_norm},
        .options =
-           with_filter({{"alpha", 0.5, "exponent of the input norm, 0 or more", {}}, kRowScope, kPatternLength, kPermute}),
+           with_filter({{"alpha", 0.5, "exponent of the input norm, 0 or more", {}}, kRowScope, pattern_length(), kPermute}),
        .prepare = prepare_ria,
        .axis_for = pruning_axis},
       {.name = "gradient",
@@ -250,7 +218,7 @@ std::vector<Method> prune_methods() {
              std::string("auto"),
              "what the fraction counts over; auto: row for gblm, tensor for the others",
              {"auto", "tensor", "row"}},
-            kPatternLength}),
+            pattern_length()}),
        .prepare = prepare_gradient,
        .axis_for = pruning_axis,
        .needs_for = gradient_method_needs},

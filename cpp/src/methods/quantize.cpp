@@ -1,6 +1,14 @@
+#include <map>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
 #include <hemostat/error.h>
+#include <hemostat/interrupt.h>
 #include <hemostat/quantize.h>
 
 #include "axes.h"
@@ -51,6 +59,79 @@ Prepared prepare_gptq(const Model& model, const Statistics* statistics, const Op
   return per_linear("gptq", axes::bits(), model, options, change);
 }
 
+// What the linears on one input share: a scale of that input is theirs together.
+struct ScaledInput {
+  at::Tensor absmean, gram;
+};
+
+// Queries and keys meet in a product, where a clip that is best for each alone is not best: the authors leave them.
+std::set<std::string> queries_and_keys(const Model& model) {
+  std::set<const Linear*> found;
+  for (const Block& block : model.blocks) {
+    found.insert({&block.attention.q, &block.attention.k});
+  }
+  std::set<std::string> names;
+  for (const NamedLinear& named : linears(model)) {
+    if (found.count(named.linear) > 0) {
+      names.insert(named.name);
+    }
+  }
+  return names;
+}
+
+Prepared prepare_awq(const Model& model, const Statistics* statistics, const Options& options) {
+  const LinearFilter filter = filter_of(options);
+  check_chosen("awq", model, filter);
+  quantize::AwqOptions awq{.group_size = parse_group_size("awq", option<std::string>(options, "group_size")),
+                           .symmetric = option<bool>(options, "symmetric")};
+  if (awq.group_size == quantize::kPerTensor) {
+    throw ValueError("hemostat.prepare(awq): group_size is tensor, but must be row or a positive integer");
+  }
+  check_group_size("awq", model, options, awq.group_size);
+  check_statistics("awq", model, filter, *statistics, Need::absmean);
+  check_statistics("awq", model, filter, *statistics, Need::gram);
+
+  MemoryBudget budget;
+  std::map<std::string, size_t> input_of;
+  std::vector<ScaledInput> inputs;
+  for (const InputGroup& group : by_input(model, filter, *statistics)) {
+    check_interrupt();
+    for (const NamedLinear& named : group.linears) {
+      input_of[named.name] = inputs.size();
+    }
+    inputs.push_back({.absmean = group.input->absmean().to(model.device()),
+                      .gram = kept(budget, group.input->gram().to(model.device()))});
+  }
+  const std::set<std::string> unclipped = queries_and_keys(model);
+  const bool search_clip = option<bool>(options, "search_clip");
+  const auto apply = [=, inputs = std::move(inputs)](double severity) {
+    at::NoGradGuard no_grad;
+    quantize::AwqOptions at_bits = awq;
+    at_bits.bits = severity;
+    std::vector<std::vector<const Linear*>> sharing(inputs.size());
+    for (const NamedLinear& named : linears(model, filter)) {
+      sharing[input_of.at(named.name)].push_back(named.linear);
+    }
+    std::vector<at::Tensor> scales;
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      check_interrupt();
+      std::vector<at::Tensor> weights;
+      for (const Linear* linear : sharing[i]) {
+        weights.push_back(linear->dense());
+      }
+      scales.push_back(quantize::awq_scale(weights, inputs[i].absmean, inputs[i].gram.to(model.device()), at_bits));
+    }
+    return map_linears(model, filter, [&](const std::string& name, const Linear& linear) {
+      const size_t i = input_of.at(name);
+      quantize::AwqOptions own = at_bits;
+      own.search_clip = search_clip && unclipped.count(name) == 0;
+      return linear.with_weight(
+          quantize::awq_scaled(linear.dense(), scales[i], inputs[i].gram.to(model.device()), own));
+    });
+  };
+  return Prepared("awq", axes::bits(), apply, model);
+}
+
 Prepared prepare_activation(const Model& model, const Statistics*, const Options& options) {
   const bool symmetric = option<bool>(options, "symmetric");
   const auto change = [symmetric](const std::string&, const Linear& linear, double severity) {
@@ -95,6 +176,19 @@ std::vector<Method> quantize_methods() {
                                {"damp", 0.01, "share of the mean diagonal entry added to the Gram matrix", {}}}),
        .prepare = prepare_gptq},
       gguf_method(),
+      {.name = "awq",
+       .kind = "weights",
+       .description = "rounds weights whose loud inputs were scaled up",
+       .axis = axes::bits(),
+       .needs = {Need::absmean, Need::gram},
+       .options = with_filter(
+           {{"group_size",
+             std::string("128"),
+             "weights that share a scale: row, or a number that divides the input features",
+             {}},
+            symmetric,
+            {"search_clip", false, "clips each group, but for queries and keys, for the least error of outputs", {}}}),
+       .prepare = prepare_awq},
       {.name = "activation",
        .kind = "activations",
        .description = "rounds every token of a linear layer's input, dynamically",

@@ -31,8 +31,8 @@ int64_t checked_removed_count(std::string_view operation, double sparsity, int64
   return integer_part(sparsity, static_cast<double>(entries));
 }
 
-int64_t scope_entries(const at::Tensor& score, Scope scope) {
-  return scope == Scope::row ? score.size(1) : score.numel();
+int64_t scope_entries(at::IntArrayRef sizes, Scope scope) {
+  return scope == Scope::row ? sizes[1] : sizes[0] * sizes[1];
 }
 
 }  // namespace
@@ -71,30 +71,33 @@ int64_t removed_count(double sparsity, int64_t entries) {
 
 Pattern parse_pattern(std::string_view text) { return checked_pattern("hemostat.prune.parse_pattern", text); }
 
-Pattern pattern_for(std::string_view operation, std::string_view text, const at::Tensor& matrix,
-                    std::string_view name) {
+Pattern pattern_for(std::string_view operation, std::string_view text, at::IntArrayRef sizes, std::string_view name) {
   const Pattern pattern = checked_pattern(operation, text);
-  if (matrix.size(1) % pattern.m != 0) {
+  if (sizes[1] % pattern.m != 0) {
     throw ValueError(fmt::format("{}: pattern \"{}\" needs rows of a multiple of {}, but {} has {} input features",
-                                 operation, text, pattern.m, name, matrix.size(1)));
+                                 operation, text, pattern.m, name, sizes[1]));
   }
   return pattern;
 }
 
-Chosen checked_choice(std::string_view operation, const at::Tensor& matrix, std::string_view name,
-                      const std::optional<double>& sparsity, const std::optional<std::string>& pattern, Scope scope,
-                      const std::optional<at::Tensor>& out) {
+Severity checked_severity(std::string_view operation, std::string_view name, at::IntArrayRef sizes,
+                          const std::optional<double>& sparsity, const std::optional<std::string>& pattern,
+                          Scope scope) {
   check_choice(operation, sparsity, pattern);
-  Chosen chosen;
   if (sparsity) {
-    chosen.removed = checked_removed_count(operation, *sparsity, scope_entries(matrix, scope));
-  } else {
-    chosen.groups = pattern_for(operation, *pattern, matrix, name);
+    return {.removed = checked_removed_count(operation, *sparsity, scope_entries(sizes, scope))};
   }
+  return {.groups = pattern_for(operation, *pattern, sizes, name)};
+}
+
+Severity checked_choice(std::string_view operation, const at::Tensor& matrix, std::string_view name,
+                        const std::optional<double>& sparsity, const std::optional<std::string>& pattern, Scope scope,
+                        const std::optional<at::Tensor>& out) {
+  const Severity severity = checked_severity(operation, name, matrix.sizes(), sparsity, pattern, scope);
   if (out) {
     arguments::check_out(operation, *out, matrix.sizes(), at::kBool, matrix.device());
   }
-  return chosen;
+  return severity;
 }
 
 at::Tensor select(std::string_view operation, const Ranked& ranked, const std::optional<double>& sparsity,
@@ -126,7 +129,7 @@ at::Tensor mask(const at::Tensor& score, const MaskOptions& options) {
 at::Tensor kept_until(const at::Tensor& score, const KeptUntilOptions& options) {
   constexpr std::string_view kOperation = "hemostat.prune.kept_until";
   arguments::check_matrix(kOperation, "score", score);
-  const auto dtype = scope_entries(score, options.scope) > kFloatRanks ? at::kDouble : at::kFloat;
+  const auto dtype = scope_entries(score.sizes(), options.scope) > kFloatRanks ? at::kDouble : at::kFloat;
   if (options.out) {
     const bool wider = options.out->defined() && options.out->scalar_type() == at::kDouble;
     arguments::check_out(kOperation, *options.out, score.sizes(), wider ? at::kDouble : dtype, score.device());
@@ -153,7 +156,7 @@ at::Tensor mask_at(const at::Tensor& kept_until, double sparsity, Scope scope, c
     throw ValueError(fmt::format("{}: kept_until has shape {}, but must be [out_features, in_features]", kOperation,
                                  arguments::shape(kept_until.sizes())));
   }
-  const int64_t entries = scope_entries(kept_until, scope);
+  const int64_t entries = scope_entries(kept_until.sizes(), scope);
   const int64_t removed = checked_removed_count(kOperation, sparsity, entries);
   if (out) {
     arguments::check_out(kOperation, *out, kept_until.sizes(), at::kBool, kept_until.device());

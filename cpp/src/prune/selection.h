@@ -1,6 +1,7 @@
 // From a ranked matrix to a mask: what every scoring operator ends with.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -26,19 +27,25 @@ Pattern checked_pattern(std::string_view operation, std::string_view text);
 void check_choice(std::string_view operation, const std::optional<double>& sparsity,
                   const std::optional<std::string>& pattern);
 
-// What `sparsity` or `pattern` asks of a matrix.
-struct Chosen {
-  int64_t removed = 0;  // of every scope
-  Pattern groups{};
+// ValueError unless it is a pattern whose m divides the columns of a matrix of this shape.
+Pattern pattern_for(std::string_view operation, std::string_view text, at::IntArrayRef sizes, std::string_view name);
+
+// A severity in counts: `removed` of every scope or, where groups.m is not 0, all but n of every m.
+struct Severity {
+  int64_t removed = 0;
+  Pattern groups{.n = 0, .m = 0};
 };
 
-// The checks that `select` begins with, for those that compute a score first.
-Chosen checked_choice(std::string_view operation, const at::Tensor& matrix, std::string_view name,
-                      const std::optional<double>& sparsity, const std::optional<std::string>& pattern, Scope scope,
-                      const std::optional<at::Tensor>& out);
+// ValueError unless exactly one of both is given, in range, and fits a matrix of this shape.
+//   name  the argument that messages name
+Severity checked_severity(std::string_view operation, std::string_view name, at::IntArrayRef sizes,
+                          const std::optional<double>& sparsity, const std::optional<std::string>& pattern,
+                          Scope scope);
 
-// ValueError unless it is a pattern whose m divides the matrix's columns.
-Pattern pattern_for(std::string_view operation, std::string_view text, const at::Tensor& matrix, std::string_view name);
+// The same and that of `out`: the checks that `select` begins with, for those that compute a score first.
+Severity checked_choice(std::string_view operation, const at::Tensor& matrix, std::string_view name,
+                        const std::optional<double>& sparsity, const std::optional<std::string>& pattern, Scope scope,
+                        const std::optional<at::Tensor>& out);
 
 // Checks severity and `out`, selects, and looks at the count of NaN.
 at::Tensor select(std::string_view operation, const Ranked& ranked, const std::optional<double>& sparsity,

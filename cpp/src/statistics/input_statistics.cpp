@@ -35,6 +35,7 @@ InputStatistics::InputStatistics(int64_t in_features, c10::Device device, const 
   };
   sum_squares_ = vector(Need::column_norm, at::kDouble);
   abs_sum_ = vector(Need::absmean, at::kDouble);
+  sum_ = vector(Need::mean, at::kDouble);
   absmax_ = vector(Need::absmax, at::kFloat);
   if (has(Need::gram)) {
     gram_ = budget.zeros({in_features, in_features}, at::kFloat, device);
@@ -61,6 +62,9 @@ void InputStatistics::add(const at::Tensor& x) {
     rows = rows.to(at::kFloat);
   }
 
+  if (sum_.defined()) {
+    sum_.add_(rows.sum(0, /*keepdim=*/false, at::kFloat));
+  }
   if (sum_squares_.defined() || abs_sum_.defined() || absmax_.defined()) {
     const kernels::ColumnMoments moments = kernels::column_moments(rows);
     if (sum_squares_.defined()) {
@@ -110,6 +114,7 @@ void InputStatistics::merge(const InputStatistics& other) {
   };
   add(sum_squares_, other.sum_squares_);
   add(abs_sum_, other.abs_sum_);
+  add(sum_, other.sum_);
   add(gram_, other.gram_);
   if (absmax_.defined()) {
     at::maximum_out(absmax_, absmax_, other.absmax_.to(absmax_.device()));
@@ -136,6 +141,11 @@ at::Tensor InputStatistics::absmax() const {
 at::Tensor InputStatistics::absmean() const {
   require(Need::absmean);
   return (abs_sum_ / static_cast<double>(std::max<int64_t>(count_, 1))).to(at::kFloat);
+}
+
+at::Tensor InputStatistics::mean() const {
+  require(Need::mean);
+  return (sum_ / static_cast<double>(std::max<int64_t>(count_, 1))).to(at::kFloat);
 }
 
 at::Tensor InputStatistics::gram() const {

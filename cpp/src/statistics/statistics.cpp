@@ -11,11 +11,12 @@
 namespace hemostat {
 namespace {
 
-constexpr std::array<std::pair<Need, const char*>, 7> kNames{{
+constexpr std::array<std::pair<Need, const char*>, 8> kNames{{
     {Need::column_norm, "column_norm"},
     {Need::absmax, "absmax"},
     {Need::absmean, "absmean"},
     {Need::gram, "gram"},
+    {Need::mean, "mean"},
     {Need::gradient_mean, "gradient_mean"},
     {Need::gradient_absmean, "gradient_absmean"},
     {Need::gradient_square, "gradient_square"},

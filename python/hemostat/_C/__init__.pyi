@@ -1033,9 +1033,14 @@ class InputStatistics:
         Features of the input.
         """
     @property
+    def mean(self) -> torch.Tensor:
+        """
+        float32 [in_features]: mean of x, with its sign. ValueError if not collected.
+        """
+    @property
     def needs(self) -> set[str]:
         """
-        What was collected: 'column_norm', 'absmax', 'absmean', 'gram'.
+        What was collected: 'column_norm', 'absmax', 'absmean', 'gram', 'mean'.
         """
     @property
     def norm(self) -> torch.Tensor:

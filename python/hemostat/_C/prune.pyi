@@ -7,6 +7,7 @@ kept. Scores are ranked in float32; of equal scores those with the lower index a
 
 from __future__ import annotations
 
+import collections.abc
 import typing
 
 import torch
@@ -14,14 +15,18 @@ import torch
 import hemostat._C.solve
 
 __all__: list[str] = [
+    "admm",
     "apply",
     "channel_permutation",
+    "dsnot",
     "fisher",
     "gblm",
     "kept_until",
     "magnitude",
     "mask",
     "mask_at",
+    "outlier_ratio",
+    "owl",
     "removed_count",
     "ria",
     "score_fisher",
@@ -34,6 +39,21 @@ __all__: list[str] = [
     "taylor",
     "wanda",
 ]
+
+def admm(
+    weight: torch.Tensor,
+    gram: torch.Tensor,
+    *,
+    sparsity: typing.SupportsFloat | typing.SupportsIndex | None = None,
+    pattern: str | None = None,
+    scope: str = "tensor",
+    damp: typing.SupportsFloat | typing.SupportsIndex = 0.1,
+    iterations: typing.SupportsInt | typing.SupportsIndex = 20,
+    check_finite: bool = True,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    hemostat.prune.admm as a pair of weight and mask.
+    """
 
 def apply(weight: torch.Tensor, mask: torch.Tensor, *, out: torch.Tensor | None = None) -> torch.Tensor:
     """
@@ -177,6 +197,51 @@ def gblm(
         tensor([[ True,  True, False, False]])
     """
 
+def dsnot(
+    weight: torch.Tensor,
+    mask: torch.Tensor,
+    activation_mean: torch.Tensor,
+    activation_norm: torch.Tensor,
+    *,
+    pattern: str | None = None,
+    max_cycles: typing.SupportsInt | typing.SupportsIndex = 50,
+    threshold: typing.SupportsFloat | typing.SupportsIndex = 4.8828125e-05,
+    check_finite: bool = True,
+) -> torch.Tensor:
+    """
+    Refine a mask by swapping weights until each row's mean output is right.
+
+    With the contributions ``weight * activation_mean`` and the error of a row, their sum over its removed weights, every
+    cycle regrows the removed weight of the error's sign with the largest ``|contribution|`` / variance of its input, and
+    removes the kept weight of the other sign with the least ``|weight| * activation_norm``. Zhang et al. 2024, "Dynamic
+    Sparse No Training", arXiv 2310.08915.
+
+    Args:
+        weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides.
+        mask: Bool tensor of weight's shape and device, True = kept, as ``wanda`` or ``magnitude`` gives it.
+        activation_mean: ``[in_features]``, the mean of each input feature, with its sign.
+        activation_norm: ``[in_features]``, its root mean square; the variance is norm^2 - mean^2.
+        pattern: ``"n:m"``, that of the mask, which is kept: what is removed is then the least of the regrown weight's group,
+            and a row ends before a swap that would turn its error's sign.
+        max_cycles: Swaps in a row at most; 0 or more.
+        threshold: ``|error|`` at which a row is done. The authors' 0.1 is of sums over windows of 2048 tokens.
+        check_finite: False skips the look for NaN and infinities.
+
+    Returns:
+        Bool mask that keeps as many weights in each row, and in each group of a pattern.
+
+    Raises:
+        ValueError: A shape, device or number that cannot be, a mask that does not have its pattern, or NaN or infinities.
+        TypeError: mask is not bool, or another argument not float32, bfloat16 or float16.
+
+    Example:
+        >>> import torch, hemostat
+        >>> weight, mean = torch.tensor([[2.0, 1.0, -1.1]]), torch.ones(3)
+        >>> mask = torch.tensor([[True, False, True]])
+        >>> hemostat.prune.dsnot(weight, mask, mean, 2 * mean, max_cycles=1)
+        tensor([[ True,  True, False]])
+    """
+
 def kept_until(
     score: torch.Tensor, *, scope: str = "row", out: torch.Tensor | None = None, check_finite: bool = True
 ) -> torch.Tensor:
@@ -307,6 +372,68 @@ def mask_at(
         >>> until = hemostat.prune.kept_until(torch.tensor([[4.0, 1.0, 3.0, 2.0]]))
         >>> hemostat.prune.mask_at(until, sparsity=0.5)
         tensor([[ True, False,  True, False]])
+    """
+
+def outlier_ratio(
+    weights: collections.abc.Sequence[torch.Tensor],
+    activation_norms: collections.abc.Sequence[torch.Tensor],
+    *,
+    outlier_threshold: typing.SupportsFloat | typing.SupportsIndex = 5.0,
+    check_finite: bool = True,
+) -> float:
+    """
+    The share of a block's scores ``|weight| * activation_norm`` that exceed a multiple of their mean.
+
+    Yin et al. 2024, "Outlier Weighed Layerwise Sparsity (OWL)", arXiv 2310.05175, section 3.
+
+    Args:
+        weights: Sequence of ``[out_features, in_features]``, at least one: a block's.
+        activation_norms: Sequence of ``[in_features]``, one for each weight: the root mean square of its input features.
+        outlier_threshold: The multiple; 0 or more.
+        check_finite: False skips the look for NaN and infinities.
+
+    Returns:
+        0 to 1, over all weights together.
+
+    Raises:
+        ValueError: Shapes, devices or numbers that cannot be, or NaN or infinities.
+        TypeError: A tensor is not float32, bfloat16 or float16.
+
+    Example:
+        >>> import torch, hemostat
+        >>> weight = torch.tensor([[1.0, 1.0, 1.0, 21.0]])
+        >>> hemostat.prune.outlier_ratio([weight], [torch.ones(4)], outlier_threshold=3)
+        0.25
+    """
+
+def owl(
+    ratios: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex],
+    *,
+    sparsity: typing.SupportsFloat | typing.SupportsIndex,
+    lamda: typing.SupportsFloat | typing.SupportsIndex = 0.08,
+) -> list[float]:
+    """
+    The sparsity of each block: less for blocks with more outliers, and the given one on average.
+
+    sparsity - (d - mean d), where d spreads the ratios over 0 to 2 lamda; equal ratios give equal sparsities. Where one
+    would leave 0 to 1, all differences shrink until it lies on that end. Yin et al. 2024, "Outlier Weighed Layerwise
+    Sparsity (OWL)", arXiv 2310.05175.
+
+    Args:
+        ratios: The blocks' outlier ratios, as ``outlier_ratio`` gives them; finite.
+        sparsity: Mean over blocks, 0 to 1.
+        lamda: Half of what the sparsities span; 0 or more.
+
+    Returns:
+        A list of 0 to 1, one for each block.
+
+    Raises:
+        ValueError: A number out of range.
+
+    Example:
+        >>> import hemostat
+        >>> [round(s, 3) for s in hemostat.prune.owl([0.01, 0.02, 0.03], sparsity=0.5, lamda=0.1)]
+        [0.6, 0.5, 0.4]
     """
 
 def removed_count(

@@ -40,6 +40,7 @@ TEST(InputStatistics, MatchesFormulasInDouble) {
     expect_close(statistics.gram(), rows.t().mm(rows) / 150, 1e-6);
     expect_close(statistics.norm(), rows.square().mean(0).sqrt(), 1e-6);
     expect_close(statistics.absmean(), rows.abs().mean(0), 1e-6);
+    expect_close(statistics.mean(), rows.mean(0), 1e-5);
     EXPECT_TRUE(statistics.absmax().equal(x.abs().reshape({-1, features}).amax(0)));
     EXPECT_TRUE(statistics.gram().equal(statistics.gram().t()));
   }
@@ -69,6 +70,7 @@ TEST(InputStatistics, StreamsAndMergesToTheWhole) {
   expect_close(streamed.gram(), whole.gram().to(at::kDouble), 1e-6);
   expect_close(streamed.norm(), whole.norm().to(at::kDouble), 1e-6);
   expect_close(streamed.absmean(), whole.absmean().to(at::kDouble), 1e-6);
+  expect_close(streamed.mean(), whole.mean().to(at::kDouble), 1e-5);
   EXPECT_TRUE(streamed.absmax().equal(whole.absmax()));
 }
 
@@ -96,7 +98,7 @@ TEST(InputStatistics, SumsNaNAndInfinityAsTheyAre) {
   x[1][0] = std::numeric_limits<float>::quiet_NaN();
   x[2][1] = std::numeric_limits<float>::infinity();
   const InputStatistics statistics = of(x);
-  for (const at::Tensor& values : {statistics.norm(), statistics.absmax(), statistics.absmean()}) {
+  for (const at::Tensor& values : {statistics.norm(), statistics.absmax(), statistics.absmean(), statistics.mean()}) {
     EXPECT_TRUE(std::isnan(values[0].item<float>()));
     EXPECT_TRUE(std::isinf(values[1].item<float>()));
     EXPECT_TRUE(std::isfinite(values[2].item<float>()));
@@ -151,7 +153,7 @@ TEST(Statistics, NamesNeeds) {
     EXPECT_EQ(need_from_name(name(need)), need);
   }
   EXPECT_EQ(message_of<ValueError>([] { need_from_name("hessian"); }),
-            "hemostat: no statistic is named \"hessian\"; there are column_norm, absmax, absmean, gram, "
+            "hemostat: no statistic is named \"hessian\"; there are column_norm, absmax, absmean, gram, mean, "
             "gradient_mean, gradient_absmean, gradient_square");
 }
 

@@ -1,0 +1,118 @@
+#include <cstdint>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <ATen/core/grad_mode.h>
+#include <fmt/format.h>
+
+#include <hemostat/error.h>
+#include <hemostat/interrupt.h>
+#include <hemostat/prune.h>
+
+#include "axes.h"
+#include "catalogue.h"
+#include "per_linear.h"
+
+namespace hemostat {
+namespace {
+
+// The method that removes weights, at the sparsity that each block is given.
+struct Inner {
+  MethodSpec spec;
+  const Method& method;
+};
+
+Inner inner_of(const Options& options) {
+  const MethodSpec spec = MethodSpec::parse(option<std::string>(options, "inner"));
+  const Method& method = find_method(spec.method);
+  std::set<std::string> names;
+  for (const OptionSpec& known : method.options) {
+    names.insert(known.name);
+  }
+  if (spec.method == "owl" || method.axis.name != "sparsity" || names.count("include") == 0) {
+    throw ValueError(
+        fmt::format("hemostat.prepare(owl): inner is '{}', but must be one that removes single weights, as wanda does",
+                    spec.method));
+  }
+  return {.spec = spec, .method = method};
+}
+
+// The model with one of its blocks alone, so that only its linears are found.
+Model alone(const Model& model, const Block& block) {
+  Model result = model;
+  result.blocks = {block};
+  result.head.linear = Linear();
+  return result;
+}
+
+Prepared prepare_owl(const Model& model, const Statistics* statistics, const Options& options) {
+  const LinearFilter filter = filter_of(options);
+  check_chosen("owl", model, filter);
+  check_statistics("owl", model, filter, *statistics, Need::column_norm);
+  Inner inner = inner_of(options);
+  inner.spec.options["include"] = filter.include;
+  inner.spec.options["exclude"] = filter.exclude;
+  const Options complete = complete_options(inner.method, inner.spec.options);
+  const Axis axis = inner.method.axis_for ? inner.method.axis_for(model, complete) : inner.method.axis;
+  if (axis.name != "sparsity") {
+    throw ValueError(fmt::format("hemostat.prepare(owl): inner is '{}', whose axis is {} instead of sparsity",
+                                 inner.spec.text(), axis.name));
+  }
+  const double threshold = option<double>(options, "outlier_threshold"), lamda = option<double>(options, "lamda");
+  prune::owl({}, {.lamda = lamda});  // refuses what is out of range, before any work
+
+  std::vector<double> ratios;
+  std::vector<std::pair<size_t, Prepared>> blocks;
+  size_t chosen = 0;
+  for (size_t index = 0; index < model.blocks.size(); ++index) {
+    check_interrupt();
+    const Model block = alone(model, model.blocks[index]);
+    std::vector<at::Tensor> weights, norms;
+    for (const NamedLinear& named : linears(block, filter)) {
+      weights.push_back(named.linear->dense());
+      norms.push_back(statistics->at(named.name).norm().to(model.device()));
+    }
+    if (weights.empty()) {
+      continue;
+    }
+    chosen += weights.size();
+    ratios.push_back(prune::outlier_ratio(weights, norms, threshold));
+    blocks.emplace_back(index, prepare(block, inner.spec.method, statistics, inner.spec.options));
+  }
+  if (chosen < linears(model, filter).size()) {
+    throw ValueError(
+        "hemostat.prepare(owl): include matches a linear outside blocks, but sparsity is shared by blocks");
+  }
+  const auto apply = [=](double severity) {
+    const std::vector<double> sparsities = prune::owl(ratios, {.sparsity = severity, .lamda = lamda});
+    Model result = model;
+    for (size_t i = 0; i < blocks.size(); ++i) {
+      check_interrupt();
+      const auto& [index, prepared] = blocks[i];
+      result.blocks[index] = prepared.at(sparsities[i]).blocks.front();
+    }
+    return result;
+  };
+  return Prepared("owl", axes::sparsity(), apply, model);
+}
+
+}  // namespace
+
+std::vector<Method> prune_allocation_methods() {
+  return {
+      {.name = "owl",
+       .kind = "weights",
+       .description = "removes weights by another method, fewer in blocks with more outliers",
+       .axis = axes::sparsity(),
+       .needs = {Need::column_norm},
+       .options = with_filter(
+           {{"inner", std::string("wanda"), "what removes them: a method, or its spec with one option", {}},
+            {"outlier_threshold", 5.0, "an outlier exceeds so many times the block's mean score, 0 or more", {}},
+            {"lamda", 0.08, "half of what the blocks' sparsities span, 0 or more", {}}}),
+       .prepare = prepare_owl},
+  };
+}
+
+}  // namespace hemostat

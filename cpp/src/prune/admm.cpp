@@ -1,0 +1,149 @@
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <string_view>
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/abs.h>
+#include <ATen/ops/cholesky_inverse.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/full_like.h>
+#include <ATen/ops/linalg_cholesky_ex.h>
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/where.h>
+#include <fmt/format.h>
+
+#include <hemostat/error.h>
+#include <hemostat/kernels.h>
+#include <hemostat/prune.h>
+
+#include "arguments.h"
+#include "selection.h"
+
+namespace hemostat::prune {
+
+namespace {
+
+constexpr double kLeastNorm = 1e-8;  // of the largest
+constexpr double kRelaxation = 1.7;
+
+void check_damp(std::string_view operation, double damp) {
+  if (!(damp >= 0.0 && std::isfinite(damp))) {
+    throw ValueError(fmt::format("{}: damp is {}, but must be 0 or more", operation, damp));
+  }
+}
+
+void check_iterations(std::string_view operation, int64_t iterations) {
+  if (iterations < 0) {
+    throw ValueError(fmt::format("{}: iterations is {}, but must be 0 or more", operation, iterations));
+  }
+}
+
+AdmmFactor factor_of(std::string_view operation, const at::Tensor& gram, double damp, bool check_finite) {
+  const at::Tensor whole = gram.detach().to(at::kFloat);
+  if (whole.numel() == 0) {
+    return {.norm = at::empty({0}, whole.options()), .inverse = at::empty({0, 0}, whole.options())};
+  }
+  if (check_finite) {
+    arguments::check_finite(operation, "gram", whole);
+    arguments::check_invalid(operation, "gram", whole.diagonal().lt(0).sum(), "negative diagonal");
+  }
+  at::Tensor length = whole.diagonal().sqrt();
+  at::Tensor largest = length.amax();
+  largest = at::where(largest > 0, largest, at::ones_like(largest));
+  length = at::maximum(length, largest * kLeastNorm);
+
+  at::Tensor system = whole.div(length).div_(length.unsqueeze(1));
+  at::Tensor diagonal = system.diagonal();
+  diagonal.add_(diagonal.mean().mul_(damp).add_(1));
+  const auto [factor, info] = at::linalg_cholesky_ex(system);
+  if (info.item<int64_t>() != 0) {
+    throw NumericalError(fmt::format("{}: gram with damp = {} is not positive definite", operation, damp));
+  }
+  return {.norm = length.div(largest), .inverse = at::cholesky_inverse(factor)};
+}
+
+// At `share` of the severity, 0 … 1.
+void choose(const at::Tensor& value, const Severity& severity, Scope scope, double share, at::Tensor& mask) {
+  const auto part = [share](int64_t count) { return static_cast<int64_t>(share * static_cast<double>(count)); };
+  const auto& [n, m] = severity.groups;
+  if (m == 0) {
+    kernels::mask_smallest(value, std::nullopt, part(severity.removed), scope, /*absolute=*/true, mask);
+    return;
+  }
+  kernels::mask_pattern(value, std::nullopt, n, m, /*absolute=*/true, mask);
+  if (share < 1) {
+    const at::Tensor magnitude = value.abs().masked_fill_(mask, std::numeric_limits<float>::infinity());
+    kernels::mask_smallest(magnitude, std::nullopt, part(value.numel() / m * (m - n)), Scope::tensor,
+                           /*absolute=*/false, mask);
+  }
+}
+
+Pruned adjusted(const at::Tensor& weight, const AdmmFactor& factor, const Severity& severity,
+                const AdmmOptions& options) {
+  at::Tensor mask = at::empty(weight.sizes(), weight.options().dtype(at::kBool));
+  const auto& [n, m] = severity.groups;
+  if (weight.numel() == 0 || (m == 0 ? severity.removed == 0 : n == m)) {
+    return {.weight = weight.detach().clone(at::MemoryFormat::Contiguous), .mask = mask.fill_(true)};
+  }
+  const at::Tensor target = weight.detach().to(at::kFloat).mul(factor.norm).contiguous();
+  const int64_t choosing = options.iterations * 3 / 4, falling = std::max<int64_t>(1, options.iterations / 4);
+  if (choosing == 0) {
+    choose(target, severity, options.scope, 1, mask);
+  }
+  at::Tensor value = target;
+  for (int64_t iteration = 0; iteration < options.iterations; ++iteration) {
+    if (iteration < choosing) {
+      const double left = std::max(0.0, 1.0 - static_cast<double>(iteration + 1) / static_cast<double>(falling));
+      choose(value, severity, options.scope, 1.0 - left * left * left, mask);
+    }
+    const at::Tensor step = at::where(mask, value, value.neg()).sub_(target);  // Z − U − Ŵ
+    value = at::where(mask, value.mul(1 - kRelaxation), value).add_(target, kRelaxation);
+    value.addmm_(step, factor.inverse, /*beta=*/1, /*alpha=*/kRelaxation);
+  }
+  value = value.div(factor.norm).masked_fill_(mask.logical_not(), 0);
+  return {.weight = value.to(weight.scalar_type()), .mask = mask};
+}
+
+}  // namespace
+
+AdmmFactor admm_factor(const at::Tensor& gram, double damp, bool check_finite) {
+  constexpr std::string_view kOperation = "hemostat.prune.admm_factor";
+  arguments::check_gram(kOperation, gram);
+  check_damp(kOperation, damp);
+  return factor_of(kOperation, gram, damp, check_finite);
+}
+
+Pruned admm(const at::Tensor& weight, const at::Tensor& gram, const AdmmOptions& options) {
+  constexpr std::string_view kOperation = "hemostat.prune.admm";
+  arguments::check_matrix(kOperation, "weight", weight);
+  arguments::check_gram(kOperation, gram, "weight", weight);
+  const Severity severity =
+      checked_severity(kOperation, "weight", weight.sizes(), options.sparsity, options.pattern, options.scope);
+  check_damp(kOperation, options.damp);
+  check_iterations(kOperation, options.iterations);
+  if (options.check_finite) {
+    arguments::check_finite(kOperation, "weight", weight);
+  }
+  return adjusted(weight, factor_of(kOperation, gram, options.damp, options.check_finite), severity, options);
+}
+
+Pruned admm(const at::Tensor& weight, const AdmmFactor& factor, const AdmmOptions& options) {
+  constexpr std::string_view kOperation = "hemostat.prune.admm";
+  arguments::check_matrix(kOperation, "weight", weight);
+  if (factor.norm.dim() != 1 || factor.norm.size(0) != weight.size(1)) {
+    throw ValueError(fmt::format("{}: factor is of {} features, but weight has {} input features", kOperation,
+                                 factor.norm.numel(), weight.size(1)));
+  }
+  arguments::check_device(kOperation, "factor", factor.inverse, "weight", weight);
+  const Severity severity =
+      checked_severity(kOperation, "weight", weight.sizes(), options.sparsity, options.pattern, options.scope);
+  check_iterations(kOperation, options.iterations);
+  if (options.check_finite) {
+    arguments::check_finite(kOperation, "weight", weight);
+  }
+  return adjusted(weight, factor, severity, options);
+}
+
+}  // namespace hemostat::prune

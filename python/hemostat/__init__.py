@@ -30,6 +30,7 @@ from hemostat import (
 from hemostat._C import (
     Axis,
     BaselineEvaluation,
+    Composition,
     Damage,
     Decoder,
     GenerationDamage,
@@ -48,10 +49,12 @@ from hemostat._C import (
     Prepared,
     Site,
     Statistics,
+    Surface,
     SweepCurve,
     Threshold,
     Trial,
     Zone,
+    compose,
     find_threshold,
     methods,
     prepare,
@@ -61,11 +64,13 @@ from hemostat._generate import Generation, generate
 from hemostat._localize import localize
 from hemostat._methods import collect, method
 from hemostat._scan import scan
+from hemostat._surface import surface
 from hemostat.report import Report
 
 __all__ = [
     "Axis",
     "BaselineEvaluation",
+    "Composition",
     "Damage",
     "Decoder",
     "Generation",
@@ -86,6 +91,7 @@ __all__ = [
     "Report",
     "Site",
     "Statistics",
+    "Surface",
     "SweepCurve",
     "Threshold",
     "Trial",
@@ -93,6 +99,7 @@ __all__ = [
     "ablate",
     "collect",
     "compare",
+    "compose",
     "context",
     "data",
     "decode",
@@ -111,5 +118,6 @@ __all__ = [
     "prune",
     "quantize",
     "scan",
+    "surface",
     "sweep",
 ]

@@ -378,6 +378,76 @@ Example:
     >>> pruned = hemostat.prepare(model, "wanda", statistics).at(0.5)
 )");
 
+  py::class_<Composition>(module, "Composition",
+                          "Methods in order as one with as many axes: each changes what the one before it gave.")
+      .def_readonly("axes", &Composition::axes, "Each method's axis for the unchanged model, in order.")
+      .def(
+          "at",
+          [](const Composition& self, const py::args& severities) {
+            std::vector<double> given;
+            for (const py::handle severity : severities) {
+              given.push_back(PyFloat_AsDouble(severity.ptr()));
+              if (PyErr_Occurred() != nullptr) {
+                throw py::error_already_set();
+              }
+            }
+            py::gil_scoped_release release;
+            return self.at(given);
+          },
+          R"(The model at a severity of each method.
+
+The preparation of a method after the first depends on the model that it gets, and is kept until a severity before it
+changes: walk a grid with the last severity innermost.
+
+Args:
+    *severities: One a method, on its axis. Where one is neutral, that method does nothing.
+
+Returns:
+    Model: The unchanged model where all are neutral. Shares every tensor that the methods leave alone.
+
+Raises:
+    ValueError: For a severity out of range, or another number of them.
+)")
+      .def("__repr__", [](const Composition& self) {
+        std::vector<std::string> names;
+        for (const Axis& axis : self.axes) {
+          names.push_back(axis.name);
+        }
+        return fmt::format("Composition({})", fmt::join(names, ", "));
+      });
+
+  module.def(
+      "compose",
+      [](const Model& model, const std::vector<std::string>& methods, const std::optional<Statistics>& statistics) {
+        std::vector<MethodSpec> specs;
+        for (const std::string& method : methods) {
+          specs.push_back(MethodSpec::parse(method));
+        }
+        py::gil_scoped_release release;
+        return compose(model, specs, statistics ? &*statistics : nullptr);
+      },
+      "model"_a, "methods"_a, "statistics"_a = std::optional<Statistics>(),
+      R"(Methods in order as one with as many axes: prune, then quantize.
+
+Each method is prepared on the model that those before it gave, since scores and ranges depend on the weights.
+
+Args:
+    model: The model to change.
+    methods: Names or specs with options, in the order in which they are applied.
+    statistics: What :func:`hemostat.collect` gathered on ``model``, for methods that need it. They serve a method too
+        whose model an earlier one changed.
+
+Returns:
+    Composition: With ``axes`` and ``at(severity, …)``.
+
+Raises:
+    ValueError: For no methods, an unknown method or option, or statistics that are needed but not given.
+
+Example:
+    >>> both = hemostat.compose(model, ["wanda", "rtn:group_size=64"], statistics)
+    >>> pruned_and_quantized = both.at(0.3, 4)
+)");
+
   module.def(
       "collect",
       [](const Model& model, const at::Tensor& tokens, const std::optional<std::vector<std::string>>& needs,

@@ -21,6 +21,7 @@
 #include "compare_options.h"
 #include "damage_fields.h"
 #include "module.h"
+#include "surface.h"
 
 namespace py = pybind11;
 
@@ -185,13 +186,6 @@ Returns:
                                  self.severities.front(), self.severities.back());
       });
 
-  py::class_<ScanResult>(module, "ScanResult", "What a whole scan measured. Read-only.")
-      .def_readonly("baseline", &ScanResult::baseline, "The baseline against itself: its perplexity.")
-      .def_readonly("noise_floor", &ScanResult::noise_floor, "The damage that numerics alone do.")
-      .def_readonly("curves", &ScanResult::curves, "One for each method.")
-      .def_readonly("localizations", &ScanResult::localizations, "One for each method that was localized.")
-      .def("__repr__", [](const ScanResult& self) { return fmt::format("ScanResult({} curves)", self.curves.size()); });
-
   py::class_<PlannedMethod>(module, "PlannedMethod", "The severities that a scan gives a method. Read-only.")
       .def_property_readonly(
           "method", [](const PlannedMethod& self) { return self.method.text(); }, "The method's canonical spec.")
@@ -238,12 +232,21 @@ Returns:
 }
 
 void register_scan_function(py::module_& module) {
+  py::class_<ScanResult>(module, "ScanResult", "What a whole scan measured. Read-only.")
+      .def_readonly("baseline", &ScanResult::baseline, "The baseline against itself: its perplexity.")
+      .def_readonly("noise_floor", &ScanResult::noise_floor, "The damage that numerics alone do.")
+      .def_readonly("curves", &ScanResult::curves, "One for each method.")
+      .def_readonly("localizations", &ScanResult::localizations, "One for each method that was localized.")
+      .def_readonly("surfaces", &ScanResult::surfaces, "One for each pair of methods.")
+      .def("__repr__", [](const ScanResult& self) { return fmt::format("ScanResult({} curves)", self.curves.size()); });
+
   module.def(
       "plan",
       [](const Model& model, const std::vector<SpecArgument>& methods, const Severities& severities,
-         std::optional<int64_t> points) {
+         std::optional<int64_t> points, const std::vector<MethodPair>& joint) {
         const std::vector<MethodSpec> specs = specs_from(methods);
         ScanOptions options;
+        options.joint = joint;
         if (severities) {
           options.severities = *severities;
         }
@@ -252,13 +255,15 @@ void register_scan_function(py::module_& module) {
         return plan(model, specs, options);
       },
       "model"_a, "methods"_a, py::kw_only(), "severities"_a = Severities(), "points"_a = std::optional<int64_t>(),
+      "joint"_a = std::vector<MethodPair>(),
       R"(The severities that a scan gives each method.
 
 Args:
     model: The baseline.
     methods: Names or specs.
-    severities: By spec as given in ``methods``; others take their axis's default grid.
+    severities: By spec as given in ``methods`` or ``joint``; others take their axis's default grid.
     points: At most so many severities a method, spread over its grid.
+    joint: Pairs of methods that are measured together; see :func:`plan_joint`.
 
 Returns:
     list[PlannedMethod]: In the order of the methods.
@@ -276,9 +281,11 @@ Raises:
          const std::optional<std::pair<Damage, NoiseFloor>>& baseline, const std::optional<py::function>& on_baseline,
          const std::optional<py::function>& known, const std::optional<py::function>& on_trial,
          int64_t localize_windows, const std::optional<py::function>& known_localization,
-         const std::optional<py::function>& on_localization, const ProgressFunction& progress) {
+         const std::optional<py::function>& on_localization, const std::vector<MethodPair>& joint,
+         const ProgressFunction& progress) {
         const std::vector<MethodSpec> specs = specs_from(methods);
         ScanOptions options;
+        options.joint = joint;
         if (severities) {
           options.severities = *severities;
         }
@@ -308,7 +315,7 @@ Raises:
       "on_baseline"_a = std::optional<py::function>(), "known"_a = std::optional<py::function>(),
       "on_trial"_a = std::optional<py::function>(), "localize_windows"_a = ScanOptions().localize_windows,
       "known_localization"_a = std::optional<py::function>(), "on_localization"_a = std::optional<py::function>(),
-      "progress"_a = ProgressFunction(),
+      "joint"_a = std::vector<MethodPair>(), "progress"_a = ProgressFunction(),
       "What hemostat.scan calls. on_baseline: (damage, noise floor); known: (method, severity) → Trial or None; "
       "known_localization: (method) → Localization or None; progress: (stage, done, total).");
 }
@@ -317,6 +324,7 @@ Raises:
 
 void register_scan(py::module_& module) {
   register_results(module);
+  register_surface(module);
   register_sweep(module);
   register_scan_function(module);
 }

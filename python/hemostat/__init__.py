@@ -31,6 +31,7 @@ from hemostat import (
 from hemostat._C import (
     Axis,
     BaselineEvaluation,
+    Composition,
     Damage,
     Decoder,
     GenerationDamage,
@@ -50,10 +51,12 @@ from hemostat._C import (
     Prepared,
     Site,
     Statistics,
+    Surface,
     SweepCurve,
     Threshold,
     Trial,
     Zone,
+    compose,
     find_threshold,
     methods,
     prepare,
@@ -63,11 +66,13 @@ from hemostat._generate import Generation, generate
 from hemostat._localize import localize
 from hemostat._methods import collect, method
 from hemostat._scan import scan
+from hemostat._surface import surface
 from hemostat.report import Report
 
 __all__ = [
     "Axis",
     "BaselineEvaluation",
+    "Composition",
     "Damage",
     "Decoder",
     "Generation",
@@ -89,6 +94,7 @@ __all__ = [
     "Report",
     "Site",
     "Statistics",
+    "Surface",
     "SweepCurve",
     "Threshold",
     "Trial",
@@ -96,6 +102,7 @@ __all__ = [
     "ablate",
     "collect",
     "compare",
+    "compose",
     "context",
     "data",
     "decode",
@@ -115,5 +122,6 @@ __all__ = [
     "quantize",
     "scan",
     "solve",
+    "surface",
     "sweep",
 ]

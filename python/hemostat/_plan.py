@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,15 +91,16 @@ def plan_text(checked: CheckedScan, finished: Collection[tuple[str, float]], res
         finished: method and severity of each trial that is finished already.
         resumes: whether to say how many these are.
     """
-    done = [sum((entry.method, s) in finished for s in entry.severities) for entry in checked.planned]
+    parts = _parts(checked)
     rows = [
-        [entry.method, str(len(entry.severities)), *([str(count)] if resumes else [])]
-        + ["  ".join(number(severity, 3) for severity in entry.severities)]
-        for entry, count in zip(checked.planned, done, strict=True)
+        [part.name, str(len(part.trials)), *([str(sum(name in finished for name in part.trials))] if resumes else [])]
+        + [" × ".join("  ".join(number(severity, 3) for severity in entry.severities) for entry in part.methods)]
+        for part in parts
     ]
+    done = sum(name in finished for name in checked.trials)
     head = ["method", "trials", *(["finished"] if resumes else []), "severities"]
     evaluation, calibration = checked.facts["evaluation"], checked.facts["calibration"]
-    what = f"{checked.trials} trials, each on {evaluation['windows']} windows of {evaluation['length']} tokens"
+    what = f"{len(checked.trials)} trials, each on {evaluation['windows']} windows of {evaluation['length']} tokens"
     lines = [
         *aligned(head, rows, left=len(head)),
         "",
@@ -106,8 +108,8 @@ def plan_text(checked: CheckedScan, finished: Collection[tuple[str, float]], res
         f"calibration: {calibration['windows']} windows ({calibration['source']})",
     ]
     if resumes:
-        lines.append(f"{sum(done)} of {checked.trials} trials are finished already")
-    if sum(done) == checked.trials:
+        lines.append(f"{done} of {len(checked.trials)} trials are finished already")
+    if done == len(checked.trials):
         return "\n".join([*lines, "time: none but for the report's, since no trial remains"])
     return "\n".join(
         [*lines, _memory_line(plan_memory(checked, finished)), _seconds_line(plan_seconds(checked, finished))]
@@ -171,7 +173,7 @@ def plan_memory(
         keeps_logits=keeps_logits,
         statistics=statistics,
         collecting=collecting,
-        changed=max((_changed(model, entry) for entry in remaining), default=0),
+        changed=max((sum(_changed(model, entry) for entry in part.methods) for part in remaining), default=0),
         noise_floor=model.parameters * (2 if model.dtype == torch.float32 else 4),
         working=batch * 3 * (hidden + widest) * size + 2 * head + tokens * TOKEN_METRICS,
         mapped=mapped,
@@ -212,27 +214,35 @@ def plan_seconds(checked: CheckedScan, finished: Collection[tuple[str, float]] =
         collecting *= checked.calibration.numel() / sample.numel()
         statistics = kept[-1]
 
-    per_window = trial * scale / windows
-    preparing, trials, localizing, unknown = 0.0, 0.0, 0.0, []
-    for entry in remaining:
-        count = sum((entry.method, severity) not in finished for severity in entry.severities)
-        trials += count * trial * scale
-        spec = _C.MethodSpec.parse(entry.method)
-        method = _C.find_method(spec.method)
-        if method.kind == "user":
-            unknown.append(entry.method)
-            continue
+    @functools.cache
+    def work(method: str, severity: float) -> tuple[float, float]:
+        """Seconds to prepare a method, and to apply it."""
+        spec = _C.MethodSpec.parse(method)
         options, factor = dict(spec.options), 1.0
-        if any(option.name == "include" for option in method.options):
+        if any(option.name == "include" for option in _C.find_method(spec.method).options):
             options |= {"include": [name], "exclude": []}
             factor = sum(_cost(spec.method, w) for _, w in _chosen(model, spec)) / _cost(spec.method, weight)
         made: list[_C.Prepared] = []
-        preparing += factor * _time(
-            lambda: made.append(_C.prepare(model, spec.method, statistics, **options))  # noqa: B023  called at once
-        )
-        middle = entry.severities[len(entry.severities) // 2]
-        trials += count * factor * _time(lambda: made[0].at(middle))  # noqa: B023
-        localizing += _localized(model, method.kind) * per_window * min(checked.localize_windows, windows)
+        prepared = _time(lambda: made.append(_C.prepare(model, spec.method, statistics, **options)))
+        return factor * prepared, factor * _time(lambda: made[0].at(severity))
+
+    per_window = trial * scale / windows
+    preparing, trials, localizing, unknown = 0.0, 0.0, 0.0, []
+    for part in remaining:
+        missing = [name for name in part.trials if name not in finished]
+        trials += len(missing) * trial * scale
+        # Of a pair the last is prepared and applied as often as the first changes what it gets.
+        rows = len({method for method, _ in missing})
+        for entry, times in zip(reversed(part.methods), (rows, 1), strict=False):
+            method = _C.find_method(_name(entry))
+            if method.kind == "user":
+                unknown += [entry.method] if entry.method not in unknown else []
+                continue
+            prepare, apply = work(entry.method, entry.severities[len(entry.severities) // 2])
+            preparing += times * prepare
+            trials += (len(missing) if entry is part.methods[-1] else rows) * apply
+            if len(part.methods) == 1:
+                localizing += _localized(model, method.kind) * per_window * min(checked.localize_windows, windows)
     return Seconds(
         baseline=(baseline + unchanged) * scale,
         noise_floor=noise_floor * scale,
@@ -257,18 +267,38 @@ def _localized(model: _C.Model, kind: str) -> float:
     return len(model.blocks) * runs * (blocks / 2 + head) / (blocks + head)
 
 
-def _remaining(checked: CheckedScan, finished: Collection[tuple[str, float]]) -> list[_C.PlannedMethod]:
-    return [
-        entry
-        for entry in checked.planned
-        if any((entry.method, severity) not in finished for severity in entry.severities)
-    ]
+@dataclass(frozen=True)
+class _Part:
+    """A method and its severities, or two of them and their grid, without the trials of the parts before it."""
+
+    name: str
+    methods: Sequence[_C.PlannedMethod]
+    trials: Sequence[tuple[str, float]]
 
 
-def _needs(entries: list[_C.PlannedMethod]) -> tuple[list[str], list[str]]:
+def _parts(checked: CheckedScan) -> list[_Part]:
+    seen: set[tuple[str, float]] = set()
+    parts = []
+    for methods, trials in checked.parts():
+        own = [name for name in dict.fromkeys(trials) if name not in seen]
+        seen.update(own)
+        parts.append(_Part(", then ".join(entry.method for entry in methods), methods, own))
+    return parts
+
+
+def _remaining(checked: CheckedScan, finished: Collection[tuple[str, float]]) -> list[_Part]:
+    return [part for part in _parts(checked) if any(name not in finished for name in part.trials)]
+
+
+def _needs(parts: Sequence[_Part]) -> tuple[list[str], list[str]]:
     """What these methods need of inputs, and of gradients."""
-    needs, of_gradients = _C.needs_of([entry.method for entry in entries]), _C.gradient_needs()
+    needs = _C.needs_of([entry.method for part in parts for entry in part.methods])
+    of_gradients = _C.gradient_needs()
     return sorted(needs - of_gradients), sorted(needs & of_gradients)
+
+
+def _name(entry: _C.PlannedMethod) -> str:
+    return _C.MethodSpec.parse(entry.method).method
 
 
 def _chosen(model: _C.Model, spec: _C.MethodSpec) -> list[tuple[str, torch.Tensor]]:

@@ -1,9 +1,10 @@
-"""The whole run: methods × severities on one model, and what is recorded about it."""
+"""The whole run: methods × severities on one model, pairs of methods, and what is recorded about it."""
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,9 +15,10 @@ from hemostat._methods import source_of
 from hemostat._progress import disabled
 from hemostat._provenance import byte_count, machine_facts, model_facts, token_facts, versions
 from hemostat._store import Run, Store
+from hemostat._surface import surface_facts
 from hemostat.report import TOLERANCES, Report
 
-__all__ = ["CheckedScan", "scan", "split_methods"]
+__all__ = ["CheckedScan", "scan", "split_joint", "split_methods"]
 
 PROTOCOL = (
     "Teacher forcing; the text is tokenized as a whole and cut into windows of {length} tokens; every target inside a "
@@ -31,7 +33,8 @@ def scan(
     evaluation: torch.Tensor,
     calibration: torch.Tensor | None = None,
     *,
-    methods: str | Sequence[str],
+    methods: str | Sequence[str] | None = None,
+    joint: Sequence[str | Sequence[str]] = (),
     severities: Mapping[str, Sequence[float]] | Sequence[float] | None = None,
     points: int | None = None,
     store: str | os.PathLike[str] | None = None,
@@ -60,8 +63,12 @@ def scan(
         evaluation: int64 [windows, length], what damage is measured on.
         calibration: int64 [windows, length], what statistics and unigram counts are collected on. None: the first fifth
             of ``evaluation``, which is then not evaluated.
-        methods: specs such as ``"wanda"`` or ``"rtn:group_size=64"``, in a sequence or separated by commas.
-        severities: by spec, or one sequence for every method; others take their axis's default grid.
+        methods: specs such as ``"wanda"`` or ``"rtn:group_size=64"``, in a sequence or separated by commas. None: those
+            of ``joint``.
+        joint: pairs of methods to measure together, such as ``[("wanda", "rtn:group_size=64")]``: the second changes
+            what the first gave, on a grid of both's severities, as :func:`surface` does. What one of them does alone is
+            measured once, also where ``methods`` has it.
+        severities: by spec, or one sequence for every one of ``methods``; others take their axis's default grid.
         points: at most so many severities a method, spread over its grid.
         store: SQLite file to keep trials in; it is made with the first of them. None: nothing is kept.
         localize_windows: say of each method that changes blocks in place where it bleeds, as :func:`localize` does, on
@@ -94,6 +101,7 @@ def scan(
             evaluation,
             calibration,
             methods=methods,
+            joint=joint,
             severities=severities,
             points=points,
             localize_windows=localize_windows,
@@ -114,6 +122,8 @@ class CheckedScan:
 
     Attributes:
         planned: the methods and their severities.
+        planned_joint: the pairs of methods and their grids.
+        trials: method and severity of every trial that there is, as a store knows them.
         settings: all that decides on the numbers.
         facts: what else a report says of it.
     """
@@ -124,7 +134,8 @@ class CheckedScan:
         evaluation: torch.Tensor,
         calibration: torch.Tensor | None,
         *,
-        methods: str | Sequence[str],
+        methods: str | Sequence[str] | None = None,
+        joint: Sequence[str | Sequence[str]] = (),
         severities: Mapping[str, Sequence[float]] | Sequence[float] | None = None,
         points: int | None = None,
         localize_windows: int = 0,
@@ -134,8 +145,14 @@ class CheckedScan:
         evaluation_text: str | None = None,
         calibration_text: str | None = None,
     ):
-        specs = split_methods(methods)
-        self.planned = _C.plan(model, specs, severities=_severities_by_spec(specs, severities), points=points)
+        pairs = split_joint(joint)
+        if methods is None and pairs:
+            methods = list(dict.fromkeys(spec.text() for pair in pairs for spec in pair))
+        specs = split_methods(() if methods is None else methods)
+        grids = _severities_by_spec(specs, severities) or {}
+        self.planned = _C.plan(model, specs, severities=grids, points=points, joint=pairs)
+        self.planned_joint = _C.plan_joint(model, pairs, severities=grids, points=points)
+        self.trials = list(dict.fromkeys(name for _, trials in self.parts() for name in trials))
         source = calibration_text or "given"
         if calibration is None:
             calibration, evaluation = _first_fifth(evaluation)
@@ -144,6 +161,7 @@ class CheckedScan:
             if tokens.dim() != 2 and tokens.numel():
                 raise ValueError(f"hemostat.scan: {name} has shape {list(tokens.shape)}, but must be [windows, length]")
         self.model, self.evaluation, self.calibration = model, evaluation, calibration
+        self._pairs = pairs
         self.seed, self.bootstrap_samples = seed, bootstrap_samples
         self.localize_windows, self.generation = localize_windows, generation
         self._byte_count = byte_count(model, evaluation)
@@ -162,6 +180,8 @@ class CheckedScan:
             "generation": _generation_settings(generation),
             "hemostat": versions()["hemostat"],
         }
+        if self.planned_joint:  # so that a scan without has the settings that it always had
+            self.settings["joint"] = {_joint_label(entry): _joint_settings(entry) for entry in self.planned_joint}
         text = {"text": evaluation_text} if evaluation_text else {}
         self.facts = {
             "model": facts,
@@ -173,10 +193,13 @@ class CheckedScan:
             "bootstrap_samples": bootstrap_samples,
         }
 
-    @property
-    def trials(self) -> int:
-        """How many there are."""
-        return sum(len(entry.severities) for entry in self.planned)
+    def parts(self) -> Iterator[tuple[Sequence[_C.PlannedMethod], list[tuple[str, float]]]]:
+        """Each method, then each pair, with method and severity of its trials; a pair's edges are methods' own."""
+        for entry in self.planned:
+            yield [entry], [(entry.method, severity) for severity in entry.severities]
+        for pair in self.planned_joint:
+            sizes = [range(len(method.severities)) for method in pair.methods]
+            yield pair.methods, list(filter(None, (pair.trial(*place) for place in itertools.product(*sizes))))
 
     def in_store(self, store: Store, command: str | None = None) -> Run:
         """This scan's run in a store."""
@@ -185,13 +208,15 @@ class CheckedScan:
 
     def run(self, run: Run, *, memory_budget: float = 2**30, batch: int = 4, progress: Progress = None) -> Report:
         """Runs the trials that the run does not have yet, and reports all of them."""
-        with _Bar(progress, finished=run.count(), trials=self.trials) as bar:
+        grids = {entry.method: entry.severities for pair in self.planned_joint for entry in pair.methods}
+        with _Bar(progress, finished=run.count(), trials=len(self.trials)) as bar:
             _C.scan(
                 self.model,
                 self.evaluation,
                 self.calibration,
                 [entry.method for entry in self.planned],
-                severities={entry.method: entry.severities for entry in self.planned},
+                joint=self._pairs,
+                severities=grids | {entry.method: entry.severities for entry in self.planned},
                 byte_count=self._byte_count,
                 memory_budget=memory_budget,
                 seed=self.seed,
@@ -207,11 +232,16 @@ class CheckedScan:
                 on_localization=run.add_localization,
                 progress=bar.on_progress,
             )
-        return report_of(run)
+        return report_of(run, self.planned_joint)
 
 
-def report_of(run: Run) -> Report:
-    """The report of what a run's store has."""
+def report_of(run: Run, joint: Sequence[_C.PlannedSurface] = ()) -> Report:
+    """The report of what a run's store has.
+
+    Args:
+        run: Its trials.
+        joint: The pairs of methods that were measured together.
+    """
     facts, trials = run.facts, run.trials()
     damage, noise_floor = run.baseline
     curves = [_curve(method, trials, noise_floor) for method in facts["methods"]]
@@ -249,6 +279,8 @@ def report_of(run: Run) -> Report:
     localizations = map(run.localization, (method["label"] for method in facts["methods"]))
     if found := [localization.to_dict() for localization in localizations if localization]:
         document["localizations"] = found
+    if joint:
+        document["surfaces"] = [surface_facts(_surface(entry, trials, damage, noise_floor)) for entry in joint]
     elsewhere = [session for session in sessions if session.facts | {"command": None} != last.facts | {"command": None}]
     if elsewhere:  # some trials were measured by other versions or on another machine
         document["provenance"]["other_sessions"] = [
@@ -286,6 +318,24 @@ def split_methods(methods: str | Sequence[str]) -> list[str]:
     return specs
 
 
+def split_joint(joint: Sequence[str | Sequence[str]]) -> list[tuple[_C.MethodSpec, _C.MethodSpec]]:
+    """Pairs of specs, each given as two of them or as one text, which :func:`split_methods` parts.
+
+    Raises:
+        ValueError: one is not two methods, or there is an unknown one.
+    """
+    pairs = []
+    for given in [joint] if isinstance(joint, str) else joint:
+        specs = split_methods(given)
+        if len(specs) != 2:
+            raise ValueError(
+                f"hemostat.scan: joint has {', '.join(specs)}, but takes two methods at a time, such as "
+                "wanda,rtn:group_size=64"
+            )
+        pairs.append(tuple(map(_C.MethodSpec.parse, specs)))
+    return pairs
+
+
 def _severities_by_spec(
     specs: Sequence[str], severities: Mapping[str, Sequence[float]] | Sequence[float] | None
 ) -> dict[str, list[float]] | None:
@@ -310,6 +360,35 @@ def _first_fifth(evaluation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def _method_settings(entry: _C.PlannedMethod) -> dict[str, Any]:
     source = source_of(_C.MethodSpec.parse(entry.method).method)
     return {"severities": list(entry.severities)} | ({"source": source} if source else {})
+
+
+def _joint_label(entry: _C.PlannedSurface) -> str:
+    return ", then ".join(method.method for method in entry.methods)
+
+
+def _joint_settings(entry: _C.PlannedSurface) -> dict[str, Any]:
+    """The severities of both, and the sources of methods of one's own."""
+    settings = [_method_settings(method) for method in entry.methods]
+    sources = [each["source"] for each in settings if "source" in each]
+    return {"severities": [each["severities"] for each in settings]} | ({"sources": sources} if sources else {})
+
+
+def _surface(
+    planned: _C.PlannedSurface,
+    trials: Mapping[tuple[str, float], _C.Trial],
+    unchanged: _C.Damage,
+    noise_floor: _C.NoiseFloor,
+) -> _C.Surface:
+    """A grid of finished trials."""
+    rows, columns = [range(len(method.severities)) for method in planned.methods]
+    names = [[planned.trial(row, column) for column in columns] for row in rows]
+    return _C.Surface(
+        [method.method for method in planned.methods],
+        [method.axis for method in planned.methods],
+        [method.severities for method in planned.methods],
+        [[trials[name].damage if name else unchanged for name in row] for row in names],
+        noise_floor,
+    )
 
 
 def _generation_settings(generation: bool | _C.GenerationProtocol) -> Any:

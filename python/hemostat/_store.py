@@ -45,7 +45,7 @@ CREATE TABLE trials (
     id INTEGER PRIMARY KEY,
     run INTEGER NOT NULL REFERENCES runs,
     session INTEGER NOT NULL REFERENCES sessions,
-    method TEXT NOT NULL,             -- canonical spec
+    method TEXT NOT NULL,             -- canonical spec, of two in order "first@severity > second"
     severity REAL NOT NULL,
     damage TEXT NOT NULL,             -- JSON, each window's NLL among it
     seconds REAL NOT NULL,
@@ -323,7 +323,7 @@ def differences(there: Settings, here: Settings) -> list[str]:
         first, second = there.get(name), here.get(name)
         if first == second:
             continue
-        if name != "methods" or set(first) != set(second):
+        if name not in ("methods", "joint") or set(first or ()) != set(second or ()):
             verb = "are" if name == "methods" else "is"
             found.append(f"{name.replace('_', ' ')} {verb} {_said(name, first)} there, but {_said(name, second)} here")
             continue

@@ -18,7 +18,7 @@ import typer
 import hemostat
 from hemostat import _C
 from hemostat._plan import plan_text
-from hemostat._scan import CheckedScan, split_methods
+from hemostat._scan import CheckedScan, split_joint, split_methods
 from hemostat._scan_directory import ScanDirectory, check_writable, resuming_command
 from hemostat.report import Report, aligned, interval, number, percent, signed
 
@@ -118,6 +118,14 @@ def scan_command(
             help=f"Methods with their options, separated by commas; repeatable [default: {','.join(DEFAULT_METHODS)}].",
         ),
     ] = None,
+    joint: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="A,B",
+            help="Two methods to measure together, the second on what the first gave; repeatable. Without --methods "
+            "these are the methods.",
+        ),
+    ] = None,
     plugin: Plugins = None,
     plan: Annotated[bool, typer.Option("--plan", help="Print what would be done, and do nothing.")] = False,
     out: Annotated[
@@ -140,8 +148,9 @@ def scan_command(
 ) -> None:
     """Measure methods × severities on a checkpoint, print a table, and write a report."""
     _load_plugins(plugin)
-    specs = split_methods(methods or list(DEFAULT_METHODS))
-    for spec in specs:
+    split_joint(joint or [])
+    specs = split_methods(methods or list(DEFAULT_METHODS)) if methods or not joint else None
+    for spec in specs or []:
         _C.MethodSpec.parse(spec)
     directory = ScanDirectory.default(checkpoint, resume) if out is None else ScanDirectory(out, resume)
     again = resuming_command(context.obj, directory.path, named=out is not None)
@@ -155,6 +164,7 @@ def scan_command(
             subject.evaluation,
             subject.calibration,
             methods=specs,
+            joint=joint or [],
             points=points,
             localize_windows=localize,
             seed=seed,
@@ -174,7 +184,7 @@ def scan_command(
     except (Exception, KeyboardInterrupt) as error:
         code = _failed(error)
         if kept or code == 130 and not plan:
-            what = "what is finished is" if kept is None else f"{kept} of {checked.trials} trials are"
+            what = "what is finished is" if kept is None else f"{kept} of {len(checked.trials)} trials are"
             print(f"{what} kept in {directory.path}; to go on:\n{again}", file=sys.stderr)
         raise typer.Exit(code) from None
     print(report.table())

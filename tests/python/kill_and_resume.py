@@ -22,6 +22,7 @@ from pathlib import Path
 
 SCAN = ["scan", "reference", "--windows", "8", "--calibration-windows", "8", "--points", "3", "--localize", "1"]
 METHODS = ["--methods", "magnitude,wanda,rtn:group_size=64,drop_layers,temperature"]
+METHODS += ["--joint", "wanda,rtn:group_size=64"]
 
 
 def scanning(log: Path, out: Path, resume: bool) -> subprocess.Popen:
@@ -69,7 +70,13 @@ def measured(log: Path) -> list[str]:
 def told(out: Path) -> dict:
     """A report's numbers: all of it but when, where and by which command it was measured."""
     document = json.loads((out / "report.json").read_text(encoding="utf-8"))
-    return {name: document[name] for name in ("baseline", "trials", "thresholds", "localizations")}
+    return {name: document[name] for name in ("baseline", "trials", "thresholds", "localizations", "surfaces")}
+
+
+def trials_of(whole: dict) -> int:
+    """Those of each method, and the points of pairs where both do something."""
+    rows = [row[1:] for surface in whole["surfaces"] for row in surface["damage"][1:]]
+    return len(whole["trials"]) + sum(map(len, rows))
 
 
 def undisturbed(directory: Path) -> tuple[float, dict]:
@@ -105,7 +112,7 @@ def killed_and_resumed(directory: Path, moments: list[float], whole: dict) -> li
         if process.returncode == 0:
             break
     assert told(out) == whole, f"another table in {out}"
-    assert len(kept) == len(whole["trials"])
+    assert len(kept) == trials_of(whole)
     return found[:-1]
 
 
@@ -118,7 +125,7 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory(prefix="kill-and-resume-") as directory:
         seconds, whole = undisturbed(Path(directory) / "undisturbed")
-        print(f"a scan of {len(whole['trials'])} trials takes {seconds:.1f} s undisturbed", flush=True)
+        print(f"a scan of {trials_of(whole)} trials takes {seconds:.1f} s undisturbed", flush=True)
         for attempt in range(options.times):
             at = [moments.uniform(0, seconds) for _ in range(1 + attempt % 2)]
             found = killed_and_resumed(Path(directory) / str(attempt), at, whole)

@@ -98,6 +98,25 @@ class TestScan:
         labels = [method["label"] for method in hemostat.Report.load("run/report.json").provenance["methods"]]
         assert labels == ["rtn:group_size=16,symmetric=true", "magnitude"]
 
+    def test_joint_adds_a_grid(self, run, tiny_checkpoint, text):
+        options = ["--joint", "wanda,rtn:group_size=16", "--joint", "rtn,magnitude", "--points", 1, "--localize", 0]
+        code, out, _ = run("scan", tiny_checkpoint, "--text", text, *options, "--out", "run")
+        assert code == 0
+        assert "wanda, then rtn:group_size=16: ΔNLL" in out
+        report = hemostat.Report.load("run/report.json")
+        labels = [method["label"] for method in report.provenance["methods"]]
+        assert labels == ["wanda", "rtn:group_size=16", "rtn", "magnitude"]
+        assert [entry["severities"] for entry in report.surfaces] == [[[0, 0.5], [16, 5]], [[16, 5], [0, 0.5]]]
+        assert run("scan", tiny_checkpoint, "--text", text, *options, "--out", "run", "--resume", "--plan")[0] == 0
+        code, again, _ = run("scan", tiny_checkpoint, "--text", text, *options, "--out", "run", "--resume")
+        assert (code, again) == (0, out)
+        code, again, _ = run("report", "run")
+        assert code == 0 and "Two methods together" in again
+
+    def test_joint_takes_two_methods(self, run, tiny_checkpoint, text):
+        result = run("scan", tiny_checkpoint, "--text", text, "--joint", "wanda")
+        refused(result, "joint has wanda, but takes two methods at a time")
+
     def test_without_out_takes_a_free_directory(self, run, tiny_checkpoint, text):
         for _ in range(2):
             assert run("scan", tiny_checkpoint, "--text", text, "--methods", "magnitude", "--points", 1)[0] == 0

@@ -228,7 +228,7 @@ class TestDataFrame:
         ]
 
     def test_another_part_is_refused(self, document):
-        with pytest.raises(ValueError, match="part is 'sites', but takes trials, zones, layers"):
+        with pytest.raises(ValueError, match="part is 'sites', but takes trials, zones, layers, surfaces"):
             Report(document).to_dataframe("sites")
 
 

@@ -31,13 +31,15 @@ def browser():
 
 
 METHODS = ("magnitude", "wanda", "rtn:group_size=64", "drop_layers", "temperature")
+JOINT = ("wanda", "rtn:group_size=64")
 
 
 @pytest.fixture(scope="module")
 def document(trained):
     """Measured on a trained model: curves, generated text, and two methods localized."""
     model, evaluation, calibration = trained.model, trained.tokens[4:12], trained.tokens[:4]
-    scanned = hemostat.scan(model, evaluation, calibration, methods=METHODS, points=4, progress=False).to_dict()
+    scanned = hemostat.scan(model, evaluation, calibration, methods=METHODS, joint=[JOINT], points=4, progress=False)
+    scanned = scanned.to_dict()
     statistics = hemostat.collect(model, calibration, needs=["column_norm"])
     scanned["localizations"] = [
         hemostat.localize(
@@ -222,6 +224,82 @@ class TestLayers:
         cells.scroll_into_view_if_needed()
         page.mouse.move(*middle(cells))
         assert re.search(r"block \d+\s*alone [\d.−-]+ nats", hover_text(page))
+
+
+class TestTogether:
+    def test_cells_and_lines_are_visible(self, page, document):
+        (surface,) = document["surfaces"]
+        figure = page.locator("#plots-together figure")
+        assert figure.count() == 1
+        figure.scroll_into_view_if_needed()
+        box = figure.locator(".heatmaplayer image").bounding_box()
+        assert box["width"] > 300 and box["height"] > 100
+        assert figure.locator(".contourlayer .contour").count() == 3
+        ticks = figure.locator(".xtick text").all_inner_texts()
+        assert [float(tick) for tick in ticks] == surface["severities"][1]
+        ticks = figure.locator(".ytick text").all_inner_texts()
+        assert sorted(map(float, ticks)) == surface["severities"][0]
+
+    def test_say_what_the_mouse_points_at(self, page, document):
+        (surface,) = document["surfaces"]
+        cells = page.locator("#plots-together .heatmaplayer image")
+        cells.scroll_into_view_if_needed()
+        box = cells.bounding_box()
+        rows, columns = (len(severities) for severities in surface["severities"])
+        page.mouse.move(box["x"] + box["width"] * 2.5 / columns, box["y"] + box["height"] * 1.5 / rows)
+        told = hover_text(page)
+        assert f"sparsity {surface['severities'][0][1]:g}" in told
+        assert f"{surface['severities'][1][2]:g} bits" in told
+        assert "perplexity" in told
+
+    def test_lines_cross_where_the_zone_ends(self, page, document):
+        (surface,) = document["surfaces"]
+        drawn = page.evaluate(
+            "[...document.querySelector('#plots-together .plot').data].filter(t => t.type === 'contour')"
+            ".map(t => [t.contours.start, t.z])"
+        )
+        right = surface["severities"][1]
+        for tolerance, z in drawn:
+            for row, edge in zip(z, surface["zone"][str(tolerance)], strict=True):
+                if edge is None:
+                    assert row[0] > tolerance
+                    continue
+                after = next((i for i, value in enumerate(row) if value > tolerance), None)
+                if after is None:
+                    assert edge == right[-1]
+                    continue
+                share = (tolerance - row[after - 1]) / (row[after] - row[after - 1])
+                assert edge == pytest.approx(right[after - 1] + share * (right[after] - right[after - 1]))
+
+    def test_sentences_follow_the_tolerance(self, page):
+        def told():
+            return page.locator("#together [data-tolerance]:visible").all_inner_texts()
+
+        assert len(told()) == 1 and "0.05 nats" in told()[0]
+        page.get_by_text("0.1", exact=True).first.click()
+        assert len(told()) == 1 and "0.1 nats" in told()[0]
+        drawn = "[...document.querySelector('#plots-together .plot').data]"
+        assert page.evaluate(f"{drawn}.filter(trace => trace.line && trace.line.width > 2).map(t => t.name)") == ["0.1"]
+        page.get_by_text("0.05", exact=True).first.click()
+
+    def test_is_dark_in_the_dark(self, page):
+        def corner():
+            return page.eval_on_selector("#plots-together .main-svg", "e => getComputedStyle(e).backgroundColor")
+
+        page.emulate_media(color_scheme="dark")
+        page.wait_for_selector("#theme:text-is('Light')")
+        assert max(channels(corner())) < DARK
+        assert min(channels(style(page, "#plots-together .xtick text", "fill"))) > DARK
+        page.emulate_media(color_scheme="light")
+        page.wait_for_selector("#theme:text-is('Dark')")
+        assert min(channels(corner())) > DARK
+
+    def test_has_its_table(self, page, document):
+        (surface,) = document["surfaces"]
+        table = page.locator("table", has_text="Together: wanda, then rtn:group_size=64.")
+        assert table.locator("tbody tr").count() == len(surface["severities"][0])
+        cell = table.locator("tbody tr").nth(1).locator("td").nth(2)
+        assert cell.inner_text() == f"{surface['damage'][1][2]['delta_nll']:+.4f}"
 
 
 def test_generated_text_is_drawn(page, document):

@@ -84,6 +84,34 @@ Options complete_options(const Method& method, const Options& given);
 Prepared prepare(const Model& model, const std::string& method, const Statistics* statistics = nullptr,
                  const Options& options = {});
 
+// The method's axis for this model and these options, without preparing.
+Axis planned_axis(const Model& model, const MethodSpec& method);
+
+// Methods in order as one with as many axes: each changes what the one before it gave (prune, then quantize). Copies
+// share what is prepared; at() may be called from several threads, which then wait for each other.
+class Composition {
+ public:
+  Composition(const Model& model, const std::vector<MethodSpec>& methods, const Statistics* statistics);
+
+  // Each method's, for the unchanged model. A method that counts parts (layers) of a model whose number of parts an
+  // earlier one changed takes the nearest step there.
+  const std::vector<Axis> axes;
+
+  // One severity a method; where one is neutral, that method does nothing, and where all are, this is the model itself.
+  // A method's preparation depends on the model that it gets, so it is kept until a severity before it changes: to walk
+  // a grid with the last severity innermost costs the fewest. ValueError out of range, or for another number of
+  // severities.
+  Model at(const std::vector<double>& severities) const;
+
+ private:
+  struct Stages;
+  std::shared_ptr<Stages> stages_;
+};
+
+// Prepares the first method. `statistics` are the unchanged model's, for every method, also for one whose model an
+// earlier one changed. ValueError, before any work, for no methods, an unknown one, or statistics that are missing.
+Composition compose(const Model& model, const std::vector<MethodSpec>& methods, const Statistics* statistics = nullptr);
+
 struct CollectOptions {
   std::optional<std::set<Need>> needs;          // none: every one that takes no gradient
   double memory_budget = 1024.0 * 1024 * 1024;  // bytes

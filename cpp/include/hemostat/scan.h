@@ -1,7 +1,9 @@
-// Room `scan`: one method over its severities (sweep), where a damaged model bleeds (localize), and methods ×
-// severities (scan).
+// Room `scan`: one method over its severities (sweep), two in order over a grid of theirs (surface), where a damaged
+// model bleeds (localize), and methods × severities (scan).
 #pragma once
 
+#include <array>
+#include <compare>
 #include <functional>
 #include <map>
 #include <optional>
@@ -15,7 +17,8 @@
 namespace hemostat {
 
 // A trial is identified by (method, options, severity); `method` is MethodSpec::text(), which holds the options, a seed
-// among them.
+// among them. Of two methods in order it names the first with its severity too, "wanda@0.3 > rtn:group_size=64", and
+// the severity is the second's; where one of the two is neutral, it is the other's own trial.
 struct Trial {
   std::string method;
   double severity = 0;
@@ -69,6 +72,46 @@ SweepCurve sweep(const Model& model, const MethodSpec& method, const at::Tensor&
 // The threshold of a curve, with intervals where all of its damages have their windows. Neutral among its severities is
 // left out.
 Threshold find_threshold(const SweepCurve& curve);
+
+using MethodPair = std::array<MethodSpec, 2>;  // the second changes what the first gave
+
+// What two methods in order do together: a grid over both severities. Its first row is the second method's own curve,
+// its first column the first's.
+struct Surface {
+  std::array<std::string, 2> methods;             // canonical specs, in the order in which they are applied
+  std::array<Axis, 2> axes;                       // for the unchanged model
+  std::array<std::vector<double>, 2> severities;  // from mild to severe; the first of each is neutral
+  std::vector<std::vector<Damage>> damages;       // [first][second]; within_noise_floor is set
+  NoiseFloor noise_floor;
+  double seconds_prepare = 0;                // the first method once, the second for each of the first's severities
+  std::vector<std::vector<double>> seconds;  // each trial's; 0 of the unchanged model
+
+  // The joint zone: for each severity of the first, how far the second may go. Damage is made monotone along both axes,
+  // and then each row is read as Threshold::zone reads a curve, from what the first alone does. severity is none where
+  // that is beyond the tolerance already. Without intervals. ValueError unless tolerance > 0 and finite.
+  std::vector<Zone> zone(double tolerance) const;
+
+  // (ΔNLL of the first alone + of the second alone) / ΔNLL of both: 1 where they add up, below 1 where they make each
+  // other worse, above where they hide each other. None where one of them is neutral, where the interval of both holds
+  // 0, or where a number is not finite.
+  std::vector<std::vector<std::optional<double>>> additivity() const;
+};
+
+struct SurfaceOptions {
+  // Of each method, in any order; neutral is added. None: the axis's default grid.
+  std::array<std::optional<std::vector<double>>, 2> severities = {};
+  CompareOptions compare = {};                           // where the baseline is not evaluated yet
+  std::function<void(const Trial&)> on_trial = nullptr;  // after each; may throw Interrupted
+  std::optional<NoiseFloor> noise_floor = std::nullopt;  // known already; none: measured
+};
+
+// Prepares the first method once, and the second on each model that the first gives; one evaluation for each point but
+// the unchanged model. Points are measured by generation too where a method takes part whose axis is measured by it.
+// `statistics` are the unchanged model's. ValueError, before any work, as in sweep.
+Surface surface(const BaselineEvaluation& baseline, const MethodPair& methods, const Statistics* statistics = nullptr,
+                const SurfaceOptions& options = {});
+Surface surface(const Model& model, const MethodPair& methods, const at::Tensor& tokens,
+                const Statistics* statistics = nullptr, const SurfaceOptions& options = {});
 
 // A part of the model, damaged alone.
 struct Site {
@@ -135,6 +178,9 @@ struct ScanBaseline {
 };
 
 struct ScanOptions {
+  // Pairs to measure together, each on the grid of its methods' severities: its edges are trials of each alone, and
+  // those that a curve has too are run once.
+  std::vector<MethodPair> joint = {};
   std::map<std::string, std::vector<double>> severities = {};  // by method spec; other methods take their default grid
   std::optional<int64_t> points = std::nullopt;  // at most so many severities of a default grid, spread over it
   CompareOptions compare = {};                   // without unigram counts: those of the calibration tokens
@@ -164,6 +210,7 @@ struct ScanResult {
   NoiseFloor noise_floor;
   std::vector<SweepCurve> curves;           // in the methods' order
   std::vector<Localization> localizations;  // likewise, of the methods that are localized
+  std::vector<Surface> surfaces;            // in the order of ScanOptions::joint
 };
 
 // The severities a scan gives each method, in order: the plan. Prepares nothing. ValueError as in sweep, and for a
@@ -176,9 +223,26 @@ struct PlannedMethod {
 std::vector<PlannedMethod> plan(const Model& model, const std::vector<MethodSpec>& methods,
                                 const ScanOptions& options = {});
 
-// methods × severities; statistics are collected from `calibration` [windows, length] once, for all of them, and one
-// method's preparation is released before the next. `calibration` may be undefined or empty where no method needs
-// statistics; else ValueError, before any work.
+// What a trial is known by.
+struct TrialName {
+  std::string method;
+  double severity = 0;
+  auto operator<=>(const TrialName&) const = default;
+};
+
+// The same for each of ScanOptions::joint; severities of both begin with neutral. ValueError for a pair that is listed
+// twice.
+struct PlannedSurface {
+  std::array<PlannedMethod, 2> methods;
+
+  // What the point's trial is known by; none where both are neutral, which is no trial.
+  std::optional<TrialName> trial(size_t first, size_t second) const;
+};
+std::vector<PlannedSurface> plan_joint(const Model& model, const ScanOptions& options);
+
+// methods × severities, then the pairs of options.joint; statistics are collected from `calibration` [windows, length]
+// once, for all of them, and one method's preparation is released before the next. `calibration` may be undefined or
+// empty where no method needs statistics; else ValueError, before any work.
 ScanResult scan(const Model& model, const at::Tensor& evaluation, const at::Tensor& calibration,
                 const std::vector<MethodSpec>& methods, const ScanOptions& options = {});
 

@@ -39,12 +39,6 @@ class Threshold {
   Zone zone(double tolerance) const;
 
  private:
-  struct Edge {
-    std::optional<double> severity;
-    bool censored = false;
-  };
-  Edge edge(const std::vector<double>& delta_nll, double tolerance) const;
-
   Axis axis_;
   std::vector<double> severities_, delta_nll_;  // from mild to severe
   std::vector<std::vector<double>> resampled_;  // [bootstrap samples][severities]: ΔNLL

@@ -9,6 +9,7 @@
 #include <hemostat/methods.h>
 
 #include "catalogue.h"
+#include "needs.h"
 
 namespace hemostat {
 namespace {
@@ -95,21 +96,32 @@ Model Prepared::at(double severity) const {
 Prepared prepare(const Model& model, const std::string& method, const Statistics* statistics, const Options& options) {
   const Method& found = find_method(method);
   const Options complete = complete_options(found, options);
-  const std::set<Need> needed = needs_with(found, complete);
-  if (!needed.empty() && statistics == nullptr) {
-    std::vector<std::string> needs;
-    for (const Need need : needed) {
-      needs.push_back(name(need));
-    }
-    throw ValueError(fmt::format("hemostat.prepare({}): the method needs statistics ({}); collect them first", method,
-                                 fmt::join(needs, ", ")));
-  }
+  check_given(MethodSpec{method, options}, statistics);
   return found.prepare(model, statistics, complete);
 }
 
 std::set<Need> MethodSpec::needs() const {
   const Method& found = find_method(method);
   return needs_with(found, complete_options(found, options));
+}
+
+void check_given(const MethodSpec& method, const Statistics* statistics) {
+  const std::set<Need> needed = method.needs();
+  if (needed.empty() || statistics != nullptr) {
+    return;
+  }
+  std::vector<std::string> needs;
+  for (const Need need : needed) {
+    needs.push_back(name(need));
+  }
+  throw ValueError(fmt::format("hemostat.prepare({}): the method needs statistics ({}); collect them first",
+                               method.method, fmt::join(needs, ", ")));
+}
+
+Axis planned_axis(const Model& model, const MethodSpec& spec) {
+  const Method& method = find_method(spec.method);
+  const Options options = complete_options(method, spec.options);
+  return method.axis_for ? method.axis_for(model, options) : method.axis;
 }
 
 std::set<Need> needs_of(const std::vector<std::string>& specs) {

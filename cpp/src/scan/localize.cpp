@@ -1,4 +1,5 @@
 #include "scan/localize.h"
+#include "scan/additivity.h"
 
 #include <algorithm>
 #include <chrono>
@@ -118,8 +119,6 @@ double ratio(double numerator, double denominator) {
 }
 
 std::optional<double> if_finite(double value) { return std::isfinite(value) ? std::optional(value) : std::nullopt; }
-
-bool holds_zero(const Interval& interval) { return interval.low <= 0 && interval.high >= 0; }
 
 // One batch of windows: the baseline's residual stream, computed once, and what is compared with it.
 class Batch {
@@ -329,9 +328,7 @@ Localization localize(const Model& baseline, const Model& damaged, const at::Ten
     sum_kl += site.damage.kl.mean;
     result.sites.push_back(std::move(site));
   }
-  if (!holds_zero(result.whole.delta_nll_interval)) {
-    result.additivity = if_finite(ratio(sum, result.whole.delta_nll));
-  }
+  result.additivity = additivity(sum, result.whole);
   result.additivity_kl = if_finite(ratio(sum_kl, result.whole.kl.mean));
   for (size_t index = 0; index <= blocks; ++index) {
     result.layer_error.push_back(std::sqrt(ratio(squared_errors[index], squares[index])));

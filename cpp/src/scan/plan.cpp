@@ -1,5 +1,8 @@
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -10,6 +13,7 @@
 #include <hemostat/error.h>
 #include <hemostat/scan.h>
 
+#include "scan/surface.h"
 #include "scan/trials.h"
 
 namespace hemostat {
@@ -33,6 +37,26 @@ std::vector<double> thinned(const std::vector<double>& grid, int64_t points) {
   return chosen;
 }
 
+using Grids = std::map<std::string, std::vector<double>>;
+
+Grids canonical_severities(const ScanOptions& options) {
+  Grids given;
+  for (const auto& [text, severities] : options.severities) {
+    given[MethodSpec::parse(text).text()] = severities;
+  }
+  return given;
+}
+
+PlannedMethod planned(const Model& model, const MethodSpec& method, const Grids& given, std::optional<int64_t> points) {
+  Axis axis = planned_axis(model, method);
+  const auto own = given.find(method.text());
+  std::vector<double> severities =
+      own != given.end() ? own->second
+                         : thinned(axis.default_grid, points.value_or(static_cast<int64_t>(axis.default_grid.size())));
+  severities = ordered_severities(axis, method, severities, kOperation);
+  return {method, std::move(severities), std::move(axis)};
+}
+
 }  // namespace
 
 std::vector<PlannedMethod> plan(const Model& model, const std::vector<MethodSpec>& methods,
@@ -49,28 +73,36 @@ std::vector<PlannedMethod> plan(const Model& model, const std::vector<MethodSpec
       throw ValueError(fmt::format("{}: methods has {} twice", kOperation, method.text()));
     }
   }
-  std::map<std::string, std::vector<double>> given;
+  for (const MethodPair& pair : options.joint) {
+    listed.insert({pair[0].text(), pair[1].text()});
+  }
   for (const auto& [text, severities] : options.severities) {
-    const std::string canonical = MethodSpec::parse(text).text();
-    if (listed.count(canonical) == 0) {
+    if (listed.count(MethodSpec::parse(text).text()) == 0) {
       throw ValueError(
           fmt::format("{}: severities are given for {}, which is not among the methods", kOperation, text));
     }
-    given[canonical] = severities;
   }
 
-  std::vector<PlannedMethod> planned;
+  const Grids given = canonical_severities(options);
+  std::vector<PlannedMethod> all;
   for (const MethodSpec& method : methods) {
-    Axis axis = planned_axis(model, method);
-    const auto own = given.find(method.text());
-    std::vector<double> severities =
-        own != given.end()
-            ? own->second
-            : thinned(axis.default_grid, options.points.value_or(static_cast<int64_t>(axis.default_grid.size())));
-    severities = ordered_severities(axis, method, severities, kOperation);
-    planned.push_back({method, std::move(severities), std::move(axis)});
+    all.push_back(planned(model, method, given, options.points));
   }
-  return planned;
+  return all;
+}
+
+std::vector<PlannedSurface> plan_joint(const Model& model, const ScanOptions& options) {
+  const Grids given = canonical_severities(options);
+  std::set<std::array<std::string, 2>> listed;
+  std::vector<PlannedSurface> all;
+  for (const MethodPair& pair : options.joint) {
+    if (!listed.insert({pair[0].text(), pair[1].text()}).second) {
+      throw ValueError(fmt::format("{}: joint has {}, {} twice", kOperation, pair[0].text(), pair[1].text()));
+    }
+    all.push_back(with_neutral({planned(model, pair[0], given, options.points),  //
+                                planned(model, pair[1], given, options.points)}));
+  }
+  return all;
 }
 
 }  // namespace hemostat

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -15,7 +14,9 @@
 
 #include <hemostat/error.h>
 
+#include "scan/finished_trials.h"
 #include "scan/localize.h"
+#include "scan/surface.h"
 #include "scan/trials.h"
 
 namespace hemostat {
@@ -42,36 +43,45 @@ std::optional<double> telling_severity(const PlannedMethod& planned,
   return chosen;
 }
 
-// What is finished of a method when the scan starts.
-struct Progress {
-  std::map<double, Trial> trials;  // by severity
-  bool localizable = false;        // as far as the method itself says
-  std::optional<Localization> localization = std::nullopt;
-
-  // Whether something has to be evaluated.
-  bool remains(const PlannedMethod& planned) const {
-    if (trials.size() < planned.severities.size()) {
-      return true;
-    }
-    const auto delta_nll = [&](size_t i) { return trials.at(planned.severities[i]).damage.delta_nll; };
-    return localizable && !localization && telling_severity(planned, delta_nll).has_value();
-  }
+// What a method is localized with, and whether it has been.
+struct Localizing {
+  bool possible = false;  // as far as the method itself says
+  std::optional<Localization> found = std::nullopt;
 };
 
-Progress progress_of(const PlannedMethod& planned, const ScanOptions& options) {
-  const std::string text = planned.method.text();
-  Progress progress;
-  for (const double severity : planned.severities) {
-    if (std::optional<Trial> trial = options.known ? options.known(text, severity) : std::nullopt) {
-      progress.trials.emplace(severity, *std::move(trial));
+Localizing localizing_of(const PlannedMethod& planned, const ScanOptions& options) {
+  Localizing localizing;
+  localizing.possible =
+      options.localize_windows > 0 && not_localizable(find_method(planned.method.method), planned.axis).empty();
+  if (localizing.possible && options.known_localization) {
+    localizing.found = options.known_localization(planned.method.text());
+  }
+  return localizing;
+}
+
+// Whether something of the method has to be evaluated.
+bool remains(const PlannedMethod& planned, const FinishedTrials& trials, const Localizing& localizing) {
+  const auto trial = [&](size_t i) { return trials.find({planned.method.text(), planned.severities[i]}); };
+  for (size_t i = 0; i < planned.severities.size(); ++i) {
+    if (!trial(i)) {
+      return true;
     }
   }
-  progress.localizable =
-      options.localize_windows > 0 && not_localizable(find_method(planned.method.method), planned.axis).empty();
-  if (progress.localizable && options.known_localization) {
-    progress.localization = options.known_localization(text);
+  const auto delta_nll = [&](size_t i) { return trial(i)->damage.delta_nll; };
+  return localizing.possible && !localizing.found && telling_severity(planned, delta_nll).has_value();
+}
+
+// The trials of a pair's grid.
+std::vector<TrialName> trials_of(const PlannedSurface& planned) {
+  std::vector<TrialName> names;
+  for (size_t i = 0; i < planned.methods[0].severities.size(); ++i) {
+    for (size_t j = 0; j < planned.methods[1].severities.size(); ++j) {
+      if (std::optional<TrialName> name = planned.trial(i, j)) {
+        names.push_back(*std::move(name));
+      }
+    }
   }
-  return progress;
+  return names;
 }
 
 }  // namespace
@@ -83,25 +93,36 @@ ScanResult scan(const Model& model, const at::Tensor& evaluation, const at::Tens
     throw ValueError(
         fmt::format("{}: localize_windows is {}, but takes 0 or more", kOperation, options.localize_windows));
   }
+  const std::vector<PlannedSurface> joint = plan_joint(model, options);
   const bool calibrated = calibration.defined() && calibration.numel() > 0;
-  std::vector<Progress> begun;
+  FinishedTrials trials(options.known);
+  std::vector<Localizing> localizations;
   std::set<Need> needs;
-  bool remains = false;
-  int64_t trials = 0, trials_done = 0;
-  for (const PlannedMethod& entry : planned) {
-    begun.push_back(progress_of(entry, options));
-    trials += static_cast<int64_t>(entry.severities.size());
-    trials_done += static_cast<int64_t>(begun.back().trials.size());
-    if (!begun.back().remains(entry)) {
-      continue;
-    }
-    remains = true;
+  bool any_remains = false;
+  const auto need = [&](const PlannedMethod& entry) {
     const std::set<Need> own = entry.method.needs();
     if (!own.empty() && !calibrated) {
       throw ValueError(
           fmt::format("{}: {} needs calibration tokens, and there are none", kOperation, entry.method.method));
     }
     needs.insert(own.begin(), own.end());
+    any_remains = true;
+  };
+  for (const PlannedMethod& entry : planned) {
+    for (const double severity : entry.severities) {
+      trials.plan({entry.method.text(), severity});
+    }
+    localizations.push_back(localizing_of(entry, options));
+    if (remains(entry, trials, localizations.back())) {
+      need(entry);
+    }
+  }
+  for (const PlannedSurface& entry : joint) {
+    const std::vector<TrialName> names = trials_of(entry);
+    std::for_each(names.begin(), names.end(), [&](const TrialName& name) { trials.plan(name); });
+    if (std::any_of(names.begin(), names.end(), [&](const TrialName& name) { return !trials.find(name); })) {
+      std::for_each(entry.methods.begin(), entry.methods.end(), need);
+    }
   }
 
   std::string stage = "baseline";
@@ -113,7 +134,7 @@ ScanResult scan(const Model& model, const at::Tensor& evaluation, const at::Tens
     }
     if (options.progress) {
       const bool in_trials = stage == "trials";
-      options.progress(stage, in_trials ? trials_done : done, in_trials ? trials : total);
+      options.progress(stage, in_trials ? trials.done() : done, in_trials ? trials.total() : total);
     }
   };
   if (calibrated) {
@@ -125,7 +146,7 @@ ScanResult scan(const Model& model, const at::Tensor& evaluation, const at::Tens
   }
 
   std::optional<BaselineEvaluation> baseline;
-  if (remains || !options.baseline) {
+  if (any_remains || !options.baseline) {
     baseline.emplace(model, evaluation, compare);
   }
   ScanResult result;
@@ -168,46 +189,44 @@ ScanResult scan(const Model& model, const at::Tensor& evaluation, const at::Tens
   stage = "trials";
   const auto report_trials = [&] {
     if (options.progress) {
-      options.progress(stage, trials_done, trials);
+      options.progress(stage, trials.done(), trials.total());
     }
   };
   report_trials();
+  TrialsOptions running{.noise_floor = result.noise_floor};
+  running.known = [&](const TrialName& name) -> std::optional<Trial> {
+    const int64_t before = trials.done();
+    std::optional<Trial> trial = trials.ask(name);
+    if (trials.done() > before) {
+      report_trials();
+    }
+    return trial;
+  };
+  running.on_trial = [&](const Trial& trial) {
+    trials.add(trial);
+    if (options.on_trial) {
+      options.on_trial(trial);
+    }
+    report_trials();
+  };
+  const BaselineEvaluation* evaluated = baseline ? &*baseline : nullptr;
+  const Statistics* collected = needs.empty() ? nullptr : &statistics;
   for (size_t i = 0; i < planned.size(); ++i) {
     const PlannedMethod& entry = planned[i];
-    Progress& before = begun[i];
+    Localizing& before = localizations[i];
     const std::string text = entry.method.text();
-    TrialsOptions running{.noise_floor = result.noise_floor};
-    running.known = [&](double severity) -> std::optional<Trial> {
-      if (const auto found = before.trials.find(severity); found != before.trials.end()) {
-        return found->second;
-      }
-      std::optional<Trial> meanwhile = options.known ? options.known(text, severity) : std::nullopt;
-      if (meanwhile) {
-        ++trials_done;
-        report_trials();
-      }
-      return meanwhile;
-    };
-    running.on_trial = [&](const Trial& trial) {
-      ++trials_done;
-      if (options.on_trial) {
-        options.on_trial(trial);
-      }
-      report_trials();
-    };
-    Preparation preparation(model, entry.method, needs.empty() ? nullptr : &statistics);
-    result.curves.push_back(
-        run_trials(baseline ? &*baseline : nullptr, preparation, entry.axis, entry.severities, running));
-    if (!before.localizable) {
+    Preparation preparation(model, entry.method, collected);
+    result.curves.push_back(run_trials(evaluated, preparation, entry.axis, entry.severities, running));
+    if (!before.possible) {
       continue;
     }
-    if (!before.localization && options.known_localization) {
-      before.localization = options.known_localization(text);
+    if (!before.found && options.known_localization) {
+      before.found = options.known_localization(text);
     }
     const std::vector<Damage>& damages = result.curves.back().damages;
     const std::optional<double> severity =
         telling_severity(entry, [&](size_t index) { return damages[index].delta_nll; });
-    if (!before.localization && severity) {
+    if (!before.found && severity) {
       const Model damaged = preparation.at(*severity);
       Localization localization;
       if (not_localizable(model, damaged).empty()) {
@@ -218,11 +237,14 @@ ScanResult scan(const Model& model, const at::Tensor& evaluation, const at::Tens
       if (options.on_localization) {
         options.on_localization(localization);
       }
-      before.localization = std::move(localization);
+      before.found = std::move(localization);
     }
-    if (before.localization && !before.localization->sites.empty()) {
-      result.localizations.push_back(*std::move(before.localization));
+    if (before.found && !before.found->sites.empty()) {
+      result.localizations.push_back(*std::move(before.found));
     }
+  }
+  for (const PlannedSurface& entry : joint) {
+    result.surfaces.push_back(run_surface(evaluated, result.baseline, model, entry, collected, running));
   }
   return result;
 }

@@ -18,12 +18,6 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 
 }  // namespace
 
-Axis planned_axis(const Model& model, const MethodSpec& spec) {
-  const Method& method = find_method(spec.method);
-  const Options options = complete_options(method, spec.options);
-  return method.axis_for ? method.axis_for(model, options) : method.axis;
-}
-
 void check_needs(const MethodSpec& method, const Statistics* statistics, const char* operation) {
   const std::set<Need> needs = method.needs();
   if (!needs.empty() && statistics == nullptr) {
@@ -53,7 +47,7 @@ std::vector<double> ordered_severities(const Axis& axis, const MethodSpec& metho
 void Preparation::prepare() {
   if (!prepared_) {
     const auto start = std::chrono::steady_clock::now();
-    prepared_.emplace(hemostat::prepare(model_, method_.method, statistics_, method_.options));
+    prepared_.emplace(hemostat::prepare(model_(), method_.method, statistics_, method_.options));
     seconds_ = seconds_since(start);
   }
 }
@@ -66,11 +60,11 @@ Model Preparation::at(double severity) {
 SweepCurve run_trials(const BaselineEvaluation* baseline, Preparation& preparation, const Axis& axis,
                       const std::vector<double>& severities, const TrialsOptions& options) {
   SweepCurve curve;
-  curve.method = preparation.method().text();
+  curve.method = preparation.name();
   curve.axis = axis;
   curve.noise_floor = options.noise_floor;
   for (const double severity : severities) {
-    std::optional<Trial> known = options.known ? options.known(severity) : std::nullopt;
+    std::optional<Trial> known = options.known ? options.known({curve.method, severity}) : std::nullopt;
     const bool runs = !known.has_value();
     Trial trial = runs ? Trial{.method = curve.method, .severity = severity, .damage = {}} : *std::move(known);
     if (runs) {
@@ -80,7 +74,7 @@ SweepCurve run_trials(const BaselineEvaluation* baseline, Preparation& preparati
       const auto start = std::chrono::steady_clock::now();
       const Model damaged = preparation.at(severity);
       trial.damage = baseline->compare(damaged);
-      if (axis.measured_by == Measure::generation || baseline->options().generate) {
+      if (axis.measured_by == Measure::generation || options.generate || baseline->options().generate) {
         trial.damage.generation = baseline->compare_generation(damaged);
       }
       trial.seconds = seconds_since(start);

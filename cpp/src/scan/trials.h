@@ -1,16 +1,15 @@
-// What sweep, localize, plan and scan share: the checks before any work, and one method's trials.
+// What sweep, surface, localize, plan and scan share: the checks before any work, and one method's trials.
 #pragma once
 
 #include <functional>
 #include <optional>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include <hemostat/scan.h>
 
 namespace hemostat {
-
-// The method's axis for this model and these options, without preparing.
-Axis planned_axis(const Model& model, const MethodSpec& method);
 
 // ValueError where the method needs statistics that are missing.
 void check_needs(const MethodSpec& method, const Statistics* statistics, const char* operation);
@@ -19,29 +18,35 @@ void check_needs(const MethodSpec& method, const Statistics* statistics, const c
 std::vector<double> ordered_severities(const Axis& axis, const MethodSpec& method,
                                        const std::vector<double>& severities, const char* operation);
 
-// A method that is prepared once, where a severity is first asked for. The model and the statistics outlive it.
+// A method that is prepared once, where a severity is first asked for. What `model` refers to and the statistics
+// outlive it.
 class Preparation {
  public:
   Preparation(const Model& model, const MethodSpec& method, const Statistics* statistics)
-      : model_(model), method_(method), statistics_(statistics) {}
+      : Preparation([&model] { return model; }, method, statistics, method.text()) {}
+  // Of a model that is itself made only then; `name` is what trials are known by.
+  Preparation(std::function<Model()> model, MethodSpec method, const Statistics* statistics, std::string name)
+      : model_(std::move(model)), method_(std::move(method)), statistics_(statistics), name_(std::move(name)) {}
 
-  const MethodSpec& method() const { return method_; }
+  const std::string& name() const { return name_; }
   void prepare();
   Model at(double severity);
-  double seconds() const { return seconds_; }  // of preparing
+  double seconds() const { return seconds_; }  // of preparing, and of making the model
 
  private:
-  const Model& model_;
+  std::function<Model()> model_;
   MethodSpec method_;
   const Statistics* statistics_;
+  std::string name_;
   std::optional<Prepared> prepared_;
   double seconds_ = 0;
 };
 
 struct TrialsOptions {
   NoiseFloor noise_floor;
-  std::function<std::optional<Trial>(double severity)> known = nullptr;  // asked when the trial's turn comes
-  std::function<void(const Trial&)> on_trial = nullptr;                  // after each that was not known
+  std::function<std::optional<Trial>(const TrialName&)> known = nullptr;  // asked when the trial's turn comes
+  std::function<void(const Trial&)> on_trial = nullptr;                   // after each that was not known
+  bool generate = false;  // measure by generation too, whatever the axis says
 };
 
 // Runs the trials that are not known, by generation too where the axis is measured by it. Prepares unless all are

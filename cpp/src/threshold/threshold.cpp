@@ -11,22 +11,12 @@
 #include <hemostat/error.h>
 
 #include "metrics/bootstrap.h"
+#include "threshold/edge.h"
 
 namespace hemostat {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
-// The last whole step on the way from neutral to `severity`, where the axis has steps.
-double step_back(const Axis& axis, double severity) {
-  const double step = axis.kind == AxisKind::integer ? 1 : axis.step;
-  if (step <= 0) {
-    return severity;
-  }
-  constexpr double kRounding = 1e-9;
-  const double parts = std::round(1 / step);
-  return axis.neutral + axis.direction() * std::floor(std::abs(severity - axis.neutral) * parts + kRounding) / parts;
-}
 
 }  // namespace
 
@@ -79,34 +69,16 @@ Threshold::Threshold(Axis axis, std::vector<double> severities, std::vector<doub
   }
 }
 
-Threshold::Edge Threshold::edge(const std::vector<double>& delta_nll, double tolerance) const {
-  double reached = axis_.continuous_at_neutral ? 0 : -kInfinity;  // the running maximum
-  std::optional<double> within;                                   // the last severity that stays in the tolerance
-  if (axis_.continuous_at_neutral) {
-    within = axis_.neutral;
-  }
-  for (size_t i = 0; i < severities_.size(); ++i) {
-    const double here = std::isnan(delta_nll[i]) ? kInfinity : std::max(reached, delta_nll[i]);
-    if (here <= tolerance) {
-      reached = here;
-      within = severities_[i];
-      continue;
-    }
-    if (!within || here == kInfinity || axis_.kind == AxisKind::listed) {
-      return {within, false};
-    }
-    const double crossing = *within + (tolerance - reached) / (here - reached) * (severities_[i] - *within);
-    return {step_back(axis_, crossing), false};
-  }
-  return {within, true};
-}
-
 Zone Threshold::zone(double tolerance) const {
   if (!(tolerance > 0) || std::isinf(tolerance)) {
     throw ValueError(
         fmt::format("hemostat.Threshold.zone: tolerance is {}, but takes more than 0 nats per token", tolerance));
   }
-  const Edge found = edge(delta_nll_, tolerance);
+  const auto edge = [&](const std::vector<double>& delta_nll) {
+    return zone_edge(axis_, severities_, delta_nll, tolerance,
+                     axis_.continuous_at_neutral ? std::optional(0.0) : std::nullopt);
+  };
+  const Edge found = edge(delta_nll_);
   Zone zone{.tolerance = tolerance, .severity = found.severity, .interval = std::nullopt, .censored = found.censored};
   if (!found.severity || resampled_.empty()) {
     return zone;
@@ -114,7 +86,7 @@ Zone Threshold::zone(double tolerance) const {
   std::vector<double> edges;
   edges.reserve(resampled_.size());
   for (const auto& sample : resampled_) {
-    edges.push_back(edge(sample, tolerance).severity.value_or(axis_.neutral));
+    edges.push_back(edge(sample).severity.value_or(axis_.neutral));
   }
   std::sort(edges.begin(), edges.end());
   // Nearest rank: an edge between two steps of an axis would be none.

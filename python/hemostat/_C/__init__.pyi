@@ -18,6 +18,7 @@ __all__: list[str] = [
     "BaselineEvaluation",
     "Block",
     "CacheQuantization",
+    "Composition",
     "Damage",
     "Decoder",
     "Experts",
@@ -45,11 +46,13 @@ __all__: list[str] = [
     "Observer",
     "OptionSpec",
     "PlannedMethod",
+    "PlannedSurface",
     "Prepared",
     "Rope",
     "ScanResult",
     "Site",
     "Statistics",
+    "Surface",
     "SweepCurve",
     "Threshold",
     "Trial",
@@ -57,6 +60,7 @@ __all__: list[str] = [
     "ablate",
     "collect",
     "compare",
+    "compose",
     "context",
     "decode",
     "every_need",
@@ -77,6 +81,7 @@ __all__: list[str] = [
     "noise",
     "normalize",
     "plan",
+    "plan_joint",
     "prepare",
     "prune",
     "quantize",
@@ -84,6 +89,7 @@ __all__: list[str] = [
     "scan",
     "solve",
     "structure",
+    "surface",
     "sweep",
 ]
 
@@ -1419,6 +1425,33 @@ class Prepared:
         The method's axis for this model and these options.
         """
 
+class Composition:
+    """
+    Methods in order as one with as many axes: each changes what the one before it gave.
+    """
+    def __repr__(self) -> str: ...
+    def at(self, *args) -> Model:
+        """
+        The model at a severity of each method.
+
+        The preparation of a method after the first depends on the model that it gets, and is kept until a severity before it
+        changes: walk a grid with the last severity innermost.
+
+        Args:
+            *severities: One a method, on its axis. Where one is neutral, that method does nothing.
+
+        Returns:
+            Model: The unchanged model where all are neutral. Shares every tensor that the methods leave alone.
+
+        Raises:
+            ValueError: For a severity out of range, or another number of them.
+        """
+    @property
+    def axes(self) -> list[Axis]:
+        """
+        Each method's axis for the unchanged model, in order.
+        """
+
 class GenerationProtocol:
     """
     How damage by generation is measured. Read-only.
@@ -2278,6 +2311,177 @@ class SweepCurve:
         From mild to severe.
         """
 
+class PlannedMethod:
+    """
+    The severities that a scan gives a method. Read-only.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def axis(self) -> Axis:
+        """
+        The method's axis for the model.
+        """
+    @property
+    def method(self) -> str:
+        """
+        The method's canonical spec.
+        """
+    @property
+    def severities(self) -> list[float]:
+        """
+        In the order of the scan.
+        """
+
+class Surface:
+    """
+    What two methods in order do together, over a grid of both severities. Read-only.
+
+    The first row of the grid is the second method alone, the first column the first method alone.
+
+    Args:
+        methods: Both canonical specs, in the order in which they are applied.
+        axes: Their axes for the unchanged model.
+        severities: Of each, from mild to severe; the first of each is neutral.
+        damages: A list for each severity of the first, with one for each severity of the second.
+        noise_floor: The damage that numerics alone do.
+        seconds_prepare: What preparing took.
+        seconds: What each trial took, as ``damages``.
+
+    Raises:
+        ValueError: Where damages are not such a grid, or severities don't begin with neutral.
+
+    Example:
+        >>> surface = hemostat.surface(model, ("wanda", "rtn"), evaluation, statistics=statistics)
+        >>> fewest_bits = dict(zip(surface.severities[0], surface.zone(0.05)))
+    """
+    def __init__(
+        self,
+        methods: typing.Annotated[collections.abc.Sequence[str], "FixedSize(2)"],
+        axes: typing.Annotated[collections.abc.Sequence[Axis], "FixedSize(2)"],
+        severities: typing.Annotated[
+            collections.abc.Sequence[collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex]],
+            "FixedSize(2)",
+        ],
+        damages: collections.abc.Sequence[collections.abc.Sequence[Damage]],
+        noise_floor: NoiseFloor,
+        seconds_prepare: typing.SupportsFloat | typing.SupportsIndex = 0.0,
+        seconds: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex]] = [],
+    ) -> None: ...
+    def __repr__(self) -> str: ...
+    def __str__(self) -> typing.Any: ...
+    def to_dataframe(self) -> typing.Any:
+        """
+        One row a point, with both severities and every number of its damage.
+
+        Returns:
+            pandas.DataFrame: ``first``, ``first_severity``, ``second``, ``second_severity``, ``additivity``, ``delta_nll`` ….
+        """
+    def to_dict(self, *, windows: bool = False) -> dict:
+        """
+        Every field, ready for JSON.
+
+        Args:
+            windows: Whether damages include each window's NLL.
+
+        Returns:
+            dict: ``axes``, ``noise_floor`` and each damage are dicts.
+        """
+    def zone(self, tolerance: typing.SupportsFloat | typing.SupportsIndex) -> list[float | None]:
+        """
+        The joint zone: how far the second method may go, for each severity of the first.
+
+        Damage is made monotone along both axes, then interpolated linearly along the second's, from what the first alone does.
+
+        Args:
+            tolerance: Largest ΔNLL that is still safe, above 0, nats per token.
+
+        Returns:
+            list[float | None]: One for each severity of the first: the largest safe severity of the second; None where the
+            first alone exceeds the tolerance.
+
+        Raises:
+            ValueError: For a tolerance that is not above 0.
+        """
+    def zone_details(self, tolerance: typing.SupportsFloat | typing.SupportsIndex) -> list[Zone]:
+        """
+        The same with whether it is censored.
+
+        Args:
+            tolerance: Largest ΔNLL that is still safe, above 0, nats per token.
+
+        Returns:
+            list[Zone]: Without intervals.
+        """
+    @property
+    def additivity(self) -> list[list[float | None]]:
+        """
+        Of each point: the sum of what both cost alone / what they cost together, ΔNLL. 1 where they add up, below 1 where they make each other worse. None where one is neutral, or where the damage of both is not told from none.
+        """
+    @property
+    def axes(self) -> typing.Annotated[list[Axis], "FixedSize(2)"]:
+        """
+        Their axes for the unchanged model.
+        """
+    @property
+    def damages(self) -> list[list[Damage]]:
+        """
+        What each point did: ``damages[i][j]``, i of the first, j of the second.
+        """
+    @property
+    def distances(self) -> typing.Annotated[list[list[float]], "FixedSize(2)"]:
+        """
+        The severities' distances from neutral, 0 … 1.
+        """
+    @property
+    def methods(self) -> typing.Annotated[list[str], "FixedSize(2)"]:
+        """
+        Both canonical specs, in the order in which they are applied.
+        """
+    @property
+    def noise_floor(self) -> NoiseFloor:
+        """
+        The damage that numerics alone do.
+        """
+    @property
+    def seconds(self) -> list[list[float]]:
+        """
+        What each trial took, as :attr:`damages`.
+        """
+    @property
+    def seconds_prepare(self) -> float:
+        """
+        What preparing took.
+        """
+    @property
+    def severities(self) -> typing.Annotated[list[list[float]], "FixedSize(2)"]:
+        """
+        Of each, from mild to severe; the first of each is neutral.
+        """
+
+class PlannedSurface:
+    """
+    The grid that a scan gives two methods. Read-only.
+    """
+    def __repr__(self) -> str: ...
+    def trial(
+        self, first: typing.SupportsInt | typing.SupportsIndex, second: typing.SupportsInt | typing.SupportsIndex
+    ) -> tuple[str, float] | None:
+        """
+        The method and the severity under which a point's trial is kept.
+
+        Args:
+            first: Index of the first method's severity.
+            second: Index of the second's.
+
+        Returns:
+            tuple[str, float] | None: None of the unchanged model, which is no trial.
+        """
+    @property
+    def methods(self) -> typing.Annotated[list[PlannedMethod], "FixedSize(2)"]:
+        """
+        Both, in order; severities of each begin with neutral.
+        """
+
 class ScanResult:
     """
     What a whole scan measured. Read-only.
@@ -2303,26 +2507,10 @@ class ScanResult:
         """
         The damage that numerics alone do.
         """
-
-class PlannedMethod:
-    """
-    The severities that a scan gives a method. Read-only.
-    """
-    def __repr__(self) -> str: ...
     @property
-    def axis(self) -> Axis:
+    def surfaces(self) -> list[Surface]:
         """
-        The method's axis for the model.
-        """
-    @property
-    def method(self) -> str:
-        """
-        The method's canonical spec.
-        """
-    @property
-    def severities(self) -> list[float]:
-        """
-        In the order of the scan.
+        One for each pair of methods.
         """
 
 def collect(
@@ -2356,6 +2544,29 @@ def compare(
 ) -> Damage:
     """
     What hemostat.compare calls.
+    """
+
+def compose(model: Model, methods: collections.abc.Sequence[str], statistics: Statistics | None = None) -> Composition:
+    """
+    Methods in order as one with as many axes: prune, then quantize.
+
+    Each method is prepared on the model that those before it gave, since scores and ranges depend on the weights.
+
+    Args:
+        model: The model to change.
+        methods: Names or specs with options, in the order in which they are applied.
+        statistics: What :func:`hemostat.collect` gathered on ``model``, for methods that need it. They serve a method too
+            whose model an earlier one changed.
+
+    Returns:
+        Composition: With ``axes`` and ``at(severity, …)``.
+
+    Raises:
+        ValueError: For no methods, an unknown method or option, or statistics that are needed but not given.
+
+    Example:
+        >>> both = hemostat.compose(model, ["wanda", "rtn:group_size=64"], statistics)
+        >>> pruned_and_quantized = both.at(0.3, 4)
     """
 
 def every_need() -> set[str]:
@@ -2534,6 +2745,7 @@ def plan(
     severities: collections.abc.Mapping[str, collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex]]
     | None = None,
     points: typing.SupportsInt | typing.SupportsIndex | None = None,
+    joint: collections.abc.Sequence[typing.Annotated[collections.abc.Sequence[MethodSpec], "FixedSize(2)"]] = [],
 ) -> list[PlannedMethod]:
     """
     The severities that a scan gives each method.
@@ -2541,14 +2753,40 @@ def plan(
     Args:
         model: The baseline.
         methods: Names or specs.
-        severities: By spec as given in ``methods``; others take their axis's default grid.
+        severities: By spec as given in ``methods`` or ``joint``; others take their axis's default grid.
         points: At most so many severities a method, spread over its grid.
+        joint: Pairs of methods that are measured together; see :func:`plan_joint`.
 
     Returns:
         list[PlannedMethod]: In the order of the methods.
 
     Raises:
         ValueError: For an unknown method or option, or a severity out of range.
+    """
+
+def plan_joint(
+    model: Model,
+    joint: collections.abc.Sequence[typing.Annotated[collections.abc.Sequence[MethodSpec], "FixedSize(2)"]],
+    *,
+    severities: collections.abc.Mapping[
+        str, collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex]
+    ] = {},
+    points: typing.SupportsInt | typing.SupportsIndex | None = None,
+) -> list[PlannedSurface]:
+    """
+    The grids that a scan gives to pairs of methods.
+
+    Args:
+        model: The baseline.
+        joint: Pairs of methods, the second of which changes what the first gave.
+        severities: By spec; others take their axis's default grid.
+        points: At most so many severities a method, spread over its grid.
+
+    Returns:
+        list[PlannedSurface]: In the order of the pairs.
+
+    Raises:
+        ValueError: For a severity out of range, or a pair that is given twice.
     """
 
 def prepare(model: Model, method: str, statistics: Statistics | None = None, **kwargs) -> Prepared:
@@ -2610,6 +2848,7 @@ def scan(
     localize_windows: typing.SupportsInt | typing.SupportsIndex = 0,
     known_localization: collections.abc.Callable | None = None,
     on_localization: collections.abc.Callable | None = None,
+    joint: collections.abc.Sequence[typing.Annotated[collections.abc.Sequence[MethodSpec], "FixedSize(2)"]] = [],
     progress: collections.abc.Callable | None = None,
 ) -> ScanResult:
     """
@@ -2621,6 +2860,29 @@ def structure(model: Model) -> str:
     Everything of a model but its tensors' data and its source, as JSON.
 
     Models of equal structure and equal tensors compute the same.
+    """
+
+def surface(
+    model: Model,
+    methods: typing.Annotated[collections.abc.Sequence[MethodSpec], "FixedSize(2)"],
+    tokens: torch.Tensor,
+    *,
+    statistics: Statistics | None = None,
+    severities: typing.Annotated[
+        collections.abc.Sequence[collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] | None],
+        "FixedSize(2)",
+    ] = [None, None],
+    unigram: torch.Tensor | None = None,
+    byte_count: typing.SupportsInt | typing.SupportsIndex | None = None,
+    batch: typing.SupportsInt | typing.SupportsIndex = 4,
+    memory_budget: typing.SupportsFloat | typing.SupportsIndex = 1073741824.0,
+    bootstrap_samples: typing.SupportsInt | typing.SupportsIndex = 2000,
+    seed: typing.SupportsInt | typing.SupportsIndex = 0,
+    generation: bool | GenerationProtocol = False,
+    on_trial: collections.abc.Callable | None = None,
+) -> Surface:
+    """
+    What hemostat.surface calls.
     """
 
 def sweep(

@@ -33,14 +33,25 @@ def advice(document: Mapping[str, Any], reaches: Sequence[Reach], tolerance: flo
         ]
     findings += more_text if windows >= FEW_WINDOWS else []
     findings += _other_severities(reaches)
-    if len(reaches) > 1:
-        findings.append(
-            Finding(
-                "Measure what you combine",
-                "Each method was measured alone, and safe ranges do not add up: scan the combination before it ships.",
-            )
-        )
+    if len(reaches) > 1 and not document.get("surfaces"):
+        findings.append(_combine(document, reaches))
     return findings
+
+
+def _combine(document: Mapping[str, Any], reaches: Sequence[Reach]) -> Finding:
+    """Two methods that change different things are what people combine; of each kind the best is tried."""
+    best = [_best(group).curve for group in _comparable(reaches)]
+    pair = [curve for curve in best if curve.method.get("kind") in APPLIED][:2]
+    command = ""
+    if len(pair) == 2:
+        joint = ",".join(curve.label for curve in sorted(pair, key=lambda curve: curve.axis["name"] == "bits"))
+        command = f"hemostat scan {_checkpoint(document)} --text TEXT --joint {shlex.quote(joint)} --out OUT"
+    return Finding(
+        "Measure what you combine",
+        "Each method was measured alone, and safe ranges do not add up: scan the combination before it ships.",
+        None,
+        command,
+    )
 
 
 def _comparable(reaches: Sequence[Reach]) -> list[list[Reach]]:

@@ -35,6 +35,7 @@ def comparison_page(comparison: Comparison) -> str:
             "tolerance": "",
             "headline": f'<p class="headline">{escape(comparison.headline())}</p>',
             "parts": _parts(comparison, colors),
+            "together": "",
             "first": "less",
             "curves_alt": escape(curves_alt(curves), quote=True),
             "tables": _trials(comparison, colors) + _zones(comparison, colors),

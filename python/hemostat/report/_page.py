@@ -10,6 +10,7 @@ from typing import Any
 
 from hemostat.report._curve import PALETTE, TOLERANCES, Curve, curves_of, trial_key
 from hemostat.report._reach import Finding, Reach
+from hemostat.report._surfaces import surface_tables, surfaces_of
 from hemostat.report._tables import colors_of, generated, provenance_list, sites, swatch, trials, zones
 from hemostat.report._text import listed, nats, number
 from hemostat.report._verdict import Verdict, verdict
@@ -49,8 +50,10 @@ def report_page(document: Mapping[str, Any], name: str) -> str:
             "first": "safe",
             "curves_alt": escape(curves_alt(curves), quote=True),
             "tables": "".join(
-                [zones(curves, colors), trials(curves, colors), generated(curves, colors), *sites(curves)]
+                [zones(curves, colors), trials(curves, colors), *surface_tables(surfaces_of(document))]
+                + [generated(curves, colors), *sites(curves)]
             ),
+            "together": _by_tolerance(verdicts, lambda v: findings("safe" if v.together else "", v.together, {})),
             "provenance": provenance_list(provenance),
             "version": escape(provenance["versions"]["hemostat"]),
             "documents": documents(report=document),
@@ -62,7 +65,8 @@ def fill(fields: dict[str, str]) -> str:
     """The template with its fields, the style, the scripts."""
     from plotly.offline import get_plotlyjs
 
-    fields |= {"css": _asset("page.css"), "js": _asset("page.js"), "plotly": get_plotlyjs()}
+    fields |= {"css": _asset("page.css"), "plotly": get_plotlyjs()}
+    fields |= {"surfaces": _asset("surfaces.js"), "js": _asset("page.js")}
     parts = _asset("page.html").split("{{")
     rest = (part.split("}}", 1) for part in parts[1:])
     return parts[0] + "".join(fields[name] + after for name, after in rest)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hemostat.report._curve import TOLERANCES, Curve, curves_of
+from hemostat.report._surfaces import surface_rows, surface_table, surfaces_of
 from hemostat.report._text import aligned, interval, number, percent, severity_text, signed
 from hemostat.report._verdict import summary, verdict
 
@@ -31,6 +32,7 @@ class Report:
         thresholds: one mapping a method: method, options, point, interval, zone (tolerance to the largest safe
             severity), zone_interval and zone_censored.
         localizations: one mapping a method that was localized: what each block, changed alone, costs.
+        surfaces: one mapping a pair of methods that was measured together: a grid of damage.
     """
 
     def __init__(self, document: Mapping[str, Any], curves: Sequence[Any] = ()):
@@ -89,6 +91,11 @@ class Report:
         return self._document.get("localizations") or []
 
     @property
+    def surfaces(self) -> list[dict[str, Any]]:
+        """One mapping a pair of methods: methods, axes, severities, damage, additivity, zone; empty where none was."""
+        return self._document.get("surfaces") or []
+
+    @property
     def name(self) -> str:
         """The model's."""
         return self.provenance["model"].get("name") or "a model"
@@ -104,7 +111,8 @@ class Report:
         return json.loads(json.dumps(self._document))
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
-        """Writes the report as JSON: ``provenance``, ``baseline``, ``trials``, ``thresholds``, ``localizations``."""
+        """Writes the report as JSON: ``provenance``, ``baseline``, ``trials``, ``thresholds``, and ``localizations`` and
+        ``surfaces`` where they were asked for."""
         write_whole(path, json.dumps(self._document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
     def to_html(self, path: str | os.PathLike[str]) -> None:
@@ -114,20 +122,26 @@ class Report:
 
         write_whole(path, report_page(self._document, self.name))
 
-    def to_dataframe(self, part: Literal["trials", "zones", "layers"] = "trials") -> pandas.DataFrame:
+    def to_dataframe(self, part: Literal["trials", "zones", "layers", "surfaces"] = "trials") -> pandas.DataFrame:
         """One part of the report as a table.
 
         Args:
             part: ``"trials"``: one row a trial, with method, options, severity, distance, then every number of its
                 damage (``kl_mean`` …, ``generation_first_divergence`` …). ``"zones"``: one row a method and tolerance.
-                ``"layers"``: one row a place that was changed alone.
+                ``"layers"``: one row a place that was changed alone. ``"surfaces"``: one row a point of two methods
+                together.
 
         Raises:
             ValueError: for another part.
         """
         import pandas
 
-        rows_of = {"trials": self._trial_rows, "zones": self._zone_rows, "layers": self._layer_rows}
+        rows_of = {
+            "trials": self._trial_rows,
+            "zones": self._zone_rows,
+            "layers": self._layer_rows,
+            "surfaces": self._surface_rows,
+        }
         if part not in rows_of:
             raise ValueError(f"hemostat.Report.to_dataframe: part is {part!r}, but takes {', '.join(rows_of)}")
         return pandas.DataFrame(rows_of[part]())
@@ -163,8 +177,11 @@ class Report:
             for site in curve.localization["sites"]
         ]
 
+    def _surface_rows(self) -> list[dict[str, Any]]:
+        return [row for view in surfaces_of(self._document) for row in surface_rows(view, _flat)]
+
     def summary(self, tolerance: float = 0.05) -> str:
-        """What is safe, what is not, where it bleeds and what to do, in sentences.
+        """What is safe, what is not, alone and together, where it bleeds and what to do, in sentences.
 
         Args:
             tolerance: the largest loss that counts as safe, nats per token: 0.02, 0.05 or 0.1.
@@ -179,7 +196,7 @@ class Report:
         return summary(verdict(self._document, tolerance))
 
     def table(self) -> str:
-        """Trials and zones for a terminal."""
+        """Trials, zones and surfaces for a terminal."""
         rows, zones = [], []
         for curve in curves_of(self._document):
             for trial in curve.trials:
@@ -202,7 +219,10 @@ class Report:
         head = ["method", "severity", "perplexity", "ΔNLL", "95 % interval", "KL", "top-1", "index", ""]
         zone_head = ["largest safe severity at a ΔNLL of", *(str(tolerance) for tolerance in TOLERANCES)]
         lines = [f"{self.name}: {self._baseline_sentence()}", "", *aligned(head, rows)]
-        return "\n".join([*lines, "", *aligned(zone_head, zones)])
+        lines += ["", *aligned(zone_head, zones)]
+        for view in surfaces_of(self._document):
+            lines += ["", surface_table(view)]
+        return "\n".join(lines)
 
     def compare(self, other: Report, names: Sequence[str] = ("this run", "the other")) -> Comparison:
         """This run beside another one: the same methods at the same severities, and where the zones moved.

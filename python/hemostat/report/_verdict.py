@@ -21,17 +21,19 @@ from hemostat.report._reach import (
     windows_of,
     windows_text,
 )
+from hemostat.report._surfaces import surfaces_of, together
 from hemostat.report._text import interval, listed, number, percent
 
 
 class Verdict(NamedTuple):
-    """The four parts of a report at one tolerance."""
+    """The parts of a report at one tolerance."""
 
     tolerance: float
     headline: str
     meaning: str
     safe: list[Finding]
     unsafe: list[Finding]
+    together: list[Finding]
     bleeding: list[Finding]
     actions: list[Finding]
     reaches: list[Reach]
@@ -46,6 +48,7 @@ def verdict(document: Mapping[str, Any], tolerance: float) -> Verdict:
         _meaning(document, tolerance),
         [_safe(r, tolerance) for r in reaches if r.safe],
         [_unsafe(r, tolerance) for r in reaches if r.unsafe or r.open],
+        together(surfaces_of(document), tolerance, windows_of(document)),
         bleeding(reaches),
         advice(document, reaches, tolerance),
         reaches,
@@ -53,11 +56,12 @@ def verdict(document: Mapping[str, Any], tolerance: float) -> Verdict:
 
 
 def summary(v: Verdict) -> str:
-    """The four parts for a terminal."""
+    """The parts for a terminal."""
     lines = [v.headline, v.meaning]
     for title, findings in (
         ("What is safe", v.safe),
         ("What is not", v.unsafe),
+        ("Two methods together", v.together),
         ("Where it bleeds", v.bleeding),
         ("What to do", v.actions),
     ):

@@ -278,6 +278,8 @@ function severityTicks(curve, xs) {
   return { tickvals: values, ticktext: values.map(v => blocks ? `${Math.round(v * blocks)}/${blocks}` : decimals(v)) };
 }
 
+const surfaces = surfacesOf(runs);
+
 // --- layers
 
 const cellViews = { share: "share of the sum", nats: "nats per token" };
@@ -485,6 +487,7 @@ function refresh() {
   drawControls();
   drawCurves();
   drawOwn();
+  if (surfaces.length) drawTogether(surfaces);
   if (localized.length) drawLayers();
   if (generating.length) drawGeneration();
 }
@@ -545,9 +548,10 @@ addEventListener("beforeprint", () => onPaper(true));
 addEventListener("afterprint", () => onPaper(false));
 printed.addEventListener("change", event => onPaper(event.matches));
 
+byId("together").hidden = !surfaces.length;
 byId("layers").hidden = !localized.length;
 byId("generation").hidden = !generating.length;
-for (const id of ["layers", "generation"]) document.querySelector(`nav a[href="#${id}"]`).parentNode.hidden = byId(id).hidden;
+for (const id of ["together", "layers", "generation"]) document.querySelector(`nav a[href="#${id}"]`).parentNode.hidden = byId(id).hidden;
 for (const input of document.querySelectorAll("input[name=tolerance]")) input.onchange = () => { choose(+input.value); refresh(); };
 document.querySelectorAll("table.sortable").forEach(sortable);
 theme.hidden = false;

@@ -955,9 +955,46 @@ class Linears:
 
 class InputStatistics:
     """
-    Statistics of the input of a linear layer; linears that share an input share them. Read-only.
+    Statistics of the input of a linear layer; linears that share an input share them.
+
+    :func:`hemostat.collect` makes them for a model; made by hand they take the inputs of any layer.
+
+    Args:
+        in_features: Features of the input.
+        needs: What to collect: 'column_norm', 'absmax', 'absmean', 'gram'. None: all.
+        device: Where the sums lie.
+        memory_budget: Bytes; a Gram matrix beyond it lies in a mapped temporary file.
+
+    Raises:
+        ValueError: in_features is less than 1, or there is no such statistic.
+
+    Example:
+        >>> import torch, hemostat
+        >>> statistics = hemostat.InputStatistics(2, needs=["absmean"])
+        >>> statistics.add(torch.tensor([[1.0, -2.0], [3.0, 0.0]]))
+        >>> statistics.absmean
+        tensor([2., 1.])
     """
+    def __init__(
+        self,
+        in_features: typing.SupportsInt | typing.SupportsIndex,
+        *,
+        needs: collections.abc.Sequence[str] | None = None,
+        device: str | torch.device = "cpu",
+        memory_budget: typing.SupportsFloat | typing.SupportsIndex = 1073741824.0,
+    ) -> None: ...
     def __repr__(self) -> str: ...
+    def add(self, x: torch.Tensor) -> None:
+        """
+        Adds the tokens of a batch.
+
+        Args:
+            x: ``[..., in_features]``, any floating dtype. NaN and infinities are summed as they are.
+
+        Raises:
+            ValueError: x has other features.
+            TypeError: x is not floating.
+        """
     @property
     def absmax(self) -> torch.Tensor:
         """

@@ -8,7 +8,17 @@ import typing
 
 import torch
 
-__all__: list[str] = ["Decomposition", "Factors", "decompose", "rank_for", "svd"]
+__all__: list[str] = [
+    "Decomposition",
+    "Factors",
+    "asvd",
+    "decompose",
+    "decompose_asvd",
+    "decompose_svd_llm",
+    "rank_for",
+    "svd",
+    "svd_llm",
+]
 
 class Factors:
     """
@@ -48,13 +58,52 @@ class Decomposition:
     @property
     def us(self) -> torch.Tensor:
         """
-        U * S, float32 ``[out_features, largest rank]``, in falling order of S.
+        float32 ``[out_features, largest rank]``, in falling order of singular values.
         """
     @property
     def vh(self) -> torch.Tensor:
         """
         float32 ``[largest rank, in_features]``
         """
+
+def asvd(
+    weight: torch.Tensor,
+    activation_absmean: torch.Tensor,
+    *,
+    removed: typing.SupportsFloat | typing.SupportsIndex,
+    alpha: typing.SupportsFloat | typing.SupportsIndex = 0.5,
+    check_finite: bool = True,
+) -> Factors:
+    """
+    ASVD: the closest product of two factors where input features with large activations count more.
+
+    The truncated singular value decomposition of weight * scale, with scale = activation_absmean**alpha + 1e-6, unscaled
+    (Yuan et al. 2023, arXiv 2312.05821). It is computed without a division as U_r (U_r^T weight), U_r the leading left
+    singular vectors: a = U_r, b = U_r^T weight. Rank and severity as in ``svd``. Factors carry no gradient.
+
+    Args:
+        weight: ``[out_features, in_features]``, float32, bfloat16 or float16.
+        activation_absmean: ``[in_features]``, mean absolute value of each input feature; see ``hemostat.collect``.
+        removed: Fraction of the parameters removed, 0 to 1.
+        alpha: Exponent of the scale, 0 or more; at 0 this is ``svd``.
+        check_finite: False skips the look for NaN and infinities.
+
+    Returns:
+        ``Factors`` with ``.a`` [out_features, rank], ``.b`` [rank, in_features], ``.weight`` and ``.rank``.
+
+    Raises:
+        ValueError: A shape, severity or alpha that cannot be, NaN or infinities in weight, or NaN, infinities or negative
+            entries in activation_absmean.
+        TypeError: A tensor is not float32, bfloat16 or float16.
+        NumericalError: The iteration does not converge, or meets numbers beyond float64.
+
+    Example:
+        >>> import torch, hemostat
+        >>> weight = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
+        >>> factors = hemostat.lowrank.asvd(weight, torch.tensor([1.0, 100.0]), removed=0.0)
+        >>> factors.rank, bool((factors.weight - torch.tensor([[0.0, 0.0], [0.0, 1.0]])).abs().max() < 1e-6)
+        (1, True)
+    """
 
 def decompose(weight: torch.Tensor, *, check_finite: bool = True) -> Decomposition:
     """
@@ -75,6 +124,68 @@ def decompose(weight: torch.Tensor, *, check_finite: bool = True) -> Decompositi
     Example:
         >>> import torch, hemostat
         >>> decomposition = hemostat.lowrank.decompose(torch.eye(8))
+        >>> [decomposition.at(removed).rank for removed in (0.0, 0.25, 0.5)]
+        [4, 3, 2]
+    """
+
+def decompose_asvd(
+    weight: torch.Tensor,
+    activation_absmean: torch.Tensor,
+    *,
+    alpha: typing.SupportsFloat | typing.SupportsIndex = 0.5,
+    check_finite: bool = True,
+) -> Decomposition:
+    """
+    Factor a weight once as ``asvd`` does; ``.at(removed)`` then costs a copy.
+
+    Args:
+        weight: ``[out_features, in_features]``, float32, bfloat16 or float16.
+        activation_absmean: ``[in_features]``, mean absolute value of each input feature.
+        alpha: Exponent of the scale, 0 or more.
+        check_finite: False skips the look for NaN and infinities.
+
+    Returns:
+        A ``Decomposition`` up to the largest rank that has no more parameters than the weight.
+
+    Raises:
+        ValueError: A shape or alpha that cannot be, or entries that ``asvd`` does not take.
+        TypeError: A tensor is not float32, bfloat16 or float16.
+        NumericalError: The iteration does not converge, or meets numbers beyond float64.
+
+    Example:
+        >>> import torch, hemostat
+        >>> decomposition = hemostat.lowrank.decompose_asvd(torch.eye(8), torch.ones(8))
+        >>> [decomposition.at(removed).rank for removed in (0.0, 0.25, 0.5)]
+        [4, 3, 2]
+    """
+
+def decompose_svd_llm(
+    weight: torch.Tensor,
+    gram: torch.Tensor,
+    *,
+    damp: typing.SupportsFloat | typing.SupportsIndex = 0.0,
+    check_finite: bool = True,
+) -> Decomposition:
+    """
+    Factor a weight once as ``svd_llm`` does; ``.at(removed)`` then costs a copy.
+
+    Args:
+        weight: ``[out_features, in_features]``, float32, bfloat16 or float16.
+        gram: ``[in_features, in_features]``, symmetric: X^T X / tokens.
+        damp: What gram's diagonal grows by, in fractions of its mean; 0 or more.
+        check_finite: False skips the look for NaN and infinities.
+
+    Returns:
+        A ``Decomposition`` up to the largest rank that has no more parameters than the weight.
+
+    Raises:
+        ValueError: A shape or damp that cannot be, or entries that ``svd_llm`` does not take.
+        TypeError: A tensor is not float32, bfloat16 or float16.
+        NumericalError: The iteration does not converge, or meets numbers beyond float64.
+
+    Example:
+        >>> import torch, hemostat
+        >>> decomposition = hemostat.lowrank.decompose_svd_llm(torch.eye(8), torch.eye(8))
         >>> [decomposition.at(removed).rank for removed in (0.0, 0.25, 0.5)]
         [4, 3, 2]
     """
@@ -135,4 +246,47 @@ def svd(
         Factors(a=[6, 1], b=[1, 3])
         >>> bool((factors.weight - 1).abs().max() < 1e-5)
         True
+    """
+
+def svd_llm(
+    weight: torch.Tensor,
+    gram: torch.Tensor,
+    *,
+    removed: typing.SupportsFloat | typing.SupportsIndex,
+    damp: typing.SupportsFloat | typing.SupportsIndex = 0.0,
+    check_finite: bool = True,
+) -> Factors:
+    """
+    SVD-LLM: the product of two factors that errs least on the inputs that the Gram matrix saw.
+
+    The truncated singular value decomposition of weight * S with S S^T = gram, times S^-1 (Wang et al. 2024, arXiv
+    2403.07378, truncation-aware whitening). It is computed without S as U_r (U_r^T weight), U_r the leading eigenvectors of
+    weight * gram * weight^T in float64: a = U_r, b = U_r^T weight. The squared error on the inputs is the sum of the squares
+    of the singular values left out. Any Gram matrix will do, also of fewer tokens than features, or with features that are
+    always 0: its diagonal grows by at least 2^-23 of its largest entry (float32's rounding), so that directions which no
+    input had are ordered by the weight alone; a Gram matrix of zeros is taken for the identity. Rank and severity as in ``svd``.
+    Factors carry no gradient.
+
+    Args:
+        weight: ``[out_features, in_features]``, float32, bfloat16 or float16.
+        gram: ``[in_features, in_features]``, symmetric: X^T X / tokens; see ``hemostat.collect``.
+        removed: Fraction of the parameters removed, 0 to 1.
+        damp: What gram's diagonal grows by, in fractions of its mean; 0 or more.
+        check_finite: False skips the look for NaN and infinities.
+
+    Returns:
+        ``Factors`` with ``.a`` [out_features, rank], ``.b`` [rank, in_features], ``.weight`` and ``.rank``.
+
+    Raises:
+        ValueError: A shape, severity or damp that cannot be, NaN or infinities in weight or gram, or a gram whose diagonal
+            has negative entries.
+        TypeError: A tensor is not float32, bfloat16 or float16.
+        NumericalError: The iteration does not converge, or meets numbers beyond float64.
+
+    Example:
+        >>> import torch, hemostat
+        >>> inputs = torch.tensor([[1.0, 0.0], [3.0, 0.0]])  # the second feature is always 0
+        >>> factors = hemostat.lowrank.svd_llm(torch.eye(2), inputs.T @ inputs / 2, removed=0.0)
+        >>> factors.rank, bool((inputs @ factors.weight.T - inputs).abs().max() < 1e-5)
+        (1, True)
     """

@@ -57,7 +57,7 @@ def main() -> None:
     product = torch.zeros(arguments.features, arguments.features)
 
     def ours(*needs: str) -> Callable[[], object]:
-        statistics = hemostat.InputStatistics(arguments.features, needs)
+        statistics = hemostat.InputStatistics(arguments.features, needs=needs)
         return lambda: statistics.add(x)
 
     vectors = {

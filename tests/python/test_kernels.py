@@ -48,10 +48,10 @@ def results(device, seed=0):
             out = torch.empty(weight.shape, dtype=dtype, device=device)
             ops.fake_quantize(weight.to(dtype), 16, group_size, False, out=out)
             found += [out, *ops.quantize(weight.to(dtype), 16, group_size, True)]
+            found += ops.search_clip(weight.to(dtype)[:8], 16, group_size, True)
         flipped = weight.to(dtype, copy=True)
         ops.bit_faults_(flipped, 1e-3, seed, 0, 8 * flipped.element_size(), 2)
-        found.append(flipped)
-            found += ops.search_clip(weight.to(dtype)[:8], 16, group_size, True)
+        found.append(flipped.view(torch.uint8))  # some are NaN
         for name in FORMATS:
             for block_size in (0, 64):
                 out = torch.empty(weight.shape, dtype=dtype, device=device)

@@ -1,6 +1,6 @@
 """Calibration statistics side by side in one process: ours, the machine's limits, and the peers' own accumulation.
 
-python benchmarks/statistics.py [--tokens 2048] [--features 4096] [--runs 7] [--json FILE]
+python benchmarks/calibration.py [--tokens 2048] [--features 4096] [--runs 7] [--json FILE]
 
 The limit of column statistics is a read of x (x.sum()), that of the Gram matrix half of the product XᵀX (x.T @ x into
 memory already touched): it is symmetric.
@@ -57,7 +57,7 @@ def main() -> None:
     product = torch.zeros(arguments.features, arguments.features)
 
     def ours(*needs: str) -> Callable[[], object]:
-        statistics = hemostat.InputStatistics(arguments.features, needs)
+        statistics = hemostat.InputStatistics(arguments.features, needs=needs)
         return lambda: statistics.add(x)
 
     vectors = {

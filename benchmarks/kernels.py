@@ -68,6 +68,22 @@ def weight_cases(device: torch.device) -> list[Case]:
         zero = torch.round(-low / scale)
         return ((torch.clamp(torch.round(groups / scale) + zero, 0, 15) - zero) * scale).view(4096, 4096)
 
+    def gptq_search():
+        groups = weight.view(-1, 128)
+        low, high = groups.amin(1).clamp(max=0), groups.amax(1).clamp(min=0)
+        best = torch.full_like(low, torch.inf)
+        scale, zero = torch.empty_like(low), torch.empty_like(low)
+        for step in range(80):
+            shrink = 1 - step / 100
+            tried = shrink * (high - low) / 15
+            tried_zero = torch.round(-shrink * low / tried)
+            codes = torch.clamp(torch.round(groups / tried[:, None]) + tried_zero[:, None], 0, 15)
+            error = (tried[:, None] * (codes - tried_zero[:, None]) - groups).abs_().pow_(2.4).sum(1)
+            better = error < best
+            best[better], scale[better], zero[better] = error[better], tried[better], tried_zero[better]
+        codes = torch.clamp(torch.round(groups / scale[:, None]) + zero[:, None], 0, 15)
+        return scale[:, None] * (codes - zero[:, None])
+
     compiled_rtn = torch.compile(rtn_eager)
     half, half_out = weight.bfloat16(), out.bfloat16()
     return [
@@ -112,6 +128,14 @@ def weight_cases(device: torch.device) -> list[Case]:
             {"eager": rtn_eager, "torch.compile": compiled_rtn},
         ),
         Case(
+            "fake quantize, groups of 128, clip search",
+            lambda: hemostat.quantize.rtn(weight, bits=4, group_size=128, search_clip=True, out=out),
+            *copy,
+            80,  # one for each range that is tried
+            None,
+            {"GPTQ's search": gptq_search},
+        ),
+        Case(
             "fake quantize, groups of 128, bfloat16",
             lambda: hemostat.quantize.rtn(half, bits=4, group_size=128, out=half_out),
             "copy",
@@ -121,6 +145,37 @@ def weight_cases(device: torch.device) -> list[Case]:
             {},
         ),
     ]
+
+
+def format_cases(device: torch.device) -> list[Case]:
+    """Formats whose blocks share a scale; without bitsandbytes (of the `test` extra) its two have no peer."""
+    weight = torch.randn(4096, 4096, device=device)
+    out = torch.zeros_like(weight)
+    copy = ("copy", lambda: out.copy_(weight))
+    try:
+        from bitsandbytes import functional as bitsandbytes
+    except ImportError:
+        bitsandbytes = None
+
+    def bitsandbytes_4bit(name):
+        codes, state = bitsandbytes.quantize_4bit(weight, blocksize=64, quant_type=name)
+        return bitsandbytes.dequantize_4bit(codes, state)
+
+    def torch_fp8():
+        scale = weight.abs().amax(1, keepdim=True) / 448
+        return (weight / scale).to(torch.float8_e4m3fn).float() * scale
+
+    cases = []
+    for name in ("nf4", "fp4"):
+        peers = {"bitsandbytes": lambda name=name: bitsandbytes_4bit(name)} if bitsandbytes else {}
+        operator = getattr(hemostat.quantize, name)
+        cases.append(Case(f"{name}, blocks of 64", lambda f=operator: f(weight, out=out), *copy, 1, 3, peers))
+    cases.append(Case("fp8", lambda: hemostat.quantize.fp8(weight, out=out), *copy, 1, 3, {"torch's casts": torch_fp8}))
+    for name in ("mxfp4", "nvfp4", "ternary"):
+        operator = getattr(hemostat.quantize, name)
+        cases.append(Case(name, lambda f=operator: f(weight, out=out), *copy, 1, None, {}))
+    cases.append(Case("nf4, packed", lambda: hemostat.quantize.nf4(weight, packed=True), *copy, 1, None, {}))
+    return cases
 
 
 def divergence_cases(device: torch.device) -> list[Case]:
@@ -207,7 +262,7 @@ def main() -> None:
     print(f"{arguments.device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     print(f"{'':40}{'ms':>9}{'limit':>9}  {'of':14}{'ratio':>6}{'target':>8}  peers (times slower)")
     rows = []
-    for case in weight_cases(arguments.device) + divergence_cases(arguments.device):
+    for case in weight_cases(arguments.device) + format_cases(arguments.device) + divergence_cases(arguments.device):
         if arguments.only not in case.name:
             continue
         row = measure(case, arguments.runs)

@@ -15,35 +15,12 @@
 #include <hemostat/quantize.h>
 
 #include "arguments.h"
+#include "group_size.h"
 #include "module.h"
 
 namespace hemostat::bindings {
 
 namespace {
-
-// None, -1: whole rows; "tensor": the whole matrix; a number of weights.
-using GroupSize = std::optional<std::variant<int64_t, std::string>>;
-
-int64_t group_size_of(const char* operation, const GroupSize& group_size) {
-  if (!group_size) {
-    return quantize::kPerRow;
-  }
-  if (const auto* entries = std::get_if<int64_t>(&*group_size)) {
-    if (*entries == quantize::kPerRow || *entries > 0) {
-      return *entries;
-    }
-    throw ValueError(fmt::format(
-        "hemostat.quantize.{}: group_size is {}, but must be a number of weights, -1 for whole rows or \"tensor\"",
-        operation, *entries));
-  }
-  const auto& name = std::get<std::string>(*group_size);
-  if (name != "tensor") {
-    throw ValueError(fmt::format(
-        "hemostat.quantize.{}: group_size is \"{}\", but must be a number of weights, -1 for whole rows or \"tensor\"",
-        operation, name));
-  }
-  return quantize::kPerTensor;
-}
 
 std::string repr(const quantize::GroupPacked& packed) {
   const auto group_size =
@@ -65,7 +42,8 @@ of consecutive entries of a row:
   code = clamp(round(w / scale) + zero, 0, L - 1);
 - symmetric, as GPTQ (arXiv 2210.17323): scale = 2 max|w| / (L - 1), zero = L // 2, the same code.
 
-The value is (code - zero) * scale, in float32. Rounding is to nearest, halves to even; zeros stay zero. Gradients pass
+The value is (code - zero) * scale, in float32. The formats nf4, fp4, fp8, mxfp4, nvfp4 and ternary have elements of
+their own. Rounding is to nearest, halves to even; zeros stay zero. Gradients pass
 straight through (arXiv 1308.3432).
 )doc");
   using release_gil = py::call_guard<py::gil_scoped_release>;
@@ -111,6 +89,8 @@ float32.
       .def_property_readonly("symmetric", &quantize::GroupPacked::symmetric, "Whether the range is symmetric.")
       .def_property_readonly("dtype", &quantize::GroupPacked::dtype, "The dtype of what ``dequantize`` returns.")
       .def("__repr__", &repr);
+
+  register_block_formats(room);
 
   room.def(
       "rtn",

@@ -25,6 +25,7 @@ SPECS = (
     ["magnitude", "magnitude:scope=row"],
     ["wanda"],
     ["rtn", "rtn:group_size=64", "rtn:group_size=64,search_clip=true"],
+    ["nf4", "fp4", "mxfp4", "nvfp4", "fp8", "fp8:format=e5m2", "ternary", "ternary:group_size=64"],
     ["activation"],
     ["svd"],
     ["gaussian"],

@@ -5,6 +5,7 @@ import torch
 import hemostat  # noqa: F401  loads the operators
 
 ops = torch.ops.hemostat
+FORMATS = ["nf4", "fp4", "fp8_e4m3", "fp8_e5m2", "mxfp4", "nvfp4", "ternary"]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 SHAPES = [(1, 1), (1, 9), (5, 1), (3, 16), (7, 100), (33, 1500), (4, 4096), (2, 9000)]
 DIVERGENCE = [

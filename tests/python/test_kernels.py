@@ -9,6 +9,7 @@ import pytest
 import torch
 from kernel_references import (
     DTYPES,
+    FORMATS,
     divergence,
     fake_quantize,
     kept_until,
@@ -46,6 +47,12 @@ def results(device, seed=0):
             out = torch.empty(weight.shape, dtype=dtype, device=device)
             ops.fake_quantize(weight.to(dtype), 16, group_size, False, out=out)
             found += [out, *ops.quantize(weight.to(dtype), 16, group_size, True)]
+            found += ops.search_clip(weight.to(dtype)[:8], 16, group_size, True)
+        for name in FORMATS:
+            for block_size in (0, 64):
+                out = torch.empty(weight.shape, dtype=dtype, device=device)
+                ops.block_float(weight.to(dtype), name, block_size, out=out)
+                found += [out, *ops.block_float_encode(weight.to(dtype), name, block_size)]
         found += ops.divergence(a.to(dtype), b.to(dtype), torch.arange(40, device=device), 0.9)
     return [tensor.cpu() for tensor in found]
 
@@ -139,6 +146,12 @@ def test_empty(device, shape):
         codes, scale, zero, invalid = ops.quantize(score, 16, group_size, True)
         assert codes.shape == shape and invalid == 0
         assert scale.shape == zero.shape == ((1, 1) if group_size == 0 else (shape[0], shape[1] // 4))
+        assert ops.search_clip(score, 16, group_size, True)[0].shape == scale.shape
+        for name in FORMATS:
+            assert ops.block_float(score, name, group_size, out=torch.empty_like(score)) == 0
+            codes, scale, tensor_scale, invalid = ops.block_float_encode(score, name, group_size)
+            assert codes.shape[0] == shape[0] and codes.numel() == 0 and scale.shape == zero.shape
+            assert tensor_scale == 1 and invalid == 0
     targets = torch.empty(0, dtype=torch.int64, device=device)
     assert all(
         out.shape == (0,) for out in ops.divergence(score[:0, :0].new_empty(0, 8), score.new_empty(0, 8), targets)
@@ -156,11 +169,24 @@ def samples(device):
         "kept_until": [((score, scale, True, True), falls), ((score, None, False, False), falls)],
         "fake_quantize": [((score, 16, 8, False), falls), ((score, 16, 0, True), falls)],
         "quantize": [((score, 16, 8, False), None), ((score, 16, 0, True), None)],
+        "search_clip": [((score, 16, 8, False), None), ((score, 16, 0, True), None)],
+        "block_float": [((score, name, block_size), falls) for name in FORMATS for block_size in (0, 16)],
+        "block_float_encode": [((score, name, block_size), None) for name in FORMATS for block_size in (0, 16)],
         "divergence": [((score, score.flip(0), targets, 0.5), None)],
     }
 
 
-NAMES = ["mask_smallest", "mask_pattern", "kept_until", "fake_quantize", "quantize", "divergence"]
+NAMES = [
+    "mask_smallest",
+    "mask_pattern",
+    "kept_until",
+    "fake_quantize",
+    "quantize",
+    "search_clip",
+    "block_float",
+    "block_float_encode",
+    "divergence",
+]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning:torch")
@@ -233,6 +259,11 @@ def test_what_is_refused(device):
         (r"group_size must be positive.*got -1", ops.fake_quantize, (score, 16, -1, True), falls),
         (r"out is Float, but weight is Half", ops.fake_quantize, (score.half(), 16, 4, True), falls),
         (r"levels must be in 2 … 256, got 257", ops.quantize, (score, 257, 4, True), None),
+        (r"search_clip: weight has 8 columns, which group_size = 3 does", ops.search_clip, (score, 16, 3, True), None),
+        (r"format is 'int4', but takes nf4, fp4, fp8_e4m3", ops.block_float, (score, "int4", 8), falls),
+        (r"8 columns, which block_size = 3 does not divide", ops.block_float, (score, "nf4", 3), falls),
+        (r"block_size must be positive.*got -1", ops.block_float_encode, (score, "nf4", -1), None),
+        (r"out is Float, but weight is Half", ops.block_float, (score.half(), "nf4", 4), falls),
         (r"damaged_logits has shape \[3, 8\]", ops.divergence, (score, score[:3], targets), None),
         (r"damaged_logits is Half", ops.divergence, (score, score.half(), targets), None),
         (r"targets has shape \[3\]", ops.divergence, (score, score, targets[:3]), None),

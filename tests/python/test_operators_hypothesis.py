@@ -182,6 +182,52 @@ def test_activation_rounds_each_token_alone(device, symmetric, x, bits):
         assert_same(rounded.view(tokens.shape), quantize.rtn(tokens.to(device), bits=bits, symmetric=symmetric).cpu())
 
 
+FORMATS = {
+    "nf4": 1,
+    "fp4": 1,
+    "fp8": 1,
+    "mxfp4": 32,
+    "nvfp4": 16,
+    "ternary": 1,
+}  # what the columns must be a multiple of
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@about(*(f"quantize.{name}" for name in FORMATS))
+@given(st.data())
+def test_block_formats(device, name, data):
+    multiple, operator = FORMATS[name], OPERATORS[f"quantize.{name}"]
+    weight = data.draw(
+        tensors(st.tuples(st.integers(0, 6), st.integers(0, 4 if multiple > 1 else 33).map(multiple.__mul__)))
+    )
+    divisors = [b for b in range(1, weight.shape[1] + 1) if weight.shape[1] % b == 0] or [1]
+    options = {
+        "nf4": {"block_size": data.draw(st.sampled_from(divisors))},
+        "fp4": {"block_size": data.draw(st.sampled_from(divisors))},
+        "fp8": {"format": data.draw(st.sampled_from(["e4m3", "e5m2"]))},
+        "ternary": {"group_size": data.draw(group_sizes(weight.shape[1]))},
+    }.get(name, {})
+    rounded = result_of(operator, weight, device=device, **options)
+    assert rounded.dtype == weight.dtype and rounded.isfinite().all()
+    assert (rounded[weight == 0] == 0).all()
+    packed = operator(weight.to(device), packed=True, **options)
+    assert_same(packed.dequantize().cpu(), rounded)
+    assert packed.bits_per_weight >= {"fp8": 8, "ternary": 1.6}.get(name, 4)
+    assert (rounded.double() * weight.double() >= 0).all()
+    if weight.numel() and weight.abs().max() > 1e-30:
+        # Scales of fewer bits, and the nearest element of a coarser format, may lie above what they round.
+        above = {"fp8": 1 + 2**-6, "mxfp4": 1.2, "nvfp4": 1 + 2**-4}.get(name, 1) * (1 + torch.finfo(weight.dtype).eps)
+        assert rounded.double().abs().max() <= above * weight.double().abs().max()
+    if name in ("nf4", "fp4", "fp8") and weight.numel():  # at most half the widest gap of the block's largest
+        largest = (
+            weight.double().abs().unflatten(1, (-1, options.get("block_size", weight.shape[1]))).amax(2, keepdim=True)
+        )
+        gap = {"nf4": 0.16, "fp4": 1 / 6, "fp8": 1 / 8}[name]  # of -1 … -0.696; 2/3 … 1; 1.75 … 2 halved in e5m2
+        error = (rounded.double() - weight.double()).abs().view(largest.shape[0], largest.shape[1], -1)
+        own = torch.finfo(weight.dtype).eps * largest + torch.finfo(weight.dtype).tiny
+        assert (error <= gap * largest + own + 1e-37).all()
+
+
 # Low rank.
 
 

@@ -56,6 +56,46 @@ at::Tensor fake_quantize(const at::Tensor& weight, int64_t levels, int64_t group
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> quantize(const at::Tensor& weight, int64_t levels,
                                                                     int64_t group_size, bool symmetric);
 
+// The ranges of `quantize`, each shrunk by the factor of 1, .99, … .21 whose rounding has the least squared error (the
+// grid of GPTQ's quantizer; of equal errors the largest factor): scale, zero float32 [rows, groups] ([1, 1] for
+// group_size 0); invalid. Arguments as in quantize.
+std::tuple<at::Tensor, at::Tensor, at::Tensor> search_clip(const at::Tensor& weight, int64_t levels, int64_t group_size,
+                                                           bool symmetric);
+
+// Formats whose blocks share a scale. amax is the largest |w| of a block; every element is rounded to the nearest.
+//   nf4, fp4    scale = amax; element = the nearest of 16 values to w · (1/max(amax, 1e-38)), from a middle downwards:
+//               NormalFloat (Dettmers et al. 2023, arXiv 2305.14314) and bitsandbytes' 4-bit float
+//   fp8_e4m3,   scale = amax/448, amax/57344 (1 where that is 0); element = w/scale in 1-4-3, 1-5-2 bits, halves to
+//   fp8_e5m2    even, saturating
+//   mxfp4       scale = 2^(floor(log2 amax) − 2), at least 2^−127 (OCP Microscaling Formats 1.0, 6.3);
+//               element = w/scale in e2m1 (0, ½, 1, 1½, 2, 3, 4, 6), halves to even, saturating
+//   nvfp4       tensor_scale = max(largest |w| of the tensor/(448 · 6), 2^−121), scale = amax/6/tensor_scale in e4m3,
+//   at
+//               least 2^−6; element = w · ((1/tensor_scale)/scale) in e2m1
+//   ternary     scale = mean |w| of the block (1 where that is 0); element = −1, 0 or 1: w/scale, halves to 0
+enum class BlockFormat { nf4, fp4, fp8_e4m3, fp8_e5m2, mxfp4, nvfp4, ternary };
+
+// Rounds every block of `block_size` consecutive entries of a row to its format and back.
+//   weight      [rows, columns], block_size divides columns; or block_size 0: one block for the whole tensor
+//   out         weight's dtype and shape, contiguous: element · scale · tensor_scale. `out` may be `weight` itself.
+// invalid counts NaN and Inf.
+at::Tensor block_float(const at::Tensor& weight, BlockFormat format, int64_t block_size, at::Tensor& out);
+
+// What the format stores.
+struct BlockFloat {
+  // uint8 [rows, ceil(columns / per byte)]; an odd last byte is filled up with the code of 0:
+  //   nf4, fp4      two a byte, the first in the high half; codes in bitsandbytes' order
+  //   mxfp4, nvfp4  two a byte, the first in the low half: sign, two bits of exponent, one of fraction
+  //   fp8           one a byte
+  //   ternary       five a byte, Σ (element_i + 1) · 3^i
+  at::Tensor codes;
+  // [rows, blocks], [1, 1] for block_size 0: float32; uint8 for mxfp4 (exponent + 127) and nvfp4 (e4m3 bits)
+  at::Tensor scale;
+  at::Tensor tensor_scale;  // float32 scalar; 1 but for nvfp4
+  at::Tensor invalid;
+};
+BlockFloat block_float_encode(const at::Tensor& weight, BlockFormat format, int64_t block_size);
+
 // Per token comparison of two sets of logits; each logit is read from memory once. All outputs are [tokens].
 struct Divergence {
   at::Tensor nll_baseline, nll_damaged;                // float32, nats: −log p(target)

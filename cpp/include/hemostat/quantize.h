@@ -111,6 +111,111 @@ at::Tensor fake_quantize(const at::Tensor& weight, const RtnOptions& options = {
 // rtn as codes; `out` is not used. rtn_packed(w, o)->dequantize() equals rtn(w, o).
 std::shared_ptr<GroupPacked> rtn_packed(const at::Tensor& weight, const RtnOptions& options = {});
 
+// Formats whose elements are floating-point numbers, entries of a codebook, or −1, 0, 1; kernels.h has their formulas.
+enum class Format { nf4, fp4, fp8_e4m3, fp8_e5m2, mxfp4, nvfp4, ternary };
+
+// "nf4", "fp8_e4m3", …
+std::string to_string(Format format);
+
+// Elements of a few bits whose blocks share a scale.
+class BlockPacked : public PackedWeight {
+ public:
+  //   codes         as the format lays them out (see dequantize), [out_features, …]
+  //   scale         [out_features, blocks], or [1, 1] for kPerTensor
+  //   tensor_scale  float32 scalar: nvfp4's, else undefined
+  //   block_size    entries that share a scale, or kPerTensor
+  //   dtype         of what dequantize returns
+  BlockPacked(Format format, at::Tensor codes, at::Tensor scale, at::Tensor tensor_scale, int64_t in_features,
+              int64_t block_size, at::ScalarType dtype);
+
+  // element · scale (· tensor_scale).
+  //   nf4, fp4      codes uint8 [out, ceil(in/2)], the first of two in the high half, as bitsandbytes; scale float32
+  //   fp8           codes float8_e4m3fn or float8_e5m2 [out, in]; scale float32
+  //   mxfp4, nvfp4  codes uint8 [out, ceil(in/2)], the first of two in the low half: the bits of float4_e2m1fn_x2;
+  //                 scale float8_e8m0fnu, float8_e4m3fn
+  //   ternary       codes uint8 [out, ceil(in/5)]: Σ (element_i + 1) · 3^i; scale float32
+  at::Tensor dequantize() const override;
+
+  // The bits of codes, scale and tensor_scale, as they are in memory.
+  double bits_per_weight() const override;
+
+  std::vector<int64_t> sizes() const override;
+  std::shared_ptr<const PackedWeight> to(c10::Device device) const override;
+
+  Format format() const { return format_; }
+  const at::Tensor& codes() const { return codes_; }
+  const at::Tensor& scale() const { return scale_; }
+  const at::Tensor& tensor_scale() const { return tensor_scale_; }
+  int64_t block_size() const { return block_size_; }
+  at::ScalarType dtype() const { return dtype_; }
+
+ private:
+  Format format_;
+  at::Tensor codes_;
+  at::Tensor scale_;
+  at::Tensor tensor_scale_;
+  int64_t in_features_;
+  int64_t block_size_;
+  at::ScalarType dtype_;
+};
+
+// nf4, fp4: equal to bitsandbytes, whose blocks run over the flattened weight: the same where a block divides a row.
+struct BlockOptions {
+  int64_t block_size = 64;                       // a divisor of in_features
+  std::optional<at::Tensor> out = std::nullopt;  // weight's dtype and shape, contiguous; may be `weight` itself
+  bool check_finite = true;
+};
+
+// NormalFloat: the quantiles of a normal distribution, 0 among them (Dettmers et al. 2023, arXiv 2305.14314). A block's
+// scale is max |w|, float32; an element is the nearest of 16 values in −1 … 1, of two equally near ones the lower.
+at::Tensor nf4(const at::Tensor& weight, const BlockOptions& options = {});
+std::shared_ptr<BlockPacked> nf4_packed(const at::Tensor& weight, const BlockOptions& options = {});
+
+// bitsandbytes' 4-bit float: 0, ±1/192, ±1/6, ±1/4, ±1/3, ±1/2, ±2/3, ±1 of the block's max |w|.
+at::Tensor fp4(const at::Tensor& weight, const BlockOptions& options = {});
+std::shared_ptr<BlockPacked> fp4_packed(const at::Tensor& weight, const BlockOptions& options = {});
+
+struct FormatOptions {
+  std::optional<at::Tensor> out = std::nullopt;  // weight's dtype and shape, contiguous; may be `weight` itself
+  bool check_finite = true;
+};
+
+// OCP Microscaling Formats 1.0: blocks of 32 of a row share the scale 2^(floor(log2 max |w|) − 2); an element is the
+// nearest of 0, ½, 1, 1½, 2, 3, 4, 6 and their negatives, halves to even. ValueError where 32 does not divide
+// in_features.
+at::Tensor mxfp4(const at::Tensor& weight, const FormatOptions& options = {});
+std::shared_ptr<BlockPacked> mxfp4_packed(const at::Tensor& weight, const FormatOptions& options = {});
+
+// NVIDIA's: a float32 scale of the tensor, max |w|/(448 · 6), and a scale of each 16 entries of a row in float8_e4m3fn,
+// max |w|/6 of what the first leaves, at least 2^−6; elements as mxfp4's. ValueError where 16 does not divide
+// in_features.
+at::Tensor nvfp4(const at::Tensor& weight, const FormatOptions& options = {});
+std::shared_ptr<BlockPacked> nvfp4_packed(const at::Tensor& weight, const FormatOptions& options = {});
+
+enum class Float8 { e4m3, e5m2 };  // largest 448, 57344
+
+struct Fp8Options {
+  Float8 format = Float8::e4m3;
+  std::optional<at::Tensor> out = std::nullopt;  // weight's dtype and shape, contiguous; may be `weight` itself
+  bool check_finite = true;
+};
+
+// Each row scaled so that its max |w| is the format's largest (Micikevicius et al. 2022, arXiv 2209.05433):
+// scale = max |w|/448 or /57344, 1 for a row of zeros; an element is w/scale in float8, halves to even.
+at::Tensor fp8(const at::Tensor& weight, const Fp8Options& options = {});
+std::shared_ptr<BlockPacked> fp8_packed(const at::Tensor& weight, const Fp8Options& options = {});
+
+struct TernaryOptions {
+  int64_t group_size = kPerTensor;               // the paper's; or kPerRow, or a divisor of in_features
+  std::optional<at::Tensor> out = std::nullopt;  // weight's dtype and shape, contiguous; may be `weight` itself
+  bool check_finite = true;
+};
+
+// BitNet b1.58's absmean quantizer (Ma et al. 2024, arXiv 2402.17764, equations 1–3): scale = mean |w|, element =
+// clamp(round(w/scale), −1, 1). The paper's ε, which keeps it from dividing by 0, is a scale of 1 for zeros here.
+at::Tensor ternary(const at::Tensor& weight, const TernaryOptions& options = {});
+std::shared_ptr<BlockPacked> ternary_packed(const at::Tensor& weight, const TernaryOptions& options = {});
+
 struct ActivationOptions {
   double bits = 8;  // 2 … 8
   bool symmetric = false;

@@ -11,6 +11,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "kernels/block_float.h"
 #include "kernels/divergence.h"
 #include "kernels/matrix.h"
 
@@ -26,6 +27,10 @@ void check_kept_until(const at::Tensor& score, const std::optional<at::Tensor>& 
 void check_fake_quantize(const at::Tensor& weight, const c10::SymInt& levels, const c10::SymInt& group_size,
                          const at::Tensor& out);
 void check_quantize(const at::Tensor& weight, const c10::SymInt& levels, const c10::SymInt& group_size);
+void check_search_clip(const at::Tensor& weight, const c10::SymInt& levels, const c10::SymInt& group_size);
+BlockElement check_block_float(std::string_view op, const at::Tensor& weight, std::string_view format,
+                               const c10::SymInt& block_size);
+void check_block_float_out(const at::Tensor& weight, const at::Tensor& out);
 void check_divergence(const at::Tensor& baseline_logits, const at::Tensor& damaged_logits, const at::Tensor& targets,
                       double damaged_scale);
 

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 
+#include "kernels/block_float.h"
 #include "kernels/divergence.h"
 #include "kernels/matrix.h"
 #include "kernels/quantize.h"
@@ -43,6 +44,28 @@ Error round_groups(const Matrix& weight, Grid grid, Rounded out, int64_t* invali
 // One group over the whole tensor; `scratch` has kRoundAllScratch bytes, aligned to 8.
 inline constexpr int64_t kRoundAllScratch = 16;
 Error round_all(const Matrix& weight, Grid grid, Rounded out, void* scratch, int64_t* invalid, void* stream);
+
+// The shrunk range of each group; of one group over the whole tensor, `scratch` has kSearchAllScratch bytes, aligned
+// to 8.
+Error search_groups(const Matrix& weight, Grid grid, float* scales, float* zeros, int64_t* invalid, void* stream);
+inline constexpr int64_t kSearchParts = 64;
+inline constexpr int64_t kSearchAllScratch = kClipFactors * kSearchParts * 8 + 16;
+Error search_all(const Matrix& weight, Grid grid, float* scale, float* zero, void* scratch, int64_t* invalid,
+                 void* stream);
+
+// Where the result goes: values of weight's type (which may lie in its place), or else packed codes, by way of codes of
+// a byte each [rows, columns], scales and the tensor's scale.
+struct BlockRounded {
+  void* values;
+  uint8_t *codes, *packed;
+  void* scales;
+  float* tensor_scale;
+};
+
+// `scratch` has block_float_scratch(rows) bytes, aligned to 8.
+int64_t block_float_scratch(int64_t rows);
+Error block_float(const Matrix& weight, BlockElement element, int64_t block_size, BlockRounded out, void* scratch,
+                  int64_t* invalid, void* stream);
 
 // Fewer than 2^32 columns. A target outside 0 … columns − 1 gives NaN.
 Error divergence(const Matrix& baseline, const Matrix& damaged, const int64_t* targets, float damaged_scale,

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <mutex>
 #include <tuple>
+#include <vector>
 
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
@@ -24,6 +25,7 @@ namespace hemostat::kernels {
 namespace {
 
 using Quantized = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
+using Searched = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
 
 void check_grid(std::string_view op, const at::Tensor& weight, const c10::SymInt& levels, int64_t most_levels,
                 const c10::SymInt& group_size) {
@@ -55,6 +57,10 @@ void check_fake_quantize(const at::Tensor& weight, const c10::SymInt& levels, co
 
 void check_quantize(const at::Tensor& weight, const c10::SymInt& levels, const c10::SymInt& group_size) {
   check_grid("quantize", weight, levels, 256, group_size);
+}
+
+void check_search_clip(const at::Tensor& weight, const c10::SymInt& levels, const c10::SymInt& group_size) {
+  check_grid("search_clip", weight, levels, 65536, group_size);
 }
 
 namespace {
@@ -147,6 +153,46 @@ Quantized quantize_cpu(const at::Tensor& weight, int64_t levels, int64_t group_s
   return {codes, scale, zero, count_tensor(invalid)};
 }
 
+// The range of least error for the whole tensor; errors are added row by row: the same for any division into tasks.
+GroupScale search_all(const Matrix& weight, Extent extent, Grid grid) {
+  std::vector<GroupScale> ranges;
+  for (int64_t factor = 0; factor < kClipFactors; ++factor) {
+    ranges.push_back(loops().clipped_scale(extent, grid, factor));
+  }
+  const Scratch<double> errors(weight.rows * kClipFactors);
+  for_each_rows(weight, kQuantizeTile, [&](int64_t begin, int64_t end, float* buffer) {
+    loops().clip_errors(weight, begin, end, grid, ranges.data(), errors.get(), buffer);
+  });
+  std::vector<double> total(kClipFactors, 0.0);
+  for (int64_t i = 0; i < weight.rows * kClipFactors; ++i) total[static_cast<size_t>(i % kClipFactors)] += errors[i];
+  return ranges[static_cast<size_t>(std::min_element(total.begin(), total.end()) - total.begin())];
+}
+
+Searched search_clip_cpu(const at::Tensor& weight, int64_t levels, int64_t group_size, bool symmetric) {
+  check_search_clip(weight, levels, group_size);
+  const int64_t rows = weight.size(0), groups = group_size == 0 ? 1 : weight.size(1) / group_size;
+  at::Tensor scale = at::ones({group_size == 0 ? 1 : rows, groups}, at::dtype(at::kFloat));
+  at::Tensor zero = at::zeros_like(scale);
+  if (weight.numel() == 0) return {scale, zero, count_tensor(0)};
+  const Matrix matrix = matrix_of(weight);
+  const Grid grid{levels, group_size, symmetric};
+  auto* scales = scale.mutable_data_ptr<float>();
+  auto* zeros = zero.mutable_data_ptr<float>();
+  if (group_size == 0) {
+    const Extent extent = extent_of(matrix);
+    if (extent.invalid > 0) return {scale, zero, count_tensor(extent.invalid)};
+    const GroupScale found = search_all(matrix, extent, grid);
+    *scales = found.scale;
+    *zeros = found.zero;
+    return {scale, zero, count_tensor(0)};
+  }
+  std::atomic<int64_t> invalid{0};
+  for_each_rows(matrix, group_size, [&](int64_t begin, int64_t end, float* buffer) {
+    invalid += loops().search_rows(matrix, begin, end, grid, scales, zeros, buffer);
+  });
+  return {scale, zero, count_tensor(invalid)};
+}
+
 at::Tensor count_meta(const at::Tensor& weight) { return at::empty({}, weight.options().dtype(at::kLong)); }
 
 at::Tensor fake_quantize_meta(const at::Tensor& weight, c10::SymInt levels, c10::SymInt group_size, bool /*symmetric*/,
@@ -167,6 +213,15 @@ Quantized quantize_meta(const at::Tensor& weight, c10::SymInt levels, c10::SymIn
           count_meta(weight)};
 }
 
+Searched search_clip_meta(const at::Tensor& weight, c10::SymInt levels, c10::SymInt group_size, bool /*symmetric*/) {
+  check_search_clip(weight, levels, group_size);
+  const bool one_group = group_size == 0;
+  const c10::SymInt rows = one_group ? c10::SymInt(1) : weight.sym_size(0);
+  const c10::SymInt groups = one_group ? c10::SymInt(1) : weight.sym_size(1) / group_size;
+  const auto floats = weight.options().dtype(at::kFloat);
+  return {at::empty_symint({rows, groups}, floats), at::empty_symint({rows, groups}, floats), count_meta(weight)};
+}
+
 }  // namespace
 
 at::Tensor fake_quantize(const at::Tensor& weight, int64_t levels, int64_t group_size, bool symmetric,
@@ -184,6 +239,13 @@ Quantized quantize(const at::Tensor& weight, int64_t levels, int64_t group_size,
   return op.call(weight, levels, group_size, symmetric);
 }
 
+Searched search_clip(const at::Tensor& weight, int64_t levels, int64_t group_size, bool symmetric) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("hemostat::search_clip", "")
+                             .typed<Searched(const at::Tensor&, c10::SymInt, c10::SymInt, bool)>();
+  return op.call(weight, levels, group_size, symmetric);
+}
+
 }  // namespace hemostat::kernels
 
 TORCH_LIBRARY_FRAGMENT(hemostat, m) {
@@ -193,20 +255,27 @@ TORCH_LIBRARY_FRAGMENT(hemostat, m) {
       "quantize(Tensor weight, SymInt levels, SymInt group_size, bool symmetric) -> "
       "(Tensor codes, Tensor scale, Tensor zero, Tensor invalid)",
       {at::Tag::pt2_compliant_tag});
+  m.def(
+      "search_clip(Tensor weight, SymInt levels, SymInt group_size, bool symmetric) -> "
+      "(Tensor scale, Tensor zero, Tensor invalid)",
+      {at::Tag::pt2_compliant_tag});
 }
 
 TORCH_LIBRARY_IMPL(hemostat, CPU, m) {
   m.impl("fake_quantize", hemostat::kernels::fake_quantize_cpu);
   m.impl("quantize", hemostat::kernels::quantize_cpu);
+  m.impl("search_clip", hemostat::kernels::search_clip_cpu);
 }
 
 TORCH_LIBRARY_IMPL(hemostat, Meta, m) {
   m.impl("fake_quantize", hemostat::kernels::fake_quantize_meta);
   m.impl("quantize", hemostat::kernels::quantize_meta);
+  m.impl("search_clip", hemostat::kernels::search_clip_meta);
 }
 
 // Not differentiable: results carry no gradient.
 TORCH_LIBRARY_IMPL(hemostat, Autograd, m) {
   m.impl("fake_quantize", torch::CppFunction::makeFallthrough());
   m.impl("quantize", torch::CppFunction::makeFallthrough());
+  m.impl("search_clip", torch::CppFunction::makeFallthrough());
 }

@@ -70,9 +70,16 @@ struct Range {
   }
 
   __device__ GroupScale scale(int64_t levels, bool symmetric) const {
-    return scale_of_range(lowest > 0x80000000u ? __uint_as_float(lowest) : 0.0f,
-                          __uint_as_float(static_cast<uint32_t>(highest)), levels, symmetric);
+    return scale_of_range(least(), most(), levels, symmetric);
   }
+
+  __device__ GroupScale clipped_scale(Grid grid, int64_t factor) const {
+    return clipped_scale_of_range(least(), most(), grid.levels, grid.symmetric, factor);
+  }
+
+ private:
+  __device__ float least() const { return lowest > 0x80000000u ? __uint_as_float(lowest) : 0.0f; }
+  __device__ float most() const { return __uint_as_float(static_cast<uint32_t>(highest)); }
 };
 
 // Rounds `unit` values and writes them at `index` of the contiguous result.
@@ -213,6 +220,112 @@ __global__ void round_with_range(Weight<Type> weight, int64_t units, Grid grid, 
   }
 }
 
+// The squared error of `unit` values.
+__device__ float error_of(const float* values, int unit, GroupScale scale, float last) {
+  float total = 0;
+#pragma unroll
+  for (int j = 0; j < kUnit; ++j) {
+    if (j >= unit) break;
+    float code = __fadd_rn(rintf(__fdiv_rn(values[j], scale.scale)), scale.zero);
+    code = code < 0.0f ? 0.0f : code;
+    code = code > last ? last : code;
+    const float error = __fsub_rn(__fmul_rn(__fsub_rn(code, scale.zero), scale.scale), values[j]);
+    total += error * error;
+  }
+  return total;
+}
+
+// A warp a group; it reads the group once for its range and once a factor, from the cache. Errors are added in one
+// order: `lanes` first, then over the warp.
+template <class Type>
+__global__ void search_groups(Weight<Type> weight, int64_t groups, Grid grid, float* scales, float* zeros,
+                              int64_t* invalid) {
+  const int64_t group = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kWarp;
+  if (group >= groups) return;
+  const int unit = weight.unit;
+  int64_t row, column;
+  split(group, weight.columns / grid.group_size, row, column);
+  column *= grid.group_size;
+  const int64_t first = static_cast<int64_t>(threadIdx.x % kWarp) * unit, step = kWarp * unit;
+
+  Range range;
+  float values[kUnit];
+  for (int64_t i = first; i < grid.group_size; i += step) {
+    weight.load(row, column + i, values);
+    range.widen(values, unit);
+  }
+  count_invalid(invalid, range.invalid);
+  range.merge_lanes(kWarp);
+
+  const float last = static_cast<float>(grid.levels - 1);
+  double least = 0;
+  GroupScale best{1, 0};
+  for (int64_t factor = 0; factor < kClipFactors; ++factor) {
+    const GroupScale scale = range.clipped_scale(grid, factor);
+    double error = 0;
+    for (int64_t i = first; i < grid.group_size; i += step) {
+      weight.load(row, column + i, values);
+      error += static_cast<double>(error_of(values, unit, scale, last));
+    }
+    for (int distance = kWarp / 2; distance > 0; distance /= 2) error += __shfl_xor_sync(kAllLanes, error, distance);
+    if (factor == 0 || error < least) {
+      least = error;
+      best = scale;
+    }
+  }
+  if (threadIdx.x % kWarp == 0) {
+    scales[group] = best.scale;
+    zeros[group] = best.zero;
+  }
+}
+
+// A block a factor and a part of the tensor: errors [factors, parts].
+template <class Type>
+__global__ void clip_errors(Weight<Type> weight, int64_t units, Grid grid, const SharedRange* shared, double* errors) {
+  __shared__ double error_of_warp[kWarp];
+  const int64_t units_of_row = weight.columns / weight.unit;
+  Range range;
+  range.highest = shared->highest;
+  range.lowest = shared->lowest;
+  const GroupScale scale = range.clipped_scale(grid, blockIdx.y);
+  const float last = static_cast<float>(grid.levels - 1);
+  double error = 0;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < units;
+       i += static_cast<int64_t>(gridDim.x) * blockDim.x) {
+    int64_t row, column;
+    split(i, units_of_row, row, column);
+    float values[kUnit];
+    weight.load(row, column * weight.unit, values);
+    error += static_cast<double>(error_of(values, weight.unit, scale, last));
+  }
+  for (int distance = kWarp / 2; distance > 0; distance /= 2) error += __shfl_xor_sync(kAllLanes, error, distance);
+  if (threadIdx.x % kWarp == 0) error_of_warp[threadIdx.x / kWarp] = error;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  double total = 0;
+  for (int i = 0; i < static_cast<int>(blockDim.x) / kWarp; ++i) total += error_of_warp[i];
+  errors[blockIdx.y * gridDim.x + blockIdx.x] = total;
+}
+
+__global__ void pick_range(const double* errors, Grid grid, const SharedRange* shared, float* scale, float* zero) {
+  Range range;
+  range.highest = shared->highest;
+  range.lowest = shared->lowest;
+  double least = 0;
+  int64_t best = 0;
+  for (int64_t factor = 0; factor < kClipFactors; ++factor) {
+    double total = 0;
+    for (int64_t part = 0; part < kSearchParts; ++part) total += errors[factor * kSearchParts + part];
+    if (factor == 0 || total < least) {
+      least = total;
+      best = factor;
+    }
+  }
+  const GroupScale found = range.clipped_scale(grid, best);
+  *scale = found.scale;
+  *zero = found.zero;
+}
+
 constexpr int kThreads = 256;
 constexpr int64_t kManyUnits = 8;  // registers of a thread: 4 values each
 
@@ -259,6 +372,36 @@ Error round_all(const Matrix& tensor, Grid grid, Rounded out, void* scratch, int
     find_range<Type><<<blocks, kThreads, 0, queue>>>(source, units, shared, invalid);
     round_with_range<Type><<<blocks, kThreads, 0, queue>>>(source, units, grid, shared, out);
   });
+  return last_error();
+}
+
+Error search_groups(const Matrix& weight, Grid grid, float* scales, float* zeros, int64_t* invalid, void* stream) {
+  const auto queue = static_cast<cudaStream_t>(stream);
+  const int64_t groups = weight.rows * (weight.columns / grid.group_size);
+  for_element(weight.element, [&](auto type) {
+    using Type = decltype(type);
+    const auto source = weight_of<Type>(weight, grid.group_size, Rounded{});
+    search_groups<Type><<<static_cast<unsigned>(ceil_div(groups * kWarp, kThreads)), kThreads, 0, queue>>>(
+        source, groups, grid, scales, zeros, invalid);
+  });
+  return last_error();
+}
+
+Error search_all(const Matrix& weight, Grid grid, float* scale, float* zero, void* scratch, int64_t* invalid,
+                 void* stream) {
+  const auto queue = static_cast<cudaStream_t>(stream);
+  auto* errors = static_cast<double*>(scratch);
+  auto* shared = reinterpret_cast<SharedRange*>(errors + kClipFactors * kSearchParts);
+  cudaMemsetAsync(shared, 0, sizeof(SharedRange), queue);
+  for_element(weight.element, [&](auto type) {
+    using Type = decltype(type);
+    const auto source = weight_of<Type>(weight, 0, Rounded{});
+    const int64_t units = weight.rows * weight.columns / source.unit;
+    const auto blocks = static_cast<unsigned>(std::min<int64_t>(8 * multiprocessors(), ceil_div(units, kThreads)));
+    find_range<Type><<<blocks, kThreads, 0, queue>>>(source, units, shared, invalid);
+    clip_errors<Type><<<dim3(kSearchParts, kClipFactors), kThreads, 0, queue>>>(source, units, grid, shared, errors);
+  });
+  pick_range<<<1, 1, 0, queue>>>(errors, grid, shared, scale, zero);
   return last_error();
 }
 

@@ -41,6 +41,14 @@ struct QuantizeLoops {
                             float* buffer);
   void (*quantize_all)(const Matrix& weight, int64_t begin, int64_t end, GroupScale scale, Grid grid, uint8_t* codes,
                        float* buffer);
+  // The shrunk ranges of rows [begin, end): scales, zeros [rows, columns / group_size]. Returns the NaN and Inf.
+  int64_t (*search_rows)(const Matrix& weight, int64_t begin, int64_t end, Grid grid, float* scales, float* zeros,
+                         float* buffer);
+  // For one group over the whole tensor: the squared error of each row with each of the ranges,
+  // errors [rows, kClipFactors]. `buffer` has room for kQuantizeTile values.
+  void (*clip_errors)(const Matrix& weight, int64_t begin, int64_t end, Grid grid, const GroupScale* ranges,
+                      double* errors, float* buffer);
+  GroupScale (*clipped_scale)(Extent extent, Grid grid, int64_t factor);
 };
 
 inline constexpr int64_t kQuantizeTile = 4096;
@@ -70,6 +78,26 @@ static inline HEMOSTAT_BOTH GroupScale scale_of_range(float lowest, float highes
     scale = 2 / steps;
   }
   const float zero = __builtin_rintf(-lowest / scale);
+  return {scale, zero};
+}
+
+// GPTQ's grid: factors 1, .99, … .21 of the range.
+inline constexpr int64_t kClipFactors = 80;
+
+// The scale of a group whose range is shrunk by 1 − factor/100. A group of zeros, or one so small that its scale
+// underflows, has scale 1: any divisor gives it its zero point.
+static inline HEMOSTAT_BOTH GroupScale clipped_scale_of_range(float lowest, float highest, int64_t levels,
+                                                              bool symmetric, int64_t factor) {
+  const float steps = static_cast<float>(levels - 1);
+  const float shrink = static_cast<float>(1.0 - static_cast<double>(factor) / 100.0);
+  if (symmetric) {
+    highest = -lowest > highest ? -lowest : highest;
+    lowest = -highest;
+  }
+  float scale = (highest * shrink - lowest * shrink) / steps;
+  if (scale - scale != 0) scale = (highest / steps - lowest / steps) * shrink;  // highest − lowest overflowed
+  if (scale == 0) scale = 1;
+  const float zero = symmetric ? static_cast<float>(levels / 2) : __builtin_rintf(lowest * -shrink / scale);
   return {scale, zero};
 }
 

@@ -143,11 +143,85 @@ void quantize_all(const Matrix& weight, int64_t begin, int64_t end, GroupScale s
   });
 }
 
+GroupScale clipped_scale(Extent extent, Grid grid, int64_t factor) {
+  const float lowest = extent.lowest > 0x80000000 ? bit_cast<float>(extent.lowest) : 0.0f;
+  return clipped_scale_of_range(lowest, bit_cast<float>(extent.highest), grid.levels, grid.symmetric, factor);
+}
+
+// Sums in sixteen lanes whatever the instruction set, so that every one of them adds in the same order.
+constexpr int64_t kLanes = 16;
+
+inline float squared_error(float value, GroupScale scale, float last) {
+  const float error = (code_of(value, scale, last) - scale.zero) * scale.scale - value;
+  return error * error;
+}
+
+// Σ (rounded − value)² of at most kQuantizeTile values.
+double tile_error(const float* values, int64_t count, GroupScale scale, float last) {
+  float sum[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    for (int64_t lane = 0; lane < kLanes; ++lane) sum[lane] += squared_error(values[i + lane], scale, last);
+  }
+  for (int64_t lane = 0; i + lane < count; ++lane) sum[lane] += squared_error(values[i + lane], scale, last);
+  double total = 0;
+  for (int64_t lane = 0; lane < kLanes; ++lane) total += static_cast<double>(sum[lane]);
+  return total;
+}
+
+double squared_error_of(const float* values, int64_t count, GroupScale scale, float last) {
+  double total = 0;
+  for (int64_t i = 0; i < count; i += kQuantizeTile) {
+    total += tile_error(values + i, count - i < kQuantizeTile ? count - i : kQuantizeTile, scale, last);
+  }
+  return total;
+}
+
+int64_t search_rows(const Matrix& weight, int64_t begin, int64_t end, Grid grid, float* scales, float* zeros,
+                    float* buffer) {
+  const float last = static_cast<float>(grid.levels - 1);
+  const int64_t groups = weight.columns / grid.group_size;
+  int64_t invalid = 0;
+  for (int64_t row = begin; row < end; ++row) {
+    for (int64_t group = 0; group < groups; ++group) {
+      const float* values = row_floats(weight, row, group * grid.group_size, grid.group_size, buffer);
+      Extent extent{0, 0, 0};
+      widen_extent(values, grid.group_size, extent);
+      invalid += extent.invalid;
+      GroupScale best = clipped_scale(extent, grid, 0);
+      double least = squared_error_of(values, grid.group_size, best, last);
+      for (int64_t factor = 1; factor < kClipFactors; ++factor) {
+        const GroupScale scale = clipped_scale(extent, grid, factor);
+        const double error = squared_error_of(values, grid.group_size, scale, last);
+        if (error < least) {
+          least = error;
+          best = scale;
+        }
+      }
+      scales[row * groups + group] = best.scale;
+      zeros[row * groups + group] = best.zero;
+    }
+  }
+  return invalid;
+}
+
+void clip_errors(const Matrix& weight, int64_t begin, int64_t end, Grid grid, const GroupScale* ranges, double* errors,
+                 float* buffer) {
+  const float last = static_cast<float>(grid.levels - 1);
+  for (int64_t i = begin * kClipFactors; i < end * kClipFactors; ++i) errors[i] = 0;
+  for_each_tile(weight, begin, end, buffer, [&](const float* values, int64_t count, int64_t offset) {
+    double* of_row = errors + offset / weight.columns * kClipFactors;
+    for (int64_t factor = 0; factor < kClipFactors; ++factor) {
+      of_row[factor] += tile_error(values, count, ranges[factor], last);
+    }
+  });
+}
+
 }  // namespace
 
 namespace HEMOSTAT_ISA {
-const QuantizeLoops quantize_loops = {fake_quantize_rows, quantize_rows,     extent,
-                                      group_scale,        fake_quantize_all, quantize_all};
+const QuantizeLoops quantize_loops = {fake_quantize_rows, quantize_rows, extent,      group_scale,  fake_quantize_all,
+                                      quantize_all,       search_rows,   clip_errors, clipped_scale};
 }
 
 }  // namespace hemostat::kernels

@@ -35,6 +35,15 @@ Axis bits() {
           .default_grid = {8, 7, 6, 5, 4, 3, 2}};
 }
 
+Axis bits_of_format(double bits) {
+  Axis axis = axes::bits();
+  axis.kind = AxisKind::listed;
+  axis.minimum = bits;
+  axis.maximum = axis.neutral;
+  axis.default_grid = {bits};
+  return axis;
+}
+
 Axis sigma() {
   return {.name = "sigma", .unit = "standard deviations of the weight", .default_grid = {.02, .05, .1, .2, .3, .5}};
 }

@@ -8,6 +8,7 @@ namespace hemostat::axes {
 Axis sparsity();                         // fraction of weights removed, 0 … 1
 Axis kept_of(int64_t m);                 // n of every m kept, neutral m
 Axis bits();                             // 2 … 8, fractions are levels between; neutral 16
+Axis bits_of_format(double bits);        // the same with this one value, that of a format
 Axis sigma();                            // of the weight's own standard deviation, 0 … 1
 Axis fraction(const std::string& name);  // 0 … 1
 

@@ -11,6 +11,7 @@ std::vector<Method> catalogue();
 
 std::vector<Method> prune_methods();
 std::vector<Method> quantize_methods();
+std::vector<Method> block_format_methods();
 std::vector<Method> lowrank_methods();
 std::vector<Method> noise_methods();
 std::vector<Method> ablate_methods();

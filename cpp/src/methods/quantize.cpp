@@ -1,5 +1,3 @@
-#include <charconv>
-
 #include <fmt/format.h>
 
 #include <hemostat/error.h>
@@ -7,29 +5,14 @@
 
 #include "axes.h"
 #include "catalogue.h"
+#include "group_size.h"
 #include "per_linear.h"
 
 namespace hemostat {
 namespace {
 
-int64_t parse_group_size(const std::string& text) {
-  if (text == "row" || text == "-1") {
-    return quantize::kPerRow;
-  }
-  if (text == "tensor") {
-    return quantize::kPerTensor;
-  }
-  int64_t size = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), size);
-  if (error != std::errc() || end != text.data() + text.size() || size < 1) {
-    throw ValueError(
-        fmt::format("hemostat.prepare(rtn): group_size must be row, tensor or a positive integer, got '{}'", text));
-  }
-  return size;
-}
-
 Prepared prepare_rtn(const Model& model, const Statistics*, const Options& options) {
-  quantize::RtnOptions rtn{.group_size = parse_group_size(option<std::string>(options, "group_size")),
+  quantize::RtnOptions rtn{.group_size = parse_group_size("rtn", option<std::string>(options, "group_size")),
                            .symmetric = option<bool>(options, "symmetric"),
                            .search_clip = option<bool>(options, "search_clip")};
   for (const NamedLinear& named : linears(model, filter_of(options))) {

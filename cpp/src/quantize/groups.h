@@ -17,14 +17,4 @@ int64_t checked_levels(std::string_view operation, double bits);
 // divide in_features.
 int64_t checked_group_size(std::string_view operation, int64_t group_size, int64_t in_features);
 
-// A scale and a zero point for every group: float32 [groups, 1], groups in row order.
-struct GroupRange {
-  at::Tensor scale;
-  at::Tensor zero;
-};
-
-// The shrunk range with the least squared error, group by group.
-//   groups  [groups, entries], any strides
-GroupRange search_clip(const at::Tensor& groups, int64_t levels, bool symmetric);
-
 }  // namespace hemostat::quantize

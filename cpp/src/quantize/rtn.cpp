@@ -7,7 +7,6 @@
 #include <vector>
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/div.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
@@ -54,19 +53,18 @@ Codes encode(std::string_view operation, const at::Tensor& weight, int64_t level
     }
     return {.codes = std::move(codes), .scale = std::move(scale), .zero = std::move(zero)};
   }
+  auto [scale, zero, invalid] = kernels::search_clip(weight, levels, group_size, options.symmetric);
   if (options.check_finite) {
-    arguments::check_finite(operation, "weight", weight);
+    arguments::check_invalid(operation, "weight", invalid, "NaN or infinite");
   }
-  const at::Tensor groups = weight.reshape({-1, group_size == 0 ? weight.numel() : group_size});
-  const auto range = search_clip(groups, levels, options.symmetric);
-  const at::Tensor codes = at::div(groups.to(at::kFloat), range.scale)
+  const at::Tensor codes = weight.reshape({scale.numel(), -1})
+                               .to(at::kFloat)
+                               .div(scale.view({-1, 1}))
                                .round_()
-                               .add_(range.zero)
+                               .add_(zero.view({-1, 1}))
                                .clamp_(0, static_cast<double>(levels - 1))
                                .to(at::kByte);
-  const int64_t rows = group_size == 0 ? 1 : weight.size(0);
-  return {
-      .codes = codes.view(weight.sizes()), .scale = range.scale.view({rows, -1}), .zero = range.zero.view({rows, -1})};
+  return {.codes = codes.view(weight.sizes()), .scale = std::move(scale), .zero = std::move(zero)};
 }
 
 at::Tensor round_to_nearest(std::string_view operation, const at::Tensor& weight, const RtnOptions& options) {

@@ -8,7 +8,8 @@ of consecutive entries of a row:
   code = clamp(round(w / scale) + zero, 0, L - 1);
 - symmetric, as GPTQ (arXiv 2210.17323): scale = 2 max|w| / (L - 1), zero = L // 2, the same code.
 
-The value is (code - zero) * scale, in float32. Rounding is to nearest, halves to even; zeros stay zero. Gradients pass
+The value is (code - zero) * scale, in float32. The formats nf4, fp4, fp8, mxfp4, nvfp4 and ternary have elements of
+their own. Rounding is to nearest, halves to even; zeros stay zero. Gradients pass
 straight through (arXiv 1308.3432).
 """
 
@@ -18,7 +19,21 @@ import typing
 
 import torch
 
-__all__: list[str] = ["GroupPacked", "PackedWeight", "activation", "fake_quantize", "levels", "rtn"]
+__all__: list[str] = [
+    "BlockPacked",
+    "GroupPacked",
+    "PackedWeight",
+    "activation",
+    "fake_quantize",
+    "fp4",
+    "fp8",
+    "levels",
+    "mxfp4",
+    "nf4",
+    "nvfp4",
+    "rtn",
+    "ternary",
+]
 
 class PackedWeight:
     """
@@ -88,6 +103,50 @@ class GroupPacked(PackedWeight):
         float32 ``[out_features, groups]``; ``[1, 1]`` for the whole tensor
         """
 
+class BlockPacked(PackedWeight):
+    """
+    Elements of a few bits whose blocks share a scale: nf4, fp4, fp8, mxfp4, nvfp4, ternary.
+
+    ``bits_per_weight`` counts the bits of codes and scales as they are in memory.
+    """
+    def __repr__(self) -> str: ...
+    @property
+    def block_size(self) -> int | str:
+        """
+        Weights that share a scale, or ``"tensor"``.
+        """
+    @property
+    def codes(self) -> torch.Tensor:
+        """
+        The elements.
+
+        - nf4, fp4: uint8 ``[out_features, ceil(in_features / 2)]``, the first of two in the high half, as bitsandbytes.
+        - fp8: float8_e4m3fn or float8_e5m2 ``[out_features, in_features]``.
+        - mxfp4, nvfp4: uint8 ``[out_features, ceil(in_features / 2)]``, the first of two in the low half: the bits of
+          float4_e2m1fn_x2.
+        - ternary: uint8 ``[out_features, ceil(in_features / 5)]``, the sum of (element + 1) * 3**i.
+        """
+    @property
+    def dtype(self) -> torch.dtype:
+        """
+        The dtype of what ``dequantize`` returns.
+        """
+    @property
+    def format(self) -> str:
+        """
+        nf4, fp4, fp8_e4m3, fp8_e5m2, mxfp4, nvfp4 or ternary
+        """
+    @property
+    def scale(self) -> torch.Tensor:
+        """
+        ``[out_features, blocks]``, ``[1, 1]`` for the whole tensor: float32; float8_e8m0fnu of mxfp4, float8_e4m3fn of nvfp4
+        """
+    @property
+    def tensor_scale(self) -> torch.Tensor | None:
+        """
+        nvfp4's scale of the whole tensor, float32; None of other formats
+        """
+
 def activation(
     input: torch.Tensor,
     *,
@@ -154,6 +213,76 @@ def fake_quantize(
         tensor([[1., 1., 1., 1.]])
     """
 
+def fp4(
+    weight: torch.Tensor,
+    *,
+    block_size: typing.SupportsInt | typing.SupportsIndex = 64,
+    packed: bool = False,
+    out: torch.Tensor | None = None,
+    check_finite: bool = True,
+) -> torch.Tensor | BlockPacked:
+    """
+    bitsandbytes' 4-bit float: 0, 1/192, 1/6, 1/4, 1/3, 1/2, 2/3, 1 and their negatives, times a block's max|w|.
+
+    Args:
+        weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides.
+        block_size: Weights of a row that share a scale; a divisor of in_features.
+        packed: Return the codes instead of the rounded weight.
+        out: Contiguous tensor like weight that receives the result; may be weight itself. Not with ``packed``.
+        check_finite: False skips the look for NaN and infinities.
+
+    Returns:
+        The rounded weight in weight's dtype, ``out`` where it was given; with ``packed`` a ``BlockPacked``, whose
+        ``dequantize()`` equals it. The gradient passes straight through.
+
+    Raises:
+        ValueError: A shape, device or option that cannot be, or NaN or infinities in weight (then ``out``, unless it is
+            weight itself, is unspecified).
+        TypeError: weight is not float32, bfloat16 or float16, or out has another dtype.
+
+    Example:
+        >>> import torch, hemostat
+        >>> hemostat.quantize.fp4(torch.tensor([[-3.0, 0.1, 0.6, 1.0]]), block_size=4)
+        tensor([[-3.0000,  0.0156,  0.5000,  1.0000]])
+    """
+
+def fp8(
+    weight: torch.Tensor,
+    *,
+    format: str = "e4m3",
+    packed: bool = False,
+    out: torch.Tensor | None = None,
+    check_finite: bool = True,
+) -> torch.Tensor | BlockPacked:
+    """
+    8-bit floating point, each row scaled so that its max|w| is the format's largest number.
+
+    scale = max|w| / 448 (e4m3) or / 57344 (e5m2), 1 for a row of zeros; an element is w / scale in float8, halves to even
+    (Micikevicius et al. 2022, arXiv 2209.05433).
+
+    Args:
+        weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides.
+        format: ``"e4m3"`` (4 bits of exponent, 3 of fraction) or ``"e5m2"``.
+        packed: Return the codes instead of the rounded weight.
+        out: Contiguous tensor like weight that receives the result; may be weight itself. Not with ``packed``.
+        check_finite: False skips the look for NaN and infinities.
+
+    Returns:
+        The rounded weight in weight's dtype, ``out`` where it was given; with ``packed`` a ``BlockPacked``, whose
+        ``dequantize()`` equals it, with codes in float8_e4m3fn or float8_e5m2 and scale float32 ``[out_features, 1]``.
+        The gradient passes straight through.
+
+    Raises:
+        ValueError: A shape, device or option that cannot be, or NaN or infinities in weight (then ``out``, unless it is
+            weight itself, is unspecified).
+        TypeError: weight is not float32, bfloat16 or float16, or out has another dtype.
+
+    Example:
+        >>> import torch, hemostat
+        >>> hemostat.quantize.fp8(torch.tensor([[-448.0, 0.1, 33.3, 1.0]]))
+        tensor([[-4.4800e+02,  1.0156e-01,  3.2000e+01,  1.0000e+00]])
+    """
+
 def levels(bits: typing.SupportsFloat | typing.SupportsIndex) -> int:
     """
     round(2**bits), the number of levels of 2 to 8 bits.
@@ -171,6 +300,104 @@ def levels(bits: typing.SupportsFloat | typing.SupportsIndex) -> int:
         >>> import hemostat
         >>> hemostat.quantize.levels(2.5)
         6
+    """
+
+def mxfp4(
+    weight: torch.Tensor, *, packed: bool = False, out: torch.Tensor | None = None, check_finite: bool = True
+) -> torch.Tensor | BlockPacked:
+    """
+    OCP Microscaling in 4 bits: blocks of 32 share a power of two.
+
+    The scale of a block is 2**(floor(log2 max|w|) - 2), an element the nearest of 0, 0.5, 1, 1.5, 2, 3, 4, 6 and their
+    negatives to w / scale, halves to even, saturating (OCP Microscaling Formats 1.0, section 6.3).
+
+    Args:
+        weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides; 32 divides in_features.
+        packed: Return the codes instead of the rounded weight.
+        out: Contiguous tensor like weight that receives the result; may be weight itself. Not with ``packed``.
+        check_finite: False skips the look for NaN and infinities.
+
+    Returns:
+        The rounded weight in weight's dtype, ``out`` where it was given; with ``packed`` a ``BlockPacked``, whose
+        ``dequantize()`` equals it, with scale in float8_e8m0fnu. The gradient passes straight through.
+
+    Raises:
+        ValueError: A shape or device that cannot be, or NaN or infinities in weight (then ``out``, unless it is weight
+            itself, is unspecified).
+        TypeError: weight is not float32, bfloat16 or float16, or out has another dtype.
+
+    Example:
+        >>> import torch, hemostat
+        >>> hemostat.quantize.mxfp4(torch.tensor([[-7.0, 0.3, 2.4, 1.0] * 8]))[:, :4]
+        tensor([[-6.0000,  0.5000,  2.0000,  1.0000]])
+    """
+
+def nf4(
+    weight: torch.Tensor,
+    *,
+    block_size: typing.SupportsInt | typing.SupportsIndex = 64,
+    packed: bool = False,
+    out: torch.Tensor | None = None,
+    check_finite: bool = True,
+) -> torch.Tensor | BlockPacked:
+    """
+    NormalFloat in 4 bits: 16 quantiles of a normal distribution, scaled to each block's max|w|.
+
+    The scale of a block is max|w| in float32; an element is the nearest of 16 values from -1 to 1, of two equally near
+    ones the lower (Dettmers et al. 2023, arXiv 2305.14314). Equal to bitsandbytes, whose blocks run over the flattened
+    weight, where a block divides a row.
+
+    Args:
+        weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides.
+        block_size: Weights of a row that share a scale; a divisor of in_features.
+        packed: Return the codes instead of the rounded weight.
+        out: Contiguous tensor like weight that receives the result; may be weight itself. Not with ``packed``.
+        check_finite: False skips the look for NaN and infinities.
+
+    Returns:
+        The rounded weight in weight's dtype, ``out`` where it was given; with ``packed`` a ``BlockPacked``, whose
+        ``dequantize()`` equals it. The gradient passes straight through.
+
+    Raises:
+        ValueError: A shape, device or option that cannot be, or NaN or infinities in weight (then ``out``, unless it is
+            weight itself, is unspecified).
+        TypeError: weight is not float32, bfloat16 or float16, or out has another dtype.
+
+    Example:
+        >>> import torch, hemostat
+        >>> hemostat.quantize.nf4(torch.tensor([[-2.0, 0.1, 0.6, 1.0]]), block_size=4)
+        tensor([[-2.0000,  0.1592,  0.6758,  0.8814]])
+    """
+
+def nvfp4(
+    weight: torch.Tensor, *, packed: bool = False, out: torch.Tensor | None = None, check_finite: bool = True
+) -> torch.Tensor | BlockPacked:
+    """
+    NVIDIA's 4-bit float: blocks of 16 share an 8-bit scale, and all of them a float32 one.
+
+    tensor_scale = max|w| / (448 * 6) of the whole weight; the scale of a block is max|w| / 6 / tensor_scale in
+    float8_e4m3fn, at least 2**-6; an element is the nearest of 0, 0.5, 1, 1.5, 2, 3, 4, 6 and their negatives, halves to
+    even, saturating.
+
+    Args:
+        weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides; 16 divides in_features.
+        packed: Return the codes instead of the rounded weight.
+        out: Contiguous tensor like weight that receives the result; may be weight itself. Not with ``packed``.
+        check_finite: False skips the look for NaN and infinities.
+
+    Returns:
+        The rounded weight in weight's dtype, ``out`` where it was given; with ``packed`` a ``BlockPacked``, whose
+        ``dequantize()`` equals it, with scale in float8_e4m3fn. The gradient passes straight through.
+
+    Raises:
+        ValueError: A shape or device that cannot be, or NaN or infinities in weight (then ``out``, unless it is weight
+            itself, is unspecified).
+        TypeError: weight is not float32, bfloat16 or float16, or out has another dtype.
+
+    Example:
+        >>> import torch, hemostat
+        >>> hemostat.quantize.nvfp4(torch.tensor([[-6.0, 0.3, 2.4, 1.0] * 4]))[:, :4]
+        tensor([[-6.0000,  0.5000,  2.0000,  1.0000]])
     """
 
 def rtn(
@@ -211,4 +438,41 @@ def rtn(
         >>> import torch, hemostat
         >>> hemostat.quantize.rtn(torch.tensor([[-1.0, 0.2, 0.9, 2.0]]), bits=2)
         tensor([[-1.,  0.,  1.,  2.]])
+    """
+
+def ternary(
+    weight: torch.Tensor,
+    *,
+    group_size: typing.SupportsInt | typing.SupportsIndex | str | None = "tensor",
+    packed: bool = False,
+    out: torch.Tensor | None = None,
+    check_finite: bool = True,
+) -> torch.Tensor | BlockPacked:
+    """
+    BitNet b1.58's absmean quantizer: every weight is -1, 0 or 1 times mean|w|.
+
+    An element is clamp(round(w / mean|w|), -1, 1), halves to 0 (Ma et al. 2024, arXiv 2402.17764, equations 1 to 3). Where
+    all weights are 0 the scale is 1, for the epsilon of the paper.
+
+    Args:
+        weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides.
+        group_size: Weights that share a scale: ``"tensor"`` for the whole matrix, as the paper, None or -1 for whole rows,
+            or a divisor of in_features.
+        packed: Return the codes instead of the rounded weight.
+        out: Contiguous tensor like weight that receives the result; may be weight itself. Not with ``packed``.
+        check_finite: False skips the look for NaN and infinities.
+
+    Returns:
+        The rounded weight in weight's dtype, ``out`` where it was given; with ``packed`` a ``BlockPacked``, whose
+        ``dequantize()`` equals it. The gradient passes straight through.
+
+    Raises:
+        ValueError: A shape, device or option that cannot be, or NaN or infinities in weight (then ``out``, unless it is
+            weight itself, is unspecified).
+        TypeError: weight is not float32, bfloat16 or float16, or out has another dtype.
+
+    Example:
+        >>> import torch, hemostat
+        >>> hemostat.quantize.ternary(torch.tensor([[-2.0, 0.25, 0.75, 1.0]]))
+        tensor([[-1.,  0.,  1.,  1.]])
     """

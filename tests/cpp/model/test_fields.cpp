@@ -66,6 +66,12 @@ const std::map<std::string, std::function<void(Model&)>>& changes() {
          linear.packed = quantize::rtn_packed(linear.weight, {.bits = 3, .group_size = 8});
          linear.weight = at::Tensor();
        }},
+      {"packed_blocks",
+       [](Model& m) {
+         Linear& linear = m.blocks[0].mlp.up;
+         linear.packed = quantize::nvfp4_packed(linear.weight);
+         linear.weight = at::Tensor();
+       }},
       {"layer_norm",
        [](Model& m) { m.blocks[0].mlp_norm = {NormKind::layer, random({32}, 7), random({32}, 8), 1e-3, 1}; }},
       {"dynamic_tanh",

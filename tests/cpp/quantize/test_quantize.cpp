@@ -61,6 +61,27 @@ TEST(RtnPacked, IsAPackedWeight) {
   }
 }
 
+TEST(BlockPacked, IsAPackedWeight) {
+  const at::Tensor weight = random_weight(8, 320).to(at::kBFloat16);
+  const auto check = [&](const at::Tensor& rounded, const std::shared_ptr<const quantize::PackedWeight>& packed,
+                         double bits) {
+    EXPECT_EQ(packed->sizes(), (std::vector<int64_t>{8, 320}));
+    EXPECT_DOUBLE_EQ(packed->bits_per_weight(), bits);
+    EXPECT_EQ(packed->dequantize().scalar_type(), at::kBFloat16);
+    EXPECT_TRUE(at::equal(packed->dequantize(), rounded));
+    EXPECT_TRUE(at::equal(packed->to(c10::kCPU)->dequantize(), rounded));
+  };
+  check(quantize::nf4(weight), quantize::nf4_packed(weight), 4.5);
+  check(quantize::fp4(weight, {.block_size = 32}), quantize::fp4_packed(weight, {.block_size = 32}), 5);
+  check(quantize::fp8(weight), quantize::fp8_packed(weight), 8.1);
+  check(quantize::fp8(weight, {.format = quantize::Float8::e5m2}),
+        quantize::fp8_packed(weight, {.format = quantize::Float8::e5m2}), 8.1);
+  check(quantize::mxfp4(weight), quantize::mxfp4_packed(weight), 4.25);
+  check(quantize::nvfp4(weight), quantize::nvfp4_packed(weight), 4.5 + 32.0 / (8 * 320));
+  check(quantize::ternary(weight), quantize::ternary_packed(weight), 1.6 + 32.0 / (8 * 320));
+  check(quantize::ternary(weight, {.group_size = 64}), quantize::ternary_packed(weight, {.group_size = 64}), 2.1);
+}
+
 TEST(Activation, ScalesEachToken) {
   const at::Tensor input = at::tensor({3.0F, 1.4F, 0.0F, -6.0F}).view({1, 2, 2});
   EXPECT_TRUE(
@@ -75,6 +96,10 @@ TEST(Errors, AreSeenBeforeAnyWork) {
   EXPECT_THROW(quantize::rtn(weight / 0, {.bits = 4}), ValueError);
   EXPECT_THROW(quantize::rtn_packed(weight, {.bits = 4, .out = weight}), ValueError);
   EXPECT_THROW(quantize::levels(9), ValueError);
+  EXPECT_THROW(quantize::nf4(weight), ValueError);  // blocks of 64
+  EXPECT_THROW(quantize::mxfp4(weight), ValueError);
+  EXPECT_THROW(quantize::fp8(weight / 0), ValueError);
+  EXPECT_THROW(quantize::ternary_packed(weight, {.out = weight}), ValueError);
 }
 
 }  // namespace

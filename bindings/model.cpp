@@ -158,11 +158,11 @@ Model from_tensors(const std::variant<std::string, py::dict>& config,
   return Model::from_tensors(json, tensors);
 }
 
-void save(const Model& self, const std::filesystem::path& directory) {
+void save(const Model& self, const std::filesystem::path& path) {
   std::string sentence;
   {
     py::gil_scoped_release release;
-    sentence = self.save(directory.string());
+    sentence = self.save(path.string());
   }
   if (!sentence.empty() && PyErr_WarnEx(PyExc_UserWarning, sentence.c_str(), 1) != 0) {
     throw py::error_already_set();
@@ -198,9 +198,12 @@ void register_model_class(py::class_<Model>& model) {
                   "device"_a = "cpu", R"(Loads a checkpoint.
 
 Args:
-    checkpoint: A Hugging Face directory (config.json and one or many \*.safetensors), or a model's id on the Hub, which
-        is looked for in the local cache first and downloaded if it is not there.
-    dtype: None keeps the stored one.
+    checkpoint: A Hugging Face directory (config.json and one or many \*.safetensors), a GGUF file (a path that ends in
+        .gguf, of the architectures llama or qwen2), or a model's id on the Hub, which is looked for in the local cache
+        first and downloaded if it is not there.
+    dtype: None keeps the stored one. Of a GGUF file None keeps block formats packed in the linear layers, which
+        dequantize them on use (an embedding or a head in one is dense), and the model has bfloat16 or float16 where the
+        file has a matrix of it, else float32; with a dtype every weight is dense.
     device: Where the tensors go. On the CPU in the stored dtype they are views on the mapped files.
 
 Returns:
@@ -253,16 +256,21 @@ Returns:
 Raises:
     ValueError: Where transformers cannot express the model (per-layer sizes, factors, input treatments).
 )")
-      .def("save", save, "directory"_a, R"(Writes a Hugging Face directory that :meth:`load` and transformers read.
+      .def("save", save, "path"_a, R"(Writes what :meth:`load` and transformers read.
 
-Holds config.json, model.safetensors and the tokenizer's files of :attr:`source`. What transformers cannot express goes
-to hemostat.json beside them, and a warning says so. The directory appears whole or not at all.
+A directory holds config.json, model.safetensors and the tokenizer's files of :attr:`source`. What transformers cannot
+express goes to hemostat.json beside them, and a warning says so.
+
+A GGUF file holds all in one, the tokenizer included. Weights that are packed in one of its block formats keep their
+bytes; the others have the model's dtype, norms and biases float32. A warning says what transformers would overlook in
+it. Either appears whole or not at all.
 
 Args:
-    directory: Where to.
+    path: Where to: a directory, or a GGUF file where it ends in .gguf.
 
 Raises:
-    ValueError: Where the directory cannot be written.
+    ValueError: Where it cannot be written, or GGUF cannot express the model (per-layer sizes, factors, treatments,
+        attention windows).
 )")
       .def("tensors", &Model::tensors, R"(Named tensors as :meth:`save` writes them; a tied head is left out.
 
@@ -336,11 +344,12 @@ Example:
       .def_readonly("final_norm", &Model::final_norm, "The norm before the head.")
       .def_readonly("head", &Model::head, "The output head.")
       .def_readonly("decoder", &Model::decoder, "What decoding does to the logits.")
-      .def_readonly("source", &Model::source, "The directory it was loaded from; empty: none.")
+      .def_readonly("source", &Model::source, "The directory or GGUF file it was loaded from; empty: none.")
       .def_property_readonly(
           "tokenizer",
           [](const Model& self) { return py::module_::import("hemostat.huggingface").attr("tokenizer")(self.source); },
-          "The ``tokenizers.Tokenizer`` of :attr:`source`'s tokenizer.json. ValueError where there is none.")
+          "The ``tokenizers.Tokenizer`` of :attr:`source`: its tokenizer.json, or a GGUF file's own. ValueError where "
+          "there is none.")
       .def_property_readonly("dtype", &Model::dtype, "dtype of the weights.")
       .def_property_readonly("device", &Model::device, "Device of the weights.")
       .def_property_readonly("tied", &Model::tied, "Whether the head's weight is the embedding.")
@@ -367,6 +376,23 @@ stayed as it was. Load one with :meth:`load`, or share a transformers module's w
   module.def("structure", &structure, "model"_a, R"(Everything of a model but its tensors' data and its source, as JSON.
 
 Models of equal structure and equal tensors compute the same.
+)");
+  module.def(
+      "gguf_tokenizer",
+      [](const std::filesystem::path& path) {
+        py::gil_scoped_release release;
+        return gguf_tokenizer(path.string());
+      },
+      "path"_a, R"(tokenizer.json of the tokenizer in a GGUF file.
+
+Args:
+    path: The file.
+
+Returns:
+    str | None: JSON; None where the file has no tokenizer.
+
+Raises:
+    ValueError: Where the file is malformed, or its tokenizer is of another kind than gpt2 and llama.
 )");
   module.def("family_config", &family_config, "model"_a,
              R"(config.json for a model as it is now, as :meth:`Model.save` writes it.

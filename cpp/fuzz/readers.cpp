@@ -9,6 +9,7 @@
 #include <cstdlib>
 
 #include <ATen/ops/arange.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 
@@ -17,6 +18,9 @@
 
 #include "model/config.h"
 #include "model/consistency.h"
+#include "model/gguf.h"
+#include "model/gguf_model.h"
+#include "model/gguf_tokenizer.h"
 #include "model/safetensors.h"
 #include "model/skeleton.h"
 #include "model/structure.h"
@@ -96,6 +100,88 @@ std::vector<std::string> safetensors_files() {
                            21)};
 }
 
+// The tensors of a small model of one block, without a head of its own; q is in blocks where `blocks` is given. The
+// last one's bytes end at the alignment: no padding follows.
+void add_tensors(gguf::Writer& writer, at::ScalarType type, std::optional<quantize::GgufType> blocks, bool biases) {
+  constexpr int64_t kHidden = 32, kVocabulary = 6, kInner = 4;
+  const auto matrix = [&](int64_t rows, int64_t columns) { return at::full({rows, columns}, 0.5, type); };
+  const auto vector = [](int64_t size) { return at::full({size}, 1.5, at::kFloat); };
+  writer.add("token_embd.weight", matrix(kVocabulary, kHidden));
+  if (blocks) {
+    writer.add("blk.0.attn_q.weight", at::full({8, quantize::gguf_block_bytes(*blocks)}, 1, at::kByte),
+               gguf::tensor_type(*blocks));
+  } else {
+    writer.add("blk.0.attn_q.weight", matrix(8, kHidden));
+  }
+  writer.add("blk.0.attn_k.weight", matrix(4, kHidden));
+  writer.add("blk.0.attn_v.weight", matrix(4, kHidden));
+  if (biases) {
+    writer.add("blk.0.attn_q.bias", vector(8));
+    writer.add("blk.0.attn_k.bias", vector(4));
+    writer.add("blk.0.attn_v.bias", vector(4));
+  }
+  writer.add("blk.0.attn_output.weight", matrix(kHidden, 8));
+  writer.add("blk.0.ffn_gate.weight", matrix(kInner, kHidden));
+  writer.add("blk.0.ffn_up.weight", matrix(kInner, kHidden));
+  writer.add("blk.0.ffn_down.weight", matrix(kHidden, kInner));
+  for (const char* norm : {"blk.0.attn_norm.weight", "blk.0.ffn_norm.weight", "output_norm.weight"}) {
+    writer.add(norm, vector(kHidden));
+  }
+}
+
+void add_hyperparameters(gguf::Writer& writer, const std::string& architecture) {
+  const auto set = [&](const char* key, auto value) { writer.add(architecture + "." + key, value); };
+  writer.add("general.architecture", architecture);
+  for (const auto& [key, value] : {std::pair("context_length", 32U),
+                                   {"embedding_length", 32},
+                                   {"block_count", 1},
+                                   {"feed_forward_length", 4},
+                                   {"attention.head_count", 2},
+                                   {"attention.head_count_kv", 1},
+                                   {"attention.key_length", 4},
+                                   {"attention.value_length", 4},
+                                   {"rope.dimension_count", 4}}) {
+    set(key, value);
+  }
+  set("attention.layer_norm_rms_epsilon", 1e-5F);
+  set("rope.freq_base", 1e4F);
+}
+
+std::string gguf_file(const gguf::Writer& writer) {
+  std::string bytes;
+  writer.write([&](const void* data, size_t size) { bytes.append(static_cast<const char*>(data), size); });
+  return bytes;
+}
+
+std::vector<std::string> gguf_files() {
+  gguf::Writer llama, qwen;
+  add_hyperparameters(llama, "llama");
+  llama.add("llama.vocab_size", 6U);
+  llama.add("llama.rope.scaling.type", "linear");
+  llama.add("llama.rope.scaling.factor", 2.0F);
+  llama.add("tokenizer.ggml.model", "gpt2");
+  llama.add("tokenizer.ggml.pre", "smollm");
+  llama.add("tokenizer.ggml.tokens", std::vector<std::string>{"<s>", "a", "b", "ab", "<x>", "[PAD5]"});
+  llama.add("tokenizer.ggml.token_type", std::vector<int32_t>{3, 1, 1, 1, 4, 5});
+  llama.add("tokenizer.ggml.merges", std::vector<std::string>{"a b"});
+  llama.add("tokenizer.ggml.bos_token_id", 0U);
+  llama.add("tokenizer.ggml.eos_token_id", 4U);
+  llama.add("tokenizer.ggml.add_bos_token", true);
+  llama.add("tokenizer.chat_template", "{{ messages }}");
+  add_tensors(llama, at::kHalf, quantize::GgufType::q8_0, false);
+  add_hyperparameters(qwen, "qwen2");
+  qwen.add("tokenizer.ggml.model", "llama");
+  qwen.add("tokenizer.ggml.tokens", std::vector<std::string>{"<unk>", "<s>", "<0x41>", "▁", "b", "▁b"});
+  qwen.add("tokenizer.ggml.scores", std::vector<float>{0, 0, 0, -2, -3, -1});
+  qwen.add("tokenizer.ggml.token_type", std::vector<int32_t>{2, 3, 6, 1, 1, 1});
+  qwen.add("tokenizer.ggml.unknown_token_id", 0U);
+  qwen.add("tokenizer.ggml.bos_token_id", 1U);
+  qwen.add("tokenizer.ggml.add_space_prefix", true);
+  qwen.add("rope_freqs.weight", at::full({2}, 1.5, at::kFloat));
+  add_tensors(qwen, at::kBFloat16, std::nullopt, true);
+  return {gguf_file(llama), gguf_file(qwen)};
+}
+
 // A file without a name.
 class MemoryFile {
  public:
@@ -157,6 +243,29 @@ bool read_safetensors(std::string_view bytes) {
   return true;
 }
 
+bool read_gguf(std::string_view bytes) {
+  const MemoryFile file(bytes);
+  unsigned sum = 0;
+  try {
+    const gguf::File opened(file.path());
+    for (const auto& [name, info] : opened.tensors()) {
+      const at::Tensor tensor = opened.view(info);
+      const auto* data = static_cast<const unsigned char*>(tensor.const_data_ptr());
+      for (size_t i = 0; i < tensor.nbytes(); ++i) {
+        sum += data[i];
+      }
+    }
+    gguf::load_model(file.path(), {});
+    gguf::tokenizer_json(opened);
+    gguf::tokenizer_config_json(opened);
+  } catch (const ValueError&) {
+    return false;
+  }
+  static std::atomic<unsigned> sink;  // so that the bytes are read
+  sink = sum;
+  return true;
+}
+
 bool read_config(std::string_view text) {
   CheckpointConfig config;
   Model model;
@@ -204,6 +313,7 @@ const std::map<std::string, Reader>& readers() {
   static const std::map<std::string, Reader> all = {
       {"safetensors", {read_safetensors, safetensors_files()}},
       {"config", {read_config, {kLlama, kLlama3, kMistral, kQwen2}}},
+      {"gguf", {read_gguf, gguf_files()}},
       {"structure", {read_structure, structures()}},
   };
   return all;

@@ -11,6 +11,7 @@ namespace hemostat::fuzz {
 
 bool read_safetensors(std::string_view bytes);  // *.safetensors: every tensor's bytes are read
 bool read_config(std::string_view text);        // config.json: what is accepted is saved and read again
+bool read_gguf(std::string_view bytes);         // *.gguf: every tensor's bytes are read, and the tokenizer is made
 bool read_structure(std::string_view text);     // hemostat.json: what is accepted and small runs
 
 struct Reader {
@@ -18,6 +19,6 @@ struct Reader {
   std::vector<std::string> seeds;  // accepted inputs that use every field
 };
 
-const std::map<std::string, Reader>& readers();  // by name: "safetensors", "config", "structure"
+const std::map<std::string, Reader>& readers();  // by name: "safetensors", "config", …
 
 }  // namespace hemostat::fuzz

@@ -36,7 +36,8 @@ app = typer.Typer(
 )
 
 Checkpoint = Annotated[
-    str, typer.Argument(metavar="CHECKPOINT", help="A Hugging Face directory, a Hub id, smollm2 or reference.")
+    str,
+    typer.Argument(metavar="CHECKPOINT", help="A Hugging Face directory, a GGUF file, a Hub id, smollm2 or reference."),
 ]
 Text = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Text to evaluate on; smollm2 and reference bring their own.")
@@ -255,7 +256,9 @@ def apply_command(
     checkpoint: Checkpoint,
     method: MethodOption,
     severity: Severity,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="The new checkpoint's directory.")],
+    out: Annotated[
+        Path, typer.Option(metavar="PATH", help="The new checkpoint: a directory, or a GGUF file (it ends in .gguf).")
+    ],
     text: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Calibration text, where the method needs statistics.")
     ] = None,
@@ -265,7 +268,7 @@ def apply_command(
     dtype: Dtype = None,
     device: Device = "cpu",
 ) -> None:
-    """Apply one method at one severity and save the checkpoint."""
+    """Apply one method at one severity and save the checkpoint, or a GGUF file of it."""
     _load_plugins(plugin)
     spec = _C.MethodSpec.parse(method)
     needs = _C.needs_of([spec.method])

@@ -65,7 +65,7 @@ def tokens(
     """Tokenizes a text as a whole and cuts it into consecutive windows; the remainder is dropped.
 
     Args:
-        model: its ``source`` directory holds the ``tokenizer.json`` to use.
+        model: its ``source`` holds the tokenizer to use: a directory ``tokenizer.json``, a GGUF file its own.
         path: a UTF-8 text file; or give ``text``.
         text: the text itself.
         length: tokens in a window, the leading one included; ``min(context, 512)`` unless given, at most the context.

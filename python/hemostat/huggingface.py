@@ -39,14 +39,15 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 def checkpoint_directory(checkpoint: str | os.PathLike[str]) -> str:
-    """The directory that holds a checkpoint.
+    """The directory or GGUF file that holds a checkpoint.
 
     Args:
-        checkpoint: a directory, or a model's id on the Hugging Face Hub (``"org/name"``), which is looked for in the
-            local cache first and downloaded if it is not there. Nothing is downloaded for what can only be a path.
+        checkpoint: a directory, a GGUF file, or a model's id on the Hugging Face Hub (``"org/name"``), which is looked
+            for in the local cache first and downloaded if it is not there. Nothing is downloaded for what can only be
+            a path.
 
     Returns:
-        str: a directory; what can only be a path comes back as it is.
+        str: a directory or a GGUF file; what can only be a path comes back as it is.
 
     Raises:
         ValueError: it is neither a directory nor a model that can be reached on the Hub.
@@ -57,22 +58,25 @@ def checkpoint_directory(checkpoint: str | os.PathLike[str]) -> str:
 
 
 def tokenizer(source: str) -> Tokenizer:
-    """The tokenizer beside a checkpoint, loaded once.
+    """The tokenizer beside a checkpoint or in a GGUF file, loaded once.
 
     Args:
         source: a model's ``source``.
 
     Returns:
-        tokenizers.Tokenizer: from ``tokenizer.json``.
+        tokenizers.Tokenizer: from ``tokenizer.json``, or a GGUF file's metadata.
 
     Raises:
         ValueError: there is none.
     """
     if not source:
-        raise ValueError("hemostat.Model.tokenizer: the model was not loaded from a directory, so it has no tokenizer")
-    path = Path(source) / "tokenizer.json"
+        raise ValueError(
+            "hemostat.Model.tokenizer: the model was not loaded from a directory or file, so it has no tokenizer"
+        )
+    inside = source.endswith(".gguf")
+    path = Path(source) if inside else Path(source) / "tokenizer.json"
     if not path.is_file():
-        raise ValueError(f"hemostat.Model.tokenizer: {source} has no tokenizer.json")
+        raise ValueError(f"hemostat.Model.tokenizer: {'there is no' if inside else source + ' has no'} {path.name}")
     return _read_tokenizer(str(path), path.stat().st_mtime_ns)
 
 
@@ -152,7 +156,11 @@ def to_transformers(model: _C.Model) -> PreTrainedModel:
 
 
 def _may_be_id(text: str) -> bool:
-    return HUB_ID.fullmatch(text) is not None and ".." not in text and not text.endswith((".json", ".safetensors"))
+    return (
+        HUB_ID.fullmatch(text) is not None
+        and ".." not in text
+        and not text.endswith((".json", ".safetensors", ".gguf"))
+    )
 
 
 def _snapshot(identifier: str) -> str:
@@ -195,7 +203,13 @@ def _is_complete(directory: Path) -> bool:
 def _read_tokenizer(path: str, modified: int) -> Tokenizer:
     from tokenizers import Tokenizer
 
+    if path.endswith(".gguf"):
+        description = _C.gguf_tokenizer(path)
+        if description is None:
+            raise ValueError(f"hemostat.Model.tokenizer: {path} has no tokenizer")
+    else:
+        description = Path(path).read_text(encoding="utf-8")
     try:
-        return Tokenizer.from_file(path)
+        return Tokenizer.from_str(description)
     except Exception as error:  # the tokenizers library raises Exception itself
         raise ValueError(f"hemostat.Model.tokenizer: {path} is not a tokenizer: {error}") from None

@@ -288,6 +288,16 @@ class TestApply:
         for (name, found), (_, wanted) in zip(hemostat.Model.load("four").linears(), expected.linears(), strict=True):
             assert torch.equal(found, wanted), name
 
+    def test_saves_and_loads_a_gguf_file(self, run, tiny_checkpoint, text):
+        options = ["--method", "rtn:group_size=16", "--severity", 4]
+        assert run("apply", tiny_checkpoint, *options, "--out", "four.gguf")[0] == 0
+        assert run("apply", "four.gguf", *options, "--out", "four")[0] == 0
+        from_file, from_directory = hemostat.Model.load("four.gguf"), hemostat.Model.load("four")
+        expected = hemostat.prepare(hemostat.Model.load(tiny_checkpoint), "rtn", group_size=16).at(4)
+        for (name, found), (_, wanted) in zip(from_file.linears(), expected.linears(), strict=True):
+            assert torch.equal(found, wanted), name
+        assert torch.equal(hemostat.data.tokens(from_directory, text), hemostat.data.tokens(from_file, text))
+
     def test_says_what_transformers_cannot_read(self, run, tiny_checkpoint):
         code, out, err = run("apply", tiny_checkpoint, "--method", "activation", "--severity", 4, "--out", "four")
         assert code == 0

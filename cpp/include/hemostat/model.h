@@ -192,11 +192,15 @@ struct Model {
   Norm final_norm;
   Head head;
   Decoder decoder;
-  std::string source;  // the directory it was loaded from; empty: none
+  std::string source;  // the directory or GGUF file it was loaded from; empty: none
 
   // A Hugging Face directory: config.json and one or many *.safetensors (and hemostat.json where save() wrote one).
   // Tensors are private, writable views on the mapped files. Every config field that changes a number is honoured or
   // refused by name. Throws ValueError naming the file and the field or tensor.
+  //
+  // Or a GGUF file (a path that ends in .gguf) of llama.cpp's architectures llama (Mistral's models too) and qwen2. Its
+  // block formats stay packed in linears, as GgufPacked; an embedding or a head in one is dequantized. Without a dtype
+  // the model has bfloat16 or float16 where the file has a matrix of it, else float32; with one every weight is dense.
   static Model load(const std::string& checkpoint, const LoadOptions& options = {});
 
   // The same from config.json's text and named tensors, which are shared, gradients included.
@@ -205,6 +209,10 @@ struct Model {
   // Writes what load() reads: config.json, model.safetensors, and the tokenizer's files of `source`. What the family's
   // config cannot express (per-layer sizes, factors, input treatments) goes to hemostat.json; then the result is a
   // sentence that says so, else empty. The directory appears whole or not at all.
+  //
+  // A path that ends in .gguf: one GGUF file, its tokenizer included. Weights that are GgufPacked keep their bytes, the
+  // others have the model's dtype, and norms and biases float32. ValueError, before anything is written, where GGUF
+  // cannot express the model; the result is a sentence on what other readers of the file would overlook.
   std::string save(const std::string& directory) const;
 
   // Named tensors as save() writes them; a tied head is left out.
@@ -228,6 +236,10 @@ struct Model {
 
 // config.json for the model as it is now, as save() writes it. ValueError where its family's cannot express it.
 std::string family_config(const Model& model);
+
+// tokenizer.json of the tokenizer in a GGUF file; none where the file has none. ValueError where it is of a kind that
+// no tokenizer.json can be made of.
+std::optional<std::string> gguf_tokenizer(const std::string& path);
 
 // Everything of a model but its tensors' data and its source, as JSON: models of equal structure and equal tensors
 // compute the same.

@@ -15,6 +15,9 @@
 
 #include "config.h"
 #include "consistency.h"
+#include "family_fit.h"
+#include "gguf_model.h"
+#include "gguf_tokenizer.h"
 #include "json.h"
 #include "safetensors.h"
 #include "skeleton.h"
@@ -175,6 +178,23 @@ constexpr const char* kCompanions[] = {
     "merges.txt",     "added_tokens.json",     "generation_config.json",  "chat_template.jinja",
 };
 
+void copy_companions(const fs::path& source, const fs::path& target) {
+  std::error_code error;
+  if (gguf::is_path(source.string()) && fs::is_regular_file(source, error)) {
+    const gguf::File file(source.string());
+    if (const std::optional<std::string> tokenizer = gguf::tokenizer_json(file)) {
+      write_text(target / "tokenizer.json", *tokenizer);
+      write_text(target / "tokenizer_config.json", gguf::tokenizer_config_json(file));
+    }
+    return;
+  }
+  for (const char* name : kCompanions) {
+    if (!source.empty() && fs::exists(source / name, error)) {
+      fs::copy_file(source / name, target / name, error);
+    }
+  }
+}
+
 // Holds a checkpoint's files until finish() gives them their directory's name; else removes them.
 class PartialDirectory {
  public:
@@ -230,29 +250,15 @@ class PartialDirectory {
   fs::path target_, path_;
 };
 
-struct SavedConfig {
-  std::string config, structure;
-  bool expressible;  // the family's config describes the whole structure
-};
-
-SavedConfig saved_config(const Model& model) {
-  std::vector<int64_t> windows;
-  for (const Block& block : model.blocks) {
-    windows.push_back(block.attention.window);
-  }
-  SavedConfig saved;
-  saved.config = updated_config(model.config, windows, model.tied(), model.dtype());
-  saved.structure = structure(unpacked(model));
-  saved.expressible = structure(skeleton(parse_config(saved.config, kConfig))) == saved.structure;
-  return saved;
-}
-
 }  // namespace
 
 Model Model::load(const std::string& checkpoint, const LoadOptions& options) {
   const fs::path directory(checkpoint);
+  if (gguf::is_path(checkpoint) && !fs::is_directory(directory)) {
+    return gguf::load_model(checkpoint, options);
+  }
   if (!fs::is_directory(directory)) {
-    throw ValueError(fmt::format("hemostat.Model.load: {} is not a directory", checkpoint));
+    throw ValueError(fmt::format("hemostat.Model.load: {} is neither a directory nor a .gguf file", checkpoint));
   }
   const fs::path config_path = directory / kConfig;
   if (!fs::is_regular_file(config_path)) {
@@ -295,7 +301,7 @@ std::map<std::string, at::Tensor> Model::tensors() const {
 }
 
 std::string family_config(const Model& model) {
-  const SavedConfig saved = saved_config(model);
+  const FittedConfig saved = fitted_config(model);
   if (!saved.expressible) {
     throw ValueError(fmt::format("hemostat.Model: a {} config cannot express the model", model.config.family));
   }
@@ -303,8 +309,11 @@ std::string family_config(const Model& model) {
 }
 
 std::string Model::save(const std::string& directory) const {
+  if (gguf::is_path(directory)) {
+    return gguf::save_model(*this, directory);
+  }
   const fs::path target = fs::path(directory).lexically_normal();
-  const SavedConfig saved = saved_config(*this);
+  const FittedConfig saved = fitted_config(*this);
 
   PartialDirectory partial(target.has_filename() ? target : target.parent_path());
   write_text(partial.path() / kConfig, saved.expressible ? saved.config : with_structure_mark(saved.config));
@@ -312,14 +321,7 @@ std::string Model::save(const std::string& directory) const {
     write_text(partial.path() / kStructure, saved.structure);
   }
   safetensors::save((partial.path() / kTensors).string(), tensors());
-  if (!source.empty()) {
-    for (const char* name : kCompanions) {
-      std::error_code error;
-      if (fs::exists(fs::path(source) / name, error)) {
-        fs::copy_file(fs::path(source) / name, partial.path() / name, error);
-      }
-    }
-  }
+  copy_companions(source, partial.path());
   partial.finish();
   return saved.expressible ? ""
                            : fmt::format(

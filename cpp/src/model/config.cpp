@@ -237,18 +237,8 @@ at::ScalarType parse_dtype(Fields& fields) {
   fields.fail(fmt::format("field 'dtype' is '{}'; float32, bfloat16 and float16 are supported", name));
 }
 
-// inverse frequency i = theta^(−2i/d), in float32 as transformers computes it.
-std::vector<float> inverse_frequencies(double theta, int64_t head_dim) {
-  std::vector<float> frequencies;
-  for (int64_t i = 0; i < head_dim; i += 2) {
-    frequencies.push_back(1.0f /
-                          std::pow(static_cast<float>(theta), static_cast<float>(i) / static_cast<float>(head_dim)));
-  }
-  return frequencies;
-}
-
 // Both spellings: rope_theta with rope_scaling (transformers 4), rope_parameters (5).
-Rope parse_rope(Fields& fields, const std::string& file, int64_t head_dim) {
+Rope parse_rope(Fields& fields, const std::string& file, int64_t head_dim, double& theta) {
   const json& parameters = fields.take("rope_parameters");
   const json& scaling = fields.take("rope_scaling");
   if (!parameters.is_null() && !scaling.is_null() && parameters != scaling) {
@@ -262,7 +252,7 @@ Rope parse_rope(Fields& fields, const std::string& file, int64_t head_dim) {
   }
   const json object = given.is_null() ? json::object() : given;
   Fields rope_fields(object, fmt::format("{}: {}", file, where));
-  double theta = fields.positive("rope_theta", 10000.0);
+  theta = fields.positive("rope_theta", 10000.0);
   theta = rope_fields.positive("rope_theta", theta);
   const std::string older_type = rope_fields.text("type", "default");
   const std::string type = rope_fields.text("rope_type", older_type);
@@ -339,6 +329,15 @@ std::vector<int64_t> parse_windows(Fields& fields, WindowRule rule, int64_t laye
 
 }  // namespace
 
+std::vector<float> inverse_frequencies(double theta, int64_t head_dim) {
+  std::vector<float> frequencies;
+  for (int64_t i = 0; i < head_dim; i += 2) {
+    frequencies.push_back(1.0f /
+                          std::pow(static_cast<float>(theta), static_cast<float>(i) / static_cast<float>(head_dim)));
+  }
+  return frequencies;
+}
+
 CheckpointConfig parse_config(const std::string& text, const std::string& file) {
   const json object = parse_object(text, file);
   Fields fields(object, file);
@@ -400,7 +399,7 @@ CheckpointConfig parse_config(const std::string& text, const std::string& file) 
   config.tied = fields.boolean("tie_word_embeddings", false);
   config.activation = parse_activation(fields);
   config.dtype = parse_dtype(fields);
-  config.rope = parse_rope(fields, file, config.head_dim);
+  config.rope = parse_rope(fields, file, config.head_dim, config.rope_theta);
   config.windows = parse_windows(fields, family->window, config.layers);
 
   const auto token = [&](const json& value, const char* name) {

@@ -13,7 +13,7 @@ struct CheckpointConfig {
   ModelConfig model;
   at::ScalarType dtype;
   int64_t layers, heads, kv_heads, head_dim, intermediate_size;
-  double norm_epsilon;
+  double norm_epsilon, rope_theta;
   bool qkv_bias, o_bias, mlp_bias, tied;
   Activation activation;
   Rope rope;
@@ -22,6 +22,9 @@ struct CheckpointConfig {
 
 // `file` names the source in messages. Throws ValueError.
 CheckpointConfig parse_config(const std::string& json, const std::string& file);
+
+// 1/theta^(2i/head_dim): a rotation without scaling, in float32 as transformers computes it.
+std::vector<float> inverse_frequencies(double theta, int64_t head_dim);
 
 // config.json for a model of the same family with one block for each of `windows`.
 std::string updated_config(const ModelConfig& config, const std::vector<int64_t>& windows, bool tied,

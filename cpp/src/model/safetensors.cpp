@@ -1,13 +1,6 @@
 #include "safetensors.h"
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstdio>
 #include <cstring>
 #include <memory>
 #include <string_view>
@@ -22,6 +15,8 @@
 #include <hemostat/error.h>
 
 #include "json.h"
+#include "mapped_file.h"
+#include "partial_file.h"
 
 namespace hemostat::safetensors {
 namespace {
@@ -50,44 +45,6 @@ constexpr Dtype kDtypes[] = {
     {"BOOL", at::kBool},
 };
 
-class Mapping {
- public:
-  explicit Mapping(const std::string& path) {
-    const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (file < 0) {
-      throw ValueError(fmt::format("hemostat.Model.load: cannot open {}: {}", path, std::strerror(errno)));
-    }
-    struct stat status{};
-    if (::fstat(file, &status) != 0 || !S_ISREG(status.st_mode)) {
-      ::close(file);
-      throw ValueError(fmt::format("hemostat.Model.load: {} is not a regular file", path));
-    }
-    size_ = static_cast<uint64_t>(status.st_size);
-    if (size_ > 0) {
-      data_ = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
-    }
-    const int error = errno;
-    ::close(file);
-    if (data_ == MAP_FAILED) {
-      throw ValueError(fmt::format("hemostat.Model.load: cannot map {}: {}", path, std::strerror(error)));
-    }
-  }
-  Mapping(const Mapping&) = delete;
-  Mapping& operator=(const Mapping&) = delete;
-  ~Mapping() {
-    if (size_ > 0) {
-      ::munmap(data_, size_);
-    }
-  }
-
-  char* data() const { return static_cast<char*>(data_); }
-  uint64_t size() const { return size_; }
-
- private:
-  void* data_ = nullptr;
-  uint64_t size_ = 0;
-};
-
 struct Entry {
   std::string name;
   at::ScalarType type;
@@ -97,7 +54,7 @@ struct Entry {
 
 class HeaderReader {
  public:
-  HeaderReader(const std::string& path, const Mapping& file) : path_(path), file_(file) {}
+  HeaderReader(const std::string& path, const MappedFile& file) : path_(path), file_(file) {}
 
   std::vector<Entry> read() {
     if (file_.size() < 8) {
@@ -192,7 +149,7 @@ class HeaderReader {
   }
 
   const std::string& path_;
-  const Mapping& file_;
+  const MappedFile& file_;
   uint64_t data_begin_ = 0;
 };
 
@@ -205,55 +162,10 @@ const char* dtype_name(at::ScalarType type) {
   throw TypeError(fmt::format("hemostat.Model.save: safetensors has no dtype for {}", c10::toString(type)));
 }
 
-class Output {
- public:
-  explicit Output(const std::string& path) : path_(path), temporary_(path + ".part") {
-    file_ = std::fopen(temporary_.c_str(), "wb");
-    if (file_ == nullptr) {
-      throw ValueError(fmt::format("hemostat.Model.save: cannot write {}: {}", temporary_, std::strerror(errno)));
-    }
-  }
-  Output(const Output&) = delete;
-  Output& operator=(const Output&) = delete;
-  ~Output() {
-    if (file_ != nullptr) {
-      std::fclose(file_);
-      ::unlink(temporary_.c_str());
-    }
-  }
-
-  void write(const void* data, size_t bytes) {
-    if (bytes > 0 && std::fwrite(data, 1, bytes, file_) != bytes) {
-      fail();
-    }
-  }
-
-  void finish() {
-    if (std::fflush(file_) != 0 || ::fsync(::fileno(file_)) != 0) {
-      fail();
-    }
-    std::fclose(file_);
-    file_ = nullptr;
-    if (std::rename(temporary_.c_str(), path_.c_str()) != 0) {
-      const int error = errno;
-      ::unlink(temporary_.c_str());
-      throw ValueError(
-          fmt::format("hemostat.Model.save: cannot rename {} to {}: {}", temporary_, path_, std::strerror(error)));
-    }
-  }
-
- private:
-  [[noreturn]] void fail() const {
-    throw ValueError(fmt::format("hemostat.Model.save: cannot write {}: {}", temporary_, std::strerror(errno)));
-  }
-  std::string path_, temporary_;
-  std::FILE* file_ = nullptr;
-};
-
 }  // namespace
 
 std::map<std::string, at::Tensor> load(const std::string& path) {
-  auto file = std::make_shared<Mapping>(path);
+  auto file = std::make_shared<MappedFile>(path);
   HeaderReader reader(path, *file);
   std::map<std::string, at::Tensor> tensors;
   for (const Entry& entry : reader.read()) {
@@ -288,7 +200,7 @@ void save(const std::string& path, const std::map<std::string, at::Tensor>& tens
   std::string text = header.dump();
   text.resize((text.size() + 7) / 8 * 8, ' ');  // so that every tensor's bytes are aligned
   const uint64_t length = text.size();
-  Output output(path);
+  PartialFile output(path);
   output.write(&length, 8);
   output.write(text.data(), text.size());
   for (const auto& [name, tensor] : tensors) {

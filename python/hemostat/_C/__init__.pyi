@@ -64,6 +64,7 @@ __all__: list[str] = [
     "find_method",
     "find_threshold",
     "generate",
+    "gguf_tokenizer",
     "isotropic_control",
     "localize",
     "lowrank",
@@ -639,9 +640,12 @@ class Model:
         Loads a checkpoint.
 
         Args:
-            checkpoint: A Hugging Face directory (config.json and one or many \\*.safetensors), or a model's id on the Hub, which
-                is looked for in the local cache first and downloaded if it is not there.
-            dtype: None keeps the stored one.
+            checkpoint: A Hugging Face directory (config.json and one or many \\*.safetensors), a GGUF file (a path that ends in
+                .gguf, of the architectures llama or qwen2), or a model's id on the Hub, which is looked for in the local cache
+                first and downloaded if it is not there.
+            dtype: None keeps the stored one. Of a GGUF file None keeps block formats packed in the linear layers, which
+                dequantize them on use (an embedding or a head in one is dense), and the model has bfloat16 or float16 where the
+                file has a matrix of it, else float32; with a dtype every weight is dense.
             device: Where the tensors go. On the CPU in the stored dtype they are views on the mapped files.
 
         Returns:
@@ -730,18 +734,23 @@ class Model:
         Example:
             >>> half = model.replace({name: weight * 0.5 for name, weight in model.linears()})
         """
-    def save(self, directory: os.PathLike | str | bytes) -> None:
+    def save(self, path: os.PathLike | str | bytes) -> None:
         """
-        Writes a Hugging Face directory that :meth:`load` and transformers read.
+        Writes what :meth:`load` and transformers read.
 
-        Holds config.json, model.safetensors and the tokenizer's files of :attr:`source`. What transformers cannot express goes
-        to hemostat.json beside them, and a warning says so. The directory appears whole or not at all.
+        A directory holds config.json, model.safetensors and the tokenizer's files of :attr:`source`. What transformers cannot
+        express goes to hemostat.json beside them, and a warning says so.
+
+        A GGUF file holds all in one, the tokenizer included. Weights that are packed in one of its block formats keep their
+        bytes; the others have the model's dtype, norms and biases float32. A warning says what transformers would overlook in
+        it. Either appears whole or not at all.
 
         Args:
-            directory: Where to.
+            path: Where to: a directory, or a GGUF file where it ends in .gguf.
 
         Raises:
-            ValueError: Where the directory cannot be written.
+            ValueError: Where it cannot be written, or GGUF cannot express the model (per-layer sizes, factors, treatments,
+                attention windows).
         """
     def tensors(self) -> dict[str, torch.Tensor]:
         """
@@ -829,7 +838,7 @@ class Model:
     @property
     def source(self) -> str:
         """
-        The directory it was loaded from; empty: none.
+        The directory or GGUF file it was loaded from; empty: none.
         """
     @property
     def tied(self) -> bool:
@@ -839,7 +848,7 @@ class Model:
     @property
     def tokenizer(self) -> typing.Any:
         """
-        The ``tokenizers.Tokenizer`` of :attr:`source`'s tokenizer.json. ValueError where there is none.
+        The ``tokenizers.Tokenizer`` of :attr:`source`: its tokenizer.json, or a GGUF file's own. ValueError where there is none.
         """
 
 class KvCache:
@@ -2336,6 +2345,20 @@ def generate(
 ) -> list[list[int]]:
     """
     What hemostat.generate calls. eos_token_ids None: the model's.
+    """
+
+def gguf_tokenizer(path: os.PathLike | str | bytes) -> str | None:
+    """
+    tokenizer.json of the tokenizer in a GGUF file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        str | None: JSON; None where the file has no tokenizer.
+
+    Raises:
+        ValueError: Where the file is malformed, or its tokenizer is of another kind than gpt2 and llama.
     """
 
 def isotropic_control(

@@ -21,10 +21,10 @@ class Malformed : public ::testing::TestWithParam<std::string> {
   const Reader& reader() const { return readers().at(GetParam()); }
 };
 
-INSTANTIATE_TEST_SUITE_P(Reader, Malformed, ::testing::Values("safetensors", "config", "structure"),
+INSTANTIATE_TEST_SUITE_P(Reader, Malformed, ::testing::Values("safetensors", "config", "gguf", "structure"),
                          [](const auto& info) { return info.param; });
 
-TEST(Readers, AreAllTested) { EXPECT_EQ(readers().size(), 3); }
+TEST(Readers, AreAllTested) { EXPECT_EQ(readers().size(), 4); }
 
 TEST_P(Malformed, SeedsAreAccepted) {
   for (const std::string& seed : reader().seeds) {

@@ -1,0 +1,33 @@
+#include "family_fit.h"
+
+#include "config.h"
+#include "skeleton.h"
+#include "structure.h"
+#include "tensor_slots.h"
+
+namespace hemostat {
+
+Model shapes_only(Model model) {
+  for (Block& block : model.blocks) {
+    for_each_linear(block, model.config.names, "", [](const std::string&, Linear& linear, bool) {
+      if (linear.packed) {
+        linear = linear.with_weight(shape_only(linear.packed->sizes()));
+      }
+    });
+  }
+  return model;
+}
+
+FittedConfig fitted_config(const Model& model) {
+  std::vector<int64_t> windows;
+  for (const Block& block : model.blocks) {
+    windows.push_back(block.attention.window);
+  }
+  FittedConfig fitted;
+  fitted.config = updated_config(model.config, windows, model.tied(), model.dtype());
+  fitted.structure = structure(shapes_only(model));
+  fitted.expressible = structure(skeleton(parse_config(fitted.config, "config.json"))) == fitted.structure;
+  return fitted;
+}
+
+}  // namespace hemostat

@@ -42,6 +42,8 @@ def test_gives_what_compare_gives(trained, tokens):
         ("owl", {}),
         ("awq", {"group_size": 64}),
         ("rtn", {"group_size": 64}),
+        ("gguf", {}),
+        ("gguf", {"family": "legacy"}),
         ("gaussian", {}),
         ("svd", {}),
         ("asvd", {}),

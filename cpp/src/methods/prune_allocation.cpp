@@ -39,6 +39,12 @@ Inner inner_of(const Options& options) {
   return {.spec = spec, .method = method};
 }
 
+std::set<Need> owl_needs(const Options& options) {
+  std::set<Need> needs = inner_of(options).spec.needs();
+  needs.insert(Need::column_norm);  // outliers are weighed by it
+  return needs;
+}
+
 // The model with one of its blocks alone, so that only its linears are found.
 Model alone(const Model& model, const Block& block) {
   Model result = model;
@@ -111,7 +117,8 @@ std::vector<Method> prune_allocation_methods() {
            {{"inner", std::string("wanda"), "what removes them: a method, or its spec with one option", {}},
             {"outlier_threshold", 5.0, "an outlier exceeds so many times the block's mean score, 0 or more", {}},
             {"lamda", 0.08, "half of what the blocks' sparsities span, 0 or more", {}}}),
-       .prepare = prepare_owl},
+       .prepare = prepare_owl,
+       .needs_for = owl_needs},
   };
 }
 

@@ -300,8 +300,9 @@ def test_owl_needs_what_its_inner_method_needs(tiny_model, tiny_tokens):
     assert own.needs == {"column_norm"}
     with pytest.raises(ValueError, match="admm.: the statistics of 'model.layers.0.self_attn.q_proj' have no gram"):
         hemostat.prepare(tiny_model, "owl:inner=admm", own)
-    report = hemostat.scan(tiny_model, tiny_tokens, methods=["owl:inner=admm", "admm"], severities=[0.5])
-    assert len(report.trials) == 2
+    assert hemostat.collect(tiny_model, tiny_tokens[:1], needs="owl:inner=admm").needs == {"column_norm", "gram"}
+    report = hemostat.scan(tiny_model, tiny_tokens, methods=["owl:inner=admm"], severities=[0.5])
+    assert len(report.trials) == 1
 
 
 @pytest.mark.parametrize(

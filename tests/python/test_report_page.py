@@ -235,9 +235,9 @@ class TestTogether:
         box = figure.locator(".heatmaplayer image").bounding_box()
         assert box["width"] > 300 and box["height"] > 100
         assert figure.locator(".contourlayer .contour").count() == 3
-        ticks = figure.locator(".xtick text").all_inner_texts()
+        ticks = figure.locator(".xtick text").all_text_contents()
         assert [float(tick) for tick in ticks] == surface["severities"][1]
-        ticks = figure.locator(".ytick text").all_inner_texts()
+        ticks = figure.locator(".ytick text").all_text_contents()
         assert sorted(map(float, ticks)) == surface["severities"][0]
 
     def test_say_what_the_mouse_points_at(self, page, document):

@@ -210,19 +210,20 @@ class TestSurface:
         refused(("magnitude", "rtn"), "magnitude has no severities", severities=([], None))
 
 
-class TestScan:
-    @pytest.fixture(scope="class")
-    def report(self, tiny_model, tiny_tokens):
-        return hemostat.scan(
-            tiny_model,
-            tiny_tokens[4:],
-            tiny_tokens[:4],
-            methods=["magnitude", "wanda"],
-            joint=[("wanda", "rtn:group_size=16"), "magnitude,rtn:group_size=16"],
-            severities={"wanda": [0.2, 0.5], "rtn:group_size=16": [4, 3], "magnitude": [0.3]},
-            progress=False,
-        )
+@pytest.fixture(scope="module")
+def report(tiny_model, tiny_tokens):
+    return hemostat.scan(
+        tiny_model,
+        tiny_tokens[4:],
+        tiny_tokens[:4],
+        methods=["magnitude", "wanda"],
+        joint=[("wanda", "rtn:group_size=16"), "magnitude,rtn:group_size=16"],
+        severities={"wanda": [0.2, 0.5], "rtn:group_size=16": [4, 3], "magnitude": [0.3]},
+        progress=False,
+    )
 
+
+class TestScan:
     def test_has_a_grid_for_each_pair(self, report, tiny_model, tiny_tokens):
         document = report.to_dict()
         assert [[method["label"] for method in entry["methods"]] for entry in document["surfaces"]] == [

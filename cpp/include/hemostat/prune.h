@@ -94,8 +94,8 @@ at::Tensor wanda(const at::Tensor& weight, const at::Tensor& activation_norm, co
 
 // A weight with zeros where the mask is false, and the others changed to make up for them.
 struct Pruned {
-  at::Tensor weight;  // weight's shape and dtype
-  at::Tensor mask;    // bool
+  at::Tensor weight;  // contiguous, in the dtype of the weight that was pruned; exact zeros where the mask is false
+  at::Tensor mask;    // bool, true = kept
 };
 
 struct SparseGptOptions {
@@ -201,12 +201,6 @@ at::Tensor gblm(const at::Tensor& weight, const at::Tensor& activation_norm, con
 //   → int64 [in_features], on the score's device
 // Time grows with out_features · in_features² / m and, at worst, (in_features / m)³.
 at::Tensor channel_permutation(const at::Tensor& score, const std::string& pattern);
-
-// A pruned matrix whose remaining weights were adjusted for those that left.
-struct Pruned {
-  at::Tensor weight;  // contiguous, in the dtype of the weight that was pruned; exact zeros where the mask is false
-  at::Tensor mask;
-};
 
 // What ADMM takes from a Gram matrix, once for every weight on that input and every severity. With
 // D = diag(√(diag gram)) and A = D⁻¹ · gram · D⁻¹:

@@ -63,7 +63,7 @@ void exchange(const at::Tensor& values, at::Tensor& order, int64_t place, int64_
 at::Tensor channel_permutation(const at::Tensor& score, const std::string& pattern) {
   constexpr std::string_view kOperation = "hemostat.prune.channel_permutation";
   arguments::check_matrix(kOperation, "score", score);
-  const auto [n, m] = pattern_for(kOperation, pattern, score, "score");
+  const auto [n, m] = pattern_for(kOperation, pattern, score.sizes(), "score");
   arguments::check_finite(kOperation, "score", score);
   const at::Tensor own = at::arange(score.size(1), score.options().dtype(at::kLong).requires_grad(false));
   if (score.numel() == 0 || n == 0 || n == m) {

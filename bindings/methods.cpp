@@ -444,7 +444,7 @@ Raises:
     ValueError: For no methods, an unknown method or option, or statistics that are needed but not given.
 
 Example:
-    >>> both = hemostat.compose(model, ["wanda", "rtn:group_size=64"], statistics)
+    >>> both = hemostat.compose(model, ["wanda", "rtn"], statistics)
     >>> pruned_and_quantized = both.at(0.3, 4)
 )");
 

@@ -143,6 +143,7 @@ Raises:
 Of the inputs: a mapping. Of the gradients, where these were collected: :attr:`gradients`.
 
 Example:
+    >>> statistics = hemostat.collect(model, calibration, needs=["column_norm", "gradient_square"])
     >>> norm = statistics["model.layers.0.self_attn.q_proj"].norm
     >>> fisher = statistics.gradients["model.layers.0.self_attn.q_proj"].square
 )")

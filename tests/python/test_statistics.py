@@ -94,7 +94,7 @@ def test_statistics_of_a_layer_of_ones_own():
     found.add(x[:2])
     found.add(x[2].bfloat16())
     tokens = torch.cat([x[:2].flatten(0, 1), x[2].bfloat16().float()]).double()
-    assert found.count == 150 and found.needs == {"column_norm", "absmax", "absmean", "gram"}
+    assert found.count == 150 and found.needs == {"column_norm", "absmax", "absmean", "gram", "mean"}
     close(found.gram, tokens.T @ tokens / 150)
     close(found.norm, tokens.square().mean(0).sqrt())
     close(found.absmean, tokens.abs().mean(0))

@@ -1143,7 +1143,7 @@ class Statistics:
     @property
     def needs(self) -> set[str]:
         """
-        What every input and every weight has: 'column_norm', 'absmax', 'absmean', 'gram', 'gradient_mean', 'gradient_absmean', 'gradient_square'.
+        What every input and every weight has: 'column_norm', 'absmax', 'absmean', 'gram', 'mean', 'gradient_mean', 'gradient_absmean', 'gradient_square'.
         """
 
 class Axis:

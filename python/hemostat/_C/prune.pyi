@@ -110,6 +110,51 @@ def channel_permutation(score: torch.Tensor, *, pattern: str) -> torch.Tensor:
         tensor(7.)
     """
 
+def dsnot(
+    weight: torch.Tensor,
+    mask: torch.Tensor,
+    activation_mean: torch.Tensor,
+    activation_norm: torch.Tensor,
+    *,
+    pattern: str | None = None,
+    max_cycles: typing.SupportsInt | typing.SupportsIndex = 50,
+    threshold: typing.SupportsFloat | typing.SupportsIndex = 4.8828125e-05,
+    check_finite: bool = True,
+) -> torch.Tensor:
+    """
+    Refine a mask by swapping weights until each row's mean output is right.
+
+    With the contributions ``weight * activation_mean`` and the error of a row, their sum over its removed weights, every
+    cycle regrows the removed weight of the error's sign with the largest ``|contribution|`` / variance of its input, and
+    removes the kept weight of the other sign with the least ``|weight| * activation_norm``. Zhang et al. 2024, "Dynamic
+    Sparse No Training", arXiv 2310.08915.
+
+    Args:
+        weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides.
+        mask: Bool tensor of weight's shape and device, True = kept, as ``wanda`` or ``magnitude`` gives it.
+        activation_mean: ``[in_features]``, the mean of each input feature, with its sign.
+        activation_norm: ``[in_features]``, its root mean square; the variance is norm^2 - mean^2.
+        pattern: ``"n:m"``, that of the mask, which is kept: what is removed is then the least of the regrown weight's group,
+            and a row ends before a swap that would turn its error's sign.
+        max_cycles: Swaps in a row at most; 0 or more.
+        threshold: ``|error|`` at which a row is done. The authors' 0.1 is of sums over windows of 2048 tokens.
+        check_finite: False skips the look for NaN and infinities.
+
+    Returns:
+        Bool mask that keeps as many weights in each row, and in each group of a pattern.
+
+    Raises:
+        ValueError: A shape, device or number that cannot be, a mask that does not have its pattern, or NaN or infinities.
+        TypeError: mask is not bool, or another argument not float32, bfloat16 or float16.
+
+    Example:
+        >>> import torch, hemostat
+        >>> weight, mean = torch.tensor([[2.0, 1.0, -1.1]]), torch.ones(3)
+        >>> mask = torch.tensor([[True, False, True]])
+        >>> hemostat.prune.dsnot(weight, mask, mean, 2 * mean, max_cycles=1)
+        tensor([[ True,  True, False]])
+    """
+
 def fisher(
     weight: torch.Tensor,
     gradient_square: torch.Tensor,
@@ -195,51 +240,6 @@ def gblm(
         >>> weight, norm = torch.tensor([[3.0, -1.0, 2.0, 0.5]]), torch.ones(4)
         >>> hemostat.prune.gblm(weight, norm, torch.tensor([[0.0, 0.1, 0.0, 0.0]]), sparsity=0.5)
         tensor([[ True,  True, False, False]])
-    """
-
-def dsnot(
-    weight: torch.Tensor,
-    mask: torch.Tensor,
-    activation_mean: torch.Tensor,
-    activation_norm: torch.Tensor,
-    *,
-    pattern: str | None = None,
-    max_cycles: typing.SupportsInt | typing.SupportsIndex = 50,
-    threshold: typing.SupportsFloat | typing.SupportsIndex = 4.8828125e-05,
-    check_finite: bool = True,
-) -> torch.Tensor:
-    """
-    Refine a mask by swapping weights until each row's mean output is right.
-
-    With the contributions ``weight * activation_mean`` and the error of a row, their sum over its removed weights, every
-    cycle regrows the removed weight of the error's sign with the largest ``|contribution|`` / variance of its input, and
-    removes the kept weight of the other sign with the least ``|weight| * activation_norm``. Zhang et al. 2024, "Dynamic
-    Sparse No Training", arXiv 2310.08915.
-
-    Args:
-        weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides.
-        mask: Bool tensor of weight's shape and device, True = kept, as ``wanda`` or ``magnitude`` gives it.
-        activation_mean: ``[in_features]``, the mean of each input feature, with its sign.
-        activation_norm: ``[in_features]``, its root mean square; the variance is norm^2 - mean^2.
-        pattern: ``"n:m"``, that of the mask, which is kept: what is removed is then the least of the regrown weight's group,
-            and a row ends before a swap that would turn its error's sign.
-        max_cycles: Swaps in a row at most; 0 or more.
-        threshold: ``|error|`` at which a row is done. The authors' 0.1 is of sums over windows of 2048 tokens.
-        check_finite: False skips the look for NaN and infinities.
-
-    Returns:
-        Bool mask that keeps as many weights in each row, and in each group of a pattern.
-
-    Raises:
-        ValueError: A shape, device or number that cannot be, a mask that does not have its pattern, or NaN or infinities.
-        TypeError: mask is not bool, or another argument not float32, bfloat16 or float16.
-
-    Example:
-        >>> import torch, hemostat
-        >>> weight, mean = torch.tensor([[2.0, 1.0, -1.1]]), torch.ones(3)
-        >>> mask = torch.tensor([[True, False, True]])
-        >>> hemostat.prune.dsnot(weight, mask, mean, 2 * mean, max_cycles=1)
-        tensor([[ True,  True, False]])
     """
 
 def kept_until(
@@ -467,7 +467,7 @@ def ria(
     alpha: typing.SupportsFloat | typing.SupportsIndex = 0.5,
     sparsity: typing.SupportsFloat | typing.SupportsIndex | None = None,
     pattern: str | None = None,
-    scope: str = "tensor",
+    scope: str = "row",
     out: torch.Tensor | None = None,
     check_finite: bool = True,
 ) -> torch.Tensor:
@@ -484,7 +484,7 @@ def ria(
         alpha: Exponent of the activation norm, 0 or more.
         sparsity: Fraction removed, 0 to 1. Give this or ``pattern``.
         pattern: ``"n:m"`` keeps n of every m; m divides in_features.
-        scope: What ``sparsity`` counts over: ``"tensor"`` or ``"row"``.
+        scope: What ``sparsity`` counts over: ``"row"``, or ``"tensor"`` as in the authors' code unless told otherwise.
         out: Contiguous bool tensor of weight's shape and device that receives the mask.
         check_finite: False skips the look for NaN and Inf.
 

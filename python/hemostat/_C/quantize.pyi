@@ -9,8 +9,7 @@ of consecutive entries of a row:
 - symmetric, as GPTQ (arXiv 2210.17323): scale = 2 max|w| / (L - 1), zero = L // 2, the same code.
 
 The value is (code - zero) * scale, in float32. The formats nf4, fp4, fp8, mxfp4, nvfp4 and ternary have elements of
-their own. Rounding is to nearest, halves to even; zeros stay zero. Gradients pass
-straight through (arXiv 1308.3432).
+their own. Rounding is to nearest, halves to even; zeros stay zero. Gradients pass straight through (arXiv 1308.3432).
 """
 
 from __future__ import annotations
@@ -22,7 +21,27 @@ import torch
 
 import hemostat._C.solve
 
-__all__: list[str] = ["GroupPacked", "PackedWeight", "activation", "fake_quantize", "gptq", "levels", "rtn"]
+__all__: list[str] = [
+    "BlockPacked",
+    "GgufPacked",
+    "GroupPacked",
+    "PackedWeight",
+    "activation",
+    "awq",
+    "awq_scale",
+    "awq_scaled",
+    "fake_quantize",
+    "fp4",
+    "fp8",
+    "gguf",
+    "gptq",
+    "levels",
+    "mxfp4",
+    "nf4",
+    "nvfp4",
+    "rtn",
+    "ternary",
+]
 
 class PackedWeight:
     """
@@ -97,6 +116,42 @@ class GroupPacked(PackedWeight):
         float32 ``[out_features, groups]``; ``[1, 1]`` for the whole tensor
         """
 
+class GgufPacked(PackedWeight):
+    """
+    A weight in one of llama.cpp's block formats, bit for bit as GGUF files store it.
+
+    Args:
+        data: uint8 ``[out_features, bytes per row]``.
+        type: ``"Q8_0"``, ``"Q6_K"``, ``"Q5_K"``, ``"Q4_K"``, ``"Q3_K"``, ``"Q2_K"``, ``"Q5_0"``, ``"Q5_1"``, ``"Q4_0"``,
+            ``"Q4_1"`` or ``"IQ4_NL"``.
+        in_features: A multiple of 32, or of 256 for a K type.
+        dtype: Of what ``dequantize`` returns: float32, bfloat16 or float16.
+    """
+    def __init__(
+        self,
+        data: torch.Tensor,
+        *,
+        type: str,
+        in_features: typing.SupportsInt | typing.SupportsIndex,
+        dtype: torch.dtype = ...,
+    ) -> None: ...
+    def __repr__(self) -> str: ...
+    @property
+    def data(self) -> torch.Tensor:
+        """
+        uint8 ``[out_features, bytes per row]``
+        """
+    @property
+    def dtype(self) -> torch.dtype:
+        """
+        The dtype of what ``dequantize`` returns.
+        """
+    @property
+    def type(self) -> str:
+        """
+        The format's name, ``"Q4_K"``.
+        """
+
 class BlockPacked(PackedWeight):
     """
     Elements of a few bits whose blocks share a scale: nf4, fp4, fp8, mxfp4, nvfp4, ternary.
@@ -139,42 +194,6 @@ class BlockPacked(PackedWeight):
     def tensor_scale(self) -> torch.Tensor | None:
         """
         nvfp4's scale of the whole tensor, float32; None of other formats
-        """
-
-class GgufPacked(PackedWeight):
-    """
-    A weight in one of llama.cpp's block formats, bit for bit as GGUF files store it.
-
-    Args:
-        data: uint8 ``[out_features, bytes per row]``.
-        type: ``"Q8_0"``, ``"Q6_K"``, ``"Q5_K"``, ``"Q4_K"``, ``"Q3_K"``, ``"Q2_K"``, ``"Q5_0"``, ``"Q5_1"``, ``"Q4_0"``,
-            ``"Q4_1"`` or ``"IQ4_NL"``.
-        in_features: A multiple of 32, or of 256 for a K type.
-        dtype: Of what ``dequantize`` returns: float32, bfloat16 or float16.
-    """
-    def __init__(
-        self,
-        data: torch.Tensor,
-        *,
-        type: str,
-        in_features: typing.SupportsInt | typing.SupportsIndex,
-        dtype: torch.dtype = ...,
-    ) -> None: ...
-    def __repr__(self) -> str: ...
-    @property
-    def data(self) -> torch.Tensor:
-        """
-        uint8 ``[out_features, bytes per row]``
-        """
-    @property
-    def dtype(self) -> torch.dtype:
-        """
-        The dtype of what ``dequantize`` returns.
-        """
-    @property
-    def type(self) -> str:
-        """
-        The format's name, ``"Q4_K"``.
         """
 
 def activation(
@@ -365,55 +384,6 @@ def fake_quantize(
         tensor([[1., 1., 1., 1.]])
     """
 
-def gptq(
-    weight: torch.Tensor,
-    gram: torch.Tensor | hemostat._C.solve.GramFactor,
-    *,
-    bits: typing.SupportsFloat | typing.SupportsIndex,
-    group_size: typing.SupportsInt | typing.SupportsIndex | str | None = 128,
-    symmetric: bool = False,
-    act_order: bool = False,
-    block_size: typing.SupportsInt | typing.SupportsIndex = 128,
-    damp: typing.SupportsFloat | typing.SupportsIndex = 0.01,
-    packed: bool = False,
-    check_finite: bool = True,
-) -> torch.Tensor | GroupPacked:
-    """
-    GPTQ: rounds column by column, and the columns still to come take up each column's error.
-
-    Minimizes what rounding changes in the layer's output. A group's range is that of its weights when the block of columns
-    in which it begins comes; a whole row's is that of the row at first. Frantar et al. 2023, "GPTQ: Accurate Post-Training
-    Quantization for Generative Pre-trained Transformers", arXiv 2210.17323, algorithm 1, with one Cholesky factorization
-    and no inverse.
-
-    Args:
-        weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides.
-        gram: X^T X over the number of tokens, float32 ``[in_features, in_features]``; or a ``solve.GramFactor`` of it, made
-            once for many calls, whose act_order, block_size and damp then count.
-        bits: 2 to 8, fractions allowed.
-        group_size: Weights that share a scale: None or -1 for whole rows, or a divisor of in_features.
-        symmetric: The range is +-max|w| instead of [min, max] with 0.
-        act_order: Takes the most active input features first; groups are of neighbours in that order.
-        block_size: Columns that are solved together.
-        damp: Share of the mean diagonal entry that is added to gram's diagonal; more where that is too little.
-        packed: Return the codes instead of the rounded weight.
-        check_finite: False skips the look for NaN and infinities.
-
-    Returns:
-        The rounded weight in weight's dtype; with ``packed`` a ``GroupPacked``, whose ``dequantize()`` equals it.
-
-    Raises:
-        ValueError: A shape, device or option that cannot be, or NaN or infinities in weight or gram.
-        TypeError: weight is not float32, bfloat16 or float16, or gram not float32.
-        NumericalError: gram is not positive semidefinite.
-
-    Example:
-        >>> import torch, hemostat
-        >>> gram = torch.tensor([[1.0, 0.9], [0.9, 1.0]])
-        >>> hemostat.quantize.gptq(torch.tensor([[-0.4, 1.0]]), gram, bits=2, group_size=None)
-        tensor([[-0.4667,  0.9333]])
-    """
-
 def fp4(
     weight: torch.Tensor,
     *,
@@ -527,6 +497,55 @@ def gguf(
         >>> packed = hemostat.quantize.gguf(weight, type="Q4_K", packed=True)
         >>> packed.data.shape, packed.bits_per_weight
         (torch.Size([1, 144]), 4.5)
+    """
+
+def gptq(
+    weight: torch.Tensor,
+    gram: torch.Tensor | hemostat._C.solve.GramFactor,
+    *,
+    bits: typing.SupportsFloat | typing.SupportsIndex,
+    group_size: typing.SupportsInt | typing.SupportsIndex | str | None = 128,
+    symmetric: bool = False,
+    act_order: bool = False,
+    block_size: typing.SupportsInt | typing.SupportsIndex = 128,
+    damp: typing.SupportsFloat | typing.SupportsIndex = 0.01,
+    packed: bool = False,
+    check_finite: bool = True,
+) -> torch.Tensor | GroupPacked:
+    """
+    GPTQ: rounds column by column, and the columns still to come take up each column's error.
+
+    Minimizes what rounding changes in the layer's output. A group's range is that of its weights when the block of columns
+    in which it begins comes; a whole row's is that of the row at first. Frantar et al. 2023, "GPTQ: Accurate Post-Training
+    Quantization for Generative Pre-trained Transformers", arXiv 2210.17323, algorithm 1, with one Cholesky factorization
+    and no inverse.
+
+    Args:
+        weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides.
+        gram: X^T X over the number of tokens, float32 ``[in_features, in_features]``; or a ``solve.GramFactor`` of it, made
+            once for many calls, whose act_order, block_size and damp then count.
+        bits: 2 to 8, fractions allowed.
+        group_size: Weights that share a scale: None or -1 for whole rows, or a divisor of in_features.
+        symmetric: The range is +-max|w| instead of [min, max] with 0.
+        act_order: Takes the most active input features first; groups are of neighbours in that order.
+        block_size: Columns that are solved together.
+        damp: Share of the mean diagonal entry that is added to gram's diagonal; more where that is too little.
+        packed: Return the codes instead of the rounded weight.
+        check_finite: False skips the look for NaN and infinities.
+
+    Returns:
+        The rounded weight in weight's dtype; with ``packed`` a ``GroupPacked``, whose ``dequantize()`` equals it.
+
+    Raises:
+        ValueError: A shape, device or option that cannot be, or NaN or infinities in weight or gram.
+        TypeError: weight is not float32, bfloat16 or float16, or gram not float32.
+        NumericalError: gram is not positive semidefinite.
+
+    Example:
+        >>> import torch, hemostat
+        >>> gram = torch.tensor([[1.0, 0.9], [0.9, 1.0]])
+        >>> hemostat.quantize.gptq(torch.tensor([[-0.4, 1.0]]), gram, bits=2, group_size=None)
+        tensor([[-0.4667,  0.9333]])
     """
 
 def levels(bits: typing.SupportsFloat | typing.SupportsIndex) -> int:

@@ -1,4 +1,5 @@
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -63,9 +64,6 @@ Axis gguf_axis(const Model&, const Options& options) { return family_axis(option
 Prepared prepare_gguf(const Model& model, const Statistics* statistics, const Options& options) {
   const bool weighted = option<bool>(options, "importance");
   if (weighted) {
-    if (statistics == nullptr) {
-      throw ValueError("hemostat.prepare(gguf): importance=true needs statistics (column_norm); collect them first");
-    }
     check_statistics("gguf", model, filter_of(options), *statistics, Need::column_norm);
   }
   std::map<std::string, at::Tensor> importance;
@@ -93,6 +91,10 @@ Prepared prepare_gguf(const Model& model, const Statistics* statistics, const Op
   return per_linear("gguf", gguf_axis(model, options), model, options, change);
 }
 
+std::set<Need> gguf_needs(const Options& options) {
+  return option<bool>(options, "importance") ? std::set<Need>{Need::column_norm} : std::set<Need>{};
+}
+
 }  // namespace
 
 Method gguf_method() {
@@ -108,10 +110,11 @@ Method gguf_method() {
                                {"k", "legacy", "iq"}},
                               {"importance",
                                false,
-                               "weighs errors by the mean squared input, which statistics (column_norm) have to hold",
+                               "weighs errors by the mean squared input",
                                {}}}),
       .prepare = prepare_gguf,
-      .axis_for = gguf_axis};
+      .axis_for = gguf_axis,
+      .needs_for = gguf_needs};
 }
 
 }  // namespace hemostat

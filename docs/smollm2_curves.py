@@ -52,6 +52,10 @@ SPECS = (
 )
 # Finer than the default grid where a model collapses within its first step: how many more parts fall.
 FINER = {"drop_layers": (1, 3), "drop_norms": (1, 2, 3)}
+# Fewer severities than the default grid, of methods beside which the finer curve of another stands.
+COARSER = dict.fromkeys(
+    ("ria", "gradient", "gradient:score=taylor", "admm", "dsnot", "owl", "asvd", "svd_llm"), (0.2, 0.4, 0.5, 0.6, 0.8)
+)
 OVERVIEW = ("magnitude", "wanda", "rtn:group_size=64", "activation", "drop_layers")
 CALIBRATION_WINDOWS = 16
 
@@ -73,7 +77,8 @@ def measure(windows: int) -> None:
             subject.evaluation[:windows],
             subject.calibration[:CALIBRATION_WINDOWS],
             methods=specs,
-            severities={spec: grid(subject.model, spec) for spec in specs if spec in FINER},
+            severities={spec: grid(subject.model, spec) for spec in specs if spec in FINER}
+            | {spec: list(COARSER[spec]) for spec in specs if spec in COARSER},
         )
         facts = report.provenance
         kept |= {

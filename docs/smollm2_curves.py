@@ -31,7 +31,7 @@ SPECS = (
     ["dsnot"],
     ["owl"],
     ["rtn", "rtn:group_size=64", "rtn:group_size=64,search_clip=true"],
-    ["gptq:group_size=64", "gptq:act_order=true,group_size=64"],
+    ["gptq:group_size=64"],
     ["nf4", "fp4", "mxfp4", "nvfp4", "fp8", "fp8:format=e5m2", "ternary"],
     ["gguf", "gguf:family=legacy", "gguf:family=iq"],
     ["awq:group_size=64"],
@@ -40,8 +40,8 @@ SPECS = (
     ["asvd"],
     ["svd_llm"],
     ["gaussian"],
-    ["bit_flip", "bit_flip:bits=4"],
-    ["stuck_at", "stuck_at:bits=4"],
+    ["bit_flip"],
+    ["stuck_at"],
     ["activation_noise"],
     ["drop_layers"],
     ["drop_norms"],
@@ -54,7 +54,7 @@ SPECS = (
 FINER = {"drop_layers": (1, 3), "drop_norms": (1, 2, 3)}
 # Fewer severities than the default grid, of methods beside which the finer curve of another stands.
 COARSER = dict.fromkeys(
-    ("ria", "gradient", "gradient:score=taylor", "admm", "dsnot", "owl", "asvd", "svd_llm"), (0.2, 0.4, 0.5, 0.6, 0.8)
+    ("ria", "gradient", "gradient:score=taylor", "admm", "dsnot", "owl", "asvd", "svd_llm"), (0.3, 0.5, 0.7)
 )
 OVERVIEW = ("magnitude", "wanda", "rtn:group_size=64", "activation", "drop_layers")
 CALIBRATION_WINDOWS = 16

@@ -55,7 +55,7 @@ Axis family_axis(const std::string& family) {
     axis.default_grid.push_back(quantize::gguf_bits_per_weight(type));
   }
   axis.minimum = axis.default_grid.back();
-  axis.maximum = axis.default_grid.front();
+  axis.maximum = axis.neutral;
   return axis;
 }
 

@@ -1102,6 +1102,7 @@ class Statistics:
     Of the inputs: a mapping. Of the gradients, where these were collected: :attr:`gradients`.
 
     Example:
+        >>> statistics = hemostat.collect(model, calibration, needs=["column_norm", "gradient_square"])
         >>> norm = statistics["model.layers.0.self_attn.q_proj"].norm
         >>> fisher = statistics.gradients["model.layers.0.self_attn.q_proj"].square
     """
@@ -2565,7 +2566,7 @@ def compose(model: Model, methods: collections.abc.Sequence[str], statistics: St
         ValueError: For no methods, an unknown method or option, or statistics that are needed but not given.
 
     Example:
-        >>> both = hemostat.compose(model, ["wanda", "rtn:group_size=64"], statistics)
+        >>> both = hemostat.compose(model, ["wanda", "rtn"], statistics)
         >>> pruned_and_quantized = both.at(0.3, 4)
     """
 

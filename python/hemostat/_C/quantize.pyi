@@ -272,8 +272,8 @@ def awq(
         >>> weight = torch.tensor([[1.0, 0.3], [-2.0, 0.1]])
         >>> absmean, gram = torch.tensor([1.0, 9.0]), torch.diag(torch.tensor([1.0, 81.0]))
         >>> hemostat.quantize.awq(weight, absmean, gram, bits=2, group_size=2)
-        tensor([[ 0.9000,  0.3000],
-                [-2.0000,  0.0000]])
+        tensor([[ 0.8064,  0.3000],
+                [-1.8709,  0.1160]])
     """
 
 def awq_scale(

@@ -3,8 +3,8 @@
 #include <optional>
 #include <string>
 #include <tuple>
-#include <variant>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include <torch/csrc/utils/pybind.h>

@@ -7,6 +7,46 @@ max(0, max w)] with scale (max - min) / (L - 1) and zero round(-min / scale); a 
 share a scale. Gradients pass straight through.
 """
 
-from hemostat._C.quantize import (BlockPacked, GgufPacked, GroupPacked, PackedWeight, activation, awq, awq_scale, awq_scaled, fake_quantize, fp4, fp8, gguf, gptq, levels, mxfp4, nf4, nvfp4, rtn, ternary)
+from hemostat._C.quantize import (
+    BlockPacked,
+    GgufPacked,
+    GroupPacked,
+    PackedWeight,
+    activation,
+    awq,
+    awq_scale,
+    awq_scaled,
+    fake_quantize,
+    fp4,
+    fp8,
+    gguf,
+    gptq,
+    levels,
+    mxfp4,
+    nf4,
+    nvfp4,
+    rtn,
+    ternary,
+)
 
-__all__ = ["BlockPacked", "GgufPacked", "GroupPacked", "PackedWeight", "activation", "awq", "awq_scale", "awq_scaled", "fake_quantize", "fp4", "fp8", "gguf", "gptq", "levels", "mxfp4", "nf4", "nvfp4", "rtn", "ternary"]
+__all__ = [
+    "BlockPacked",
+    "GgufPacked",
+    "GroupPacked",
+    "PackedWeight",
+    "activation",
+    "awq",
+    "awq_scale",
+    "awq_scaled",
+    "fake_quantize",
+    "fp4",
+    "fp8",
+    "gguf",
+    "gptq",
+    "levels",
+    "mxfp4",
+    "nf4",
+    "nvfp4",
+    "rtn",
+    "ternary",
+]

@@ -121,8 +121,6 @@ def any_arguments(operator, model):
         "SupportsFloat": numbers,
         "int": numbers,
         "float": numbers,
-        "float": numbers,
-        "int": numbers,
         "str": words,
         "bool": st.booleans(),
     }

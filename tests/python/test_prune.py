@@ -81,7 +81,9 @@ def test_scores_and_masks_agree(device):
     assert torch.equal(prune.wanda(weight, norm, pattern="2:4"), prune.mask(weight.abs() * norm, pattern="2:4"))
     ria = prune.score_ria(weight, norm)
     assert torch.equal(prune.ria(weight, norm, sparsity=0.3), prune.mask(ria, sparsity=0.3))
-    assert torch.equal(prune.ria(weight, norm, sparsity=0.3, scope="tensor"), prune.mask(ria, sparsity=0.3, scope="tensor"))
+    assert torch.equal(
+        prune.ria(weight, norm, sparsity=0.3, scope="tensor"), prune.mask(ria, sparsity=0.3, scope="tensor")
+    )
     assert torch.equal(prune.ria(weight, norm, pattern="2:4"), prune.mask(ria, pattern="2:4"))
     gradient = torch.randn(31, 48, generator=generator).to(device)
     taylor, fisher = (weight * gradient).abs(), weight * gradient * weight * 0.5

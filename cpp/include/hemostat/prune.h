@@ -139,8 +139,8 @@ struct RiaOptions {
 };
 
 // Removes the smallest relative importance and activation of each row, or of the whole matrix as the authors' code does
-// unless told otherwise (Zhang et al. 2024, "Plug-and-Play: An Efficient Post-training Pruning Method for Large Language
-// Models", ICLR).
+// unless told otherwise (Zhang et al. 2024, "Plug-and-Play: An Efficient Post-training Pruning Method for Large
+// Language Models", ICLR).
 at::Tensor ria(const at::Tensor& weight, const at::Tensor& activation_norm, const RiaOptions& options);
 
 // |weight · gradient|, in float32: how far the loss would move, to first order, if the weight were 0.

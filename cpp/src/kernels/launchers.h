@@ -7,8 +7,8 @@
 #include <cstdint>
 
 #include "kernels/bit_faults.h"
-#include "kernels/column_moments.h"
 #include "kernels/block_float.h"
+#include "kernels/column_moments.h"
 #include "kernels/divergence.h"
 #include "kernels/gguf.h"
 #include "kernels/matrix.h"

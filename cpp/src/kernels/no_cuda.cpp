@@ -15,7 +15,9 @@ void no_cuda_kernel(const c10::OperatorHandle& op, torch::jit::Stack* /*stack*/)
 }  // namespace hemostat::kernels
 
 TORCH_LIBRARY_IMPL(hemostat, CUDA, m) {
-  for (const char* op : {"mask_smallest", "mask_pattern", "kept_until", "fake_quantize", "quantize", "solve_columns", "gguf_quantize", "gguf_fake_quantize", "gguf_dequantize", "column_moments", "bit_faults_", "search_clip", "block_float", "block_float_encode", "divergence"}) {
+  for (const char* op : {"mask_smallest", "mask_pattern", "kept_until", "fake_quantize", "quantize", "solve_columns",
+                         "gguf_quantize", "gguf_fake_quantize", "gguf_dequantize", "column_moments", "bit_faults_",
+                         "search_clip", "block_float", "block_float_encode", "divergence"}) {
     m.impl(op, torch::CppFunction::makeFromBoxedFunction<&hemostat::kernels::no_cuda_kernel>());
   }
 }

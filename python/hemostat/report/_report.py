@@ -111,8 +111,8 @@ class Report:
         return json.loads(json.dumps(self._document))
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
-        """Writes the report as JSON: ``provenance``, ``baseline``, ``trials``, ``thresholds``, and ``localizations`` and
-        ``surfaces`` where they were asked for."""
+        """Writes the report as JSON: ``provenance``, ``baseline``, ``trials``, ``thresholds``, and ``localizations``
+        and ``surfaces`` where they were asked for."""
         write_whole(path, json.dumps(self._document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
     def to_html(self, path: str | os.PathLike[str]) -> None:

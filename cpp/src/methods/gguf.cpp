@@ -98,23 +98,19 @@ std::set<Need> gguf_needs(const Options& options) {
 }  // namespace
 
 Method gguf_method() {
-  return {
-      .name = "gguf",
-      .kind = "weights",
-      .description = "rounds weights to llama.cpp's block formats",
-      .axis = family_axis("k"),
-      .needs = {},
-      .options = with_filter({{"family",
-                               std::string("k"),
-                               "formats of the axis: k Q8_0, Q6_K … Q2_K; legacy Q8_0, Q5_0, Q4_1, Q4_0; iq IQ4_NL",
-                               {"k", "legacy", "iq"}},
-                              {"importance",
-                               false,
-                               "weighs errors by the mean squared input",
-                               {}}}),
-      .prepare = prepare_gguf,
-      .axis_for = gguf_axis,
-      .needs_for = gguf_needs};
+  return {.name = "gguf",
+          .kind = "weights",
+          .description = "rounds weights to llama.cpp's block formats",
+          .axis = family_axis("k"),
+          .needs = {},
+          .options = with_filter({{"family",
+                                   std::string("k"),
+                                   "formats of the axis: k Q8_0, Q6_K … Q2_K; legacy Q8_0, Q5_0, Q4_1, Q4_0; iq IQ4_NL",
+                                   {"k", "legacy", "iq"}},
+                                  {"importance", false, "weighs errors by the mean squared input", {}}}),
+          .prepare = prepare_gguf,
+          .axis_for = gguf_axis,
+          .needs_for = gguf_needs};
 }
 
 }  // namespace hemostat

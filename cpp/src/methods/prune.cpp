@@ -197,8 +197,8 @@ std::vector<Method> prune_methods() {
        .description = "removes the weights of least relative importance · input norm^alpha",
        .axis = axes::sparsity(),
        .needs = {Need::column_norm},
-       .options =
-           with_filter({{"alpha", 0.5, "exponent of the input norm, 0 or more", {}}, kRowScope, pattern_length(), kPermute}),
+       .options = with_filter(
+           {{"alpha", 0.5, "exponent of the input norm, 0 or more", {}}, kRowScope, pattern_length(), kPermute}),
        .prepare = prepare_ria,
        .axis_for = pruning_axis},
       {.name = "gradient",

@@ -148,7 +148,7 @@ TEST(MemoryBudget, MapsWhatDoesNotFit) {
 TEST(Statistics, NamesNeeds) {
   std::set<Need> all = every_need();
   all.merge(gradient_needs());
-  EXPECT_EQ(all.size(), 7u);
+  EXPECT_EQ(all.size(), 8u);
   for (const Need need : all) {
     EXPECT_EQ(need_from_name(name(need)), need);
   }

@@ -9,17 +9,10 @@
 
 #include <cstdint>
 
+#include "kernels/host_device.h"
 #include "kernels/isa.h"
 
 namespace hemostat::kernels {
-
-#ifndef HEMOSTAT_BOTH
-#ifdef __CUDACC__
-#define HEMOSTAT_BOTH __host__ __device__
-#else
-#define HEMOSTAT_BOTH
-#endif
-#endif
 
 inline constexpr int kGroupLevels = 9;
 inline constexpr int64_t kGroupBits = int64_t{1} << kGroupLevels;

@@ -4,14 +4,13 @@
 
 #include <cstdint>
 
+#include "kernels/host_device.h"
 #include "kernels/isa.h"
 #include "kernels/matrix.h"
 
 #ifdef __CUDACC__
-#define HEMOSTAT_BOTH __host__ __device__
 #define HEMOSTAT_UNROLL _Pragma("unroll")
 #else
-#define HEMOSTAT_BOTH
 #define HEMOSTAT_UNROLL _Pragma("GCC unroll 16")
 #endif
 

@@ -8,17 +8,11 @@
 
 #include "kernels/elements.simd.h"
 #include "kernels/flags.simd.h"
+#include "kernels/width.simd.h"
 
 namespace hemostat::kernels {
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int kWidth = 16;
-#elif defined(__AVX2__)
-constexpr int kWidth = 8;
-#else
-constexpr int kWidth = 4;
-#endif
 constexpr int kLanes = 16;
 constexpr int kVectors = kLanes / kWidth;
 

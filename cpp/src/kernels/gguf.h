@@ -3,16 +3,9 @@
 
 #include <cstdint>
 
+#include "kernels/host_device.h"
 #include "kernels/isa.h"
 #include "kernels/matrix.h"
-
-#ifndef HEMOSTAT_BOTH
-#ifdef __CUDACC__
-#define HEMOSTAT_BOTH __host__ __device__
-#else
-#define HEMOSTAT_BOTH
-#endif
-#endif
 
 namespace hemostat::kernels {
 

@@ -6,6 +6,9 @@
 #include <cstdint>
 
 #include "kernels/gguf_blocks.h"
+#ifndef __CUDACC__
+#include "kernels/width.simd.h"
+#endif
 
 namespace hemostat::kernels {
 namespace {
@@ -21,13 +24,6 @@ HEMOSTAT_BLOCKS void store(float* to, Lanes lanes) { *to = lanes; }
 HEMOSTAT_BLOCKS void store_codes(int32_t* to, Lanes lanes) { *to = static_cast<int32_t>(lanes); }
 HEMOSTAT_BLOCKS Lanes magnitude(Lanes lanes) { return fabsf(lanes); }
 #else
-#if defined(__AVX512F__)
-constexpr int kWidth = 16;
-#elif defined(__AVX2__)
-constexpr int kWidth = 8;
-#else
-constexpr int kWidth = 4;
-#endif
 typedef float Lanes __attribute__((vector_size(4 * kWidth)));
 typedef int32_t Integers __attribute__((vector_size(4 * kWidth)));
 inline Lanes splat(float value) { return Lanes{} + value; }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "kernels/host_device.h"
 #include "kernels/isa.h"
 #include "kernels/matrix.h"
 
@@ -57,13 +58,6 @@ HEMOSTAT_FOR_EACH_ISA(extern const QuantizeLoops quantize_loops;)
 
 // The scale of a group whose extremes are lowest ≤ 0 ≤ highest, as the operator's documentation defines it. Shared by
 // both devices: a group of zeros, or one so small that its scale underflows, has the range −1 … 1 (as GPTQ).
-#ifndef HEMOSTAT_BOTH
-#ifdef __CUDACC__
-#define HEMOSTAT_BOTH __host__ __device__
-#else
-#define HEMOSTAT_BOTH
-#endif
-#endif
 static inline HEMOSTAT_BOTH GroupScale scale_of_range(float lowest, float highest, int64_t levels, bool symmetric) {
   const float steps = static_cast<float>(levels - 1);
   if (symmetric) {

@@ -6,9 +6,7 @@
 #include <cstdlib>
 #include <new>
 
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
+#include "kernels/huge_pages.h"
 
 namespace hemostat::kernels {
 
@@ -18,16 +16,12 @@ template <class T>
 class Scratch {
  public:
   explicit Scratch(int64_t count) {
-    constexpr size_t kHuge = size_t{2} << 20;
     size_t bytes = static_cast<size_t>(count > 0 ? count : 1) * sizeof(T);
-    const bool huge = bytes >= 2 * kHuge;
-    const size_t alignment = huge ? kHuge : 64;
+    const size_t alignment = bytes >= 2 * kHugePage ? kHugePage : 64;
     bytes = (bytes + alignment - 1) / alignment * alignment;
     data_ = static_cast<T*>(std::aligned_alloc(alignment, bytes));
     if (data_ == nullptr) throw std::bad_alloc();
-#ifdef __linux__
-    if (huge) madvise(data_, bytes, MADV_HUGEPAGE);
-#endif
+    advise_huge_pages(data_, bytes);
   }
   ~Scratch() { std::free(data_); }
   Scratch(const Scratch&) = delete;

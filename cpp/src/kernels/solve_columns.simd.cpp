@@ -2,18 +2,12 @@
 // vector's. See solve_columns.h.
 #include "kernels/solve_columns.h"
 
-#include "kernels/elements.simd.h"
+#include "kernels/width.simd.h"
 
 namespace hemostat::kernels {
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int kLanes = 16;
-#elif defined(__AVX2__)
-constexpr int kLanes = 8;
-#else
-constexpr int kLanes = 4;
-#endif
+constexpr int kLanes = kWidth;
 static_assert(kSolveLanes % kLanes == 0);
 
 typedef float Lanes __attribute__((vector_size(4 * kLanes)));

@@ -35,8 +35,7 @@ LENGTH = 512
 
 def ours(name: str, model: hemostat.Model, calibration: torch.Tensor) -> hemostat.Model:
     spec, severity = METHODS[name]
-    needs = next(method for method in hemostat.methods() if method.name == spec.partition(":")[0]).needs
-    statistics = hemostat.collect(model, calibration, needs=sorted(needs))
+    statistics = hemostat.collect(model, calibration, needs=spec)
     return hemostat.prepare(model, spec, statistics).at(severity)
 
 

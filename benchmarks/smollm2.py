@@ -53,8 +53,7 @@ def main() -> None:
     tokens = hemostat.data.tokens(model, arguments.evaluation, bos=False)[: arguments.windows]
     calibration = hemostat.data.tokens(model, arguments.calibration, bos=False)[: arguments.calibration_windows]
     chosen = {spec: CASES[spec] for spec in arguments.methods or CASES}
-    needs = {need for spec in chosen for need in find(spec).needs}
-    statistics, collecting = timed(lambda: hemostat.collect(model, calibration, needs=sorted(needs)))
+    statistics, collecting = timed(lambda: hemostat.collect(model, calibration, needs=list(chosen)))
     baseline = hemostat.BaselineEvaluation(model, tokens)
     print(
         f"{len(tokens)} windows of {tokens.shape[1]} tokens, {torch.get_num_threads()} threads; statistics of ", end=""
@@ -81,11 +80,6 @@ def main() -> None:
             )
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1))
-
-
-def find(spec: str):
-    name = spec.partition(":")[0]
-    return next(method for method in hemostat.methods() if method.name == name)
 
 
 def perplexity(baseline: hemostat.BaselineEvaluation, model: hemostat.Model) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from small_models import SIZES
 
 import hemostat
 
@@ -24,18 +25,7 @@ FAMILIES = {
 def module(request):
     family, options = FAMILIES[request.param]
     torch.manual_seed(0)
-    sizes = {
-        "vocab_size": 97,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 64,
-        "eos_token_id": 11,
-        "pad_token_id": 0,
-        "bos_token_id": 1,
-    }
+    sizes = SIZES | {"eos_token_id": 11, "pad_token_id": 0, "bos_token_id": 1}
     config = getattr(transformers, f"{family}Config")(**sizes, **options)
     made = getattr(transformers, f"{family}ForCausalLM")(config).eval()
     with torch.no_grad():

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small_models
 import torch
+from small_models import LINEAR_ROPE, LLAMA3_ROPE
 
 import hemostat
 from hemostat import _C, data
@@ -20,24 +22,7 @@ pytest.importorskip("accelerate")  # transformers' GGUF reader imports it
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 
-SIZES = {
-    "vocab_size": 97,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-}
-LINEAR_ROPE = {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}
-LLAMA3_ROPE = {
-    "rope_type": "llama3",
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 16,
-    "rope_theta": 1000.0,
-}
+SIZES = small_models.SIZES | {"hidden_size": 64, "intermediate_size": 96}
 FAMILIES = {
     "llama": ("Llama", {}),
     "llama-tied": ("Llama", {"tie_word_embeddings": True}),

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from small_models import SIZES
 
 import hemostat
 from hemostat import prune
@@ -12,15 +13,6 @@ from hemostat import prune
 transformers = pytest.importorskip("transformers")
 
 NEEDS = ["gradient_mean", "gradient_absmean", "gradient_square"]
-SIZES = {
-    "vocab_size": 97,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 64,
-}
 FAMILIES = {
     "llama": ("Llama", {}),
     "llama-tied-biases": ("Llama", {"tie_word_embeddings": True, "attention_bias": True, "mlp_bias": True}),

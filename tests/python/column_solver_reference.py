@@ -78,9 +78,3 @@ def solved(
             error = (w[:, j : j + 1] - q) / inverse[j, j]
             w[:, j:] -= error * inverse[j, j:]
     return result, mask
-
-
-def output_error(weight, solution, gram):
-    """The squared change of the layer's output, per token."""
-    change = weight.double() - solution.double()
-    return float((change @ gram.double() * change).sum())

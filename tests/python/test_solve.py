@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from solve_references import output_error, solved
+from column_solver_reference import solved
+from solver_references import output_error
 
 import hemostat
 from hemostat import prune, quantize

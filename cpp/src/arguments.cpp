@@ -172,6 +172,11 @@ void check_finite(std::string_view operation, std::string_view name, const at::T
   check_invalid(operation, name, at::isfinite(tensor).logical_not_().sum(), "NaN or infinite");
 }
 
+void check_not_negative(std::string_view operation, std::string_view name, const at::Tensor& tensor) {
+  const at::Tensor valid = at::isfinite(tensor).logical_and_(tensor.ge(0));
+  check_invalid(operation, name, valid.logical_not_().sum(), "NaN, infinite or negative");
+}
+
 bool wants_gradient(const at::Tensor& tensor) { return c10::GradMode::is_enabled() && tensor.requires_grad(); }
 
 }  // namespace hemostat::arguments

@@ -52,6 +52,9 @@ void check_invalid(std::string_view operation, std::string_view name, const at::
 // ValueError, with the count, where `tensor` has NaN or infinite entries.
 void check_finite(std::string_view operation, std::string_view name, const at::Tensor& tensor);
 
+// ValueError, with the count, where `tensor` has NaN, infinite or negative entries.
+void check_not_negative(std::string_view operation, std::string_view name, const at::Tensor& tensor);
+
 // Whether autograd wants a gradient of `tensor` now.
 bool wants_gradient(const at::Tensor& tensor);
 

@@ -8,7 +8,6 @@
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/linalg_eigh.h>
 #include <ATen/ops/linalg_qr.h>
-#include <ATen/ops/logical_and.h>
 #include <ATen/ops/matmul.h>
 #include <c10/util/Exception.h>
 #include <fmt/format.h>
@@ -55,24 +54,14 @@ Decomposition projected(std::string_view operation, const at::Tensor& weight, co
 Decomposition checked_asvd(std::string_view operation, const at::Tensor& weight, const at::Tensor& activation_absmean,
                            double alpha, bool check_finite) {
   arguments::check_matrix(operation, "weight", weight);
-  arguments::check_floating(operation, "activation_absmean", activation_absmean);
   if (!(alpha >= 0.0) || !std::isfinite(alpha)) {
     throw ValueError(fmt::format("{}: alpha is {}, but must be 0 or more, and finite", operation, alpha));
   }
-  if (activation_absmean.dim() != 1) {
-    throw ValueError(fmt::format("{}: activation_absmean has shape {}, but must be [in_features]", operation,
-                                 arguments::shape(activation_absmean.sizes())));
-  }
-  if (activation_absmean.size(0) != weight.size(1)) {
-    throw ValueError(fmt::format("{}: activation_absmean has {} entries, but weight has {} input features", operation,
-                                 activation_absmean.size(0), weight.size(1)));
-  }
-  arguments::check_device(operation, "activation_absmean", activation_absmean, "weight", weight);
-  const at::Tensor absmean = activation_absmean.detach().to(at::kDouble);
+  const at::Tensor absmean =
+      arguments::checked_features(operation, "activation_absmean", activation_absmean, weight).to(at::kDouble);
   if (check_finite) {
     arguments::check_finite(operation, "weight", weight.detach());
-    const at::Tensor valid = at::logical_and(at::isfinite(absmean), absmean.ge(0));
-    arguments::check_invalid(operation, "activation_absmean", valid.logical_not().sum(), "NaN, infinite or negative");
+    arguments::check_not_negative(operation, "activation_absmean", absmean);
   }
   const at::Tensor energy = absmean.pow(alpha).add_(kAsvdFloor).square_();
   return projected(operation, weight, [&](const at::Tensor& x) { return x * energy; });

@@ -20,12 +20,7 @@ using Rounding = std::function<at::Tensor(const at::Tensor&)>;
 // Every chosen linear, rounded. ValueError naming the first whose input features the block (0: any) does not divide.
 Prepared rounded(const std::string& method, double bits, const char* block_name, int64_t block_size, const Model& model,
                  const Options& options, const Rounding& round) {
-  for (const NamedLinear& named : linears(model, filter_of(options))) {
-    if (block_size > 0 && named.linear->in_features() % block_size != 0) {
-      throw ValueError(fmt::format("hemostat.prepare({}): {} = {} does not divide the {} input features of '{}'",
-                                   method, block_name, block_size, named.linear->in_features(), named.name));
-    }
-  }
+  check_divides(method, model, filter_of(options), block_name, block_size);
   return per_linear(
       method, axes::bits_of_format(bits), model, options,
       [round](const std::string&, const Linear& linear, double) { return linear.with_weight(round(linear.dense())); });

@@ -74,19 +74,26 @@ void check_statistics(const std::string& method, const Model& model, const Linea
   }
 }
 
+void check_divides(const std::string& method, const Model& model, const LinearFilter& filter, const std::string& option,
+                   int64_t size) {
+  for (const NamedLinear& named : linears(model, filter)) {
+    if (size > 0 && named.linear->in_features() % size != 0) {
+      throw ValueError(fmt::format("hemostat.prepare({}): {} = {} does not divide the {} input features of '{}'",
+                                   method, option, size, named.linear->in_features(), named.name));
+    }
+  }
+}
+
 GramFactors gram_factors(const std::string& method, const Model& model, const LinearFilter& filter,
                          const Statistics& statistics, const solve::GramFactorOptions& options) {
   check_statistics(method, model, filter, statistics, Need::gram);
   GramFactors factors;
-  std::map<const InputStatistics*, std::shared_ptr<const solve::GramFactor>> by_input;
-  for (const NamedLinear& named : linears(model, filter)) {
-    const InputStatistics* input = &statistics.at(named.name);
-    auto& factor = by_input[input];
-    if (!factor) {
-      check_interrupt();
-      factor = std::make_shared<solve::GramFactor>(input->gram().to(model.device()), options);
+  for (const InputGroup& group : by_input(model, filter, statistics)) {
+    check_interrupt();
+    const auto factor = std::make_shared<solve::GramFactor>(group.input->gram().to(model.device()), options);
+    for (const NamedLinear& named : group.linears) {
+      factors[named.name] = factor;
     }
-    factors[named.name] = factor;
   }
   return factors;
 }

@@ -33,6 +33,11 @@ Prepared per_linear(const std::string& method, Axis axis, const Model& model, co
 void check_statistics(const std::string& method, const Model& model, const LinearFilter& filter,
                       const Statistics& statistics, Need need);
 
+// ValueError naming the first chosen linear whose input features `size`, the option `option`, does not divide; sizes
+// below 1 are no number of weights, and pass.
+void check_divides(const std::string& method, const Model& model, const LinearFilter& filter, const std::string& option,
+                   int64_t size);
+
 // The factor of each chosen linear's Gram matrix, on the model's device; linears that share an input share theirs.
 using GramFactors = std::map<std::string, std::shared_ptr<const solve::GramFactor>>;
 GramFactors gram_factors(const std::string& method, const Model& model, const LinearFilter& filter,

@@ -16,8 +16,6 @@
 namespace hemostat {
 namespace {
 
-const OptionSpec kScope{"scope", std::string("tensor"), "what the fraction counts over", {"tensor", "row"}};
-const OptionSpec kRowScope{"scope", std::string("row"), "what the fraction counts over", {"row", "tensor"}};
 const OptionSpec kPermute{
     "permute",
     false,
@@ -38,10 +36,6 @@ at::Tensor regrouped_mask(const at::Tensor& score, const std::string& pattern) {
   const at::Tensor order = prune::channel_permutation(score, pattern);
   const at::Tensor mask = prune::mask(score.index_select(1, order), {.pattern = pattern});
   return at::empty_like(mask).index_copy_(1, order, mask);
-}
-
-prune::Scope scope_of(const Options& options) {
-  return option<std::string>(options, "scope") == "row" ? prune::Scope::row : prune::Scope::tensor;
 }
 
 // The calibrated norm of each chosen linear's input.
@@ -171,7 +165,7 @@ std::vector<Method> prune_methods() {
        .description = "removes the smallest weights of each matrix or row",
        .axis = axes::sparsity(),
        .needs = {},
-       .options = with_filter({kScope, pattern_length()}),
+       .options = with_filter({pruning_scope("tensor"), pattern_length()}),
        .prepare = prepare_magnitude,
        .axis_for = pruning_axis},
       {.name = "wanda",
@@ -197,8 +191,10 @@ std::vector<Method> prune_methods() {
        .description = "removes the weights of least relative importance · input norm^alpha",
        .axis = axes::sparsity(),
        .needs = {Need::column_norm},
-       .options = with_filter(
-           {{"alpha", 0.5, "exponent of the input norm, 0 or more", {}}, kRowScope, pattern_length(), kPermute}),
+       .options = with_filter({{"alpha", 0.5, "exponent of the input norm, 0 or more", {}},
+                               pruning_scope("row"),
+                               pattern_length(),
+                               kPermute}),
        .prepare = prepare_ria,
        .axis_for = pruning_axis},
       {.name = "gradient",

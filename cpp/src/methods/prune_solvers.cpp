@@ -24,7 +24,7 @@ Prepared prepare_admm(const Model& model, const Statistics* statistics, const Op
   if (iterations < 0) {
     throw ValueError(fmt::format("hemostat.prepare(admm): iterations is {}, but must be 0 or more", iterations));
   }
-  const auto scope = option<std::string>(options, "scope") == "row" ? prune::Scope::row : prune::Scope::tensor;
+  const prune::Scope scope = scope_of(options);
 
   MemoryBudget budget;
   std::map<std::string, prune::AdmmFactor> factors;
@@ -92,7 +92,7 @@ std::vector<Method> prune_solver_methods() {
        .description = "removes weights and adjusts the others by alternating directions",
        .axis = axes::sparsity(),
        .needs = {Need::gram},
-       .options = with_filter({{"scope", std::string("tensor"), "what the fraction counts over", {"tensor", "row"}},
+       .options = with_filter({pruning_scope("tensor"),
                                pattern_length(),
                                {"iterations", int64_t{20}, "how often weights and mask are adjusted, 0 or more", {}},
                                {"damp", 0.1, "added to the Gram matrix's diagonal, as a share of its mean", {}}}),

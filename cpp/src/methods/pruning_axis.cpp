@@ -12,6 +12,15 @@ OptionSpec pattern_length() {
   return {"m", int64_t{0}, "n:m pruning on an axis of n kept of every m; 0: unstructured", {}};
 }
 
+OptionSpec pruning_scope(const std::string& standard) {
+  const std::string other = standard == "tensor" ? "row" : "tensor";
+  return {"scope", standard, "what the fraction counts over", {standard, other}};
+}
+
+prune::Scope scope_of(const Options& options) {
+  return option<std::string>(options, "scope") == "row" ? prune::Scope::row : prune::Scope::tensor;
+}
+
 Axis pruning_axis(const Model&, const Options& options) {
   const int64_t m = option<int64_t>(options, "m");
   if (m != 0 && (m < 2 || m > 1024)) {
@@ -21,13 +30,7 @@ Axis pruning_axis(const Model&, const Options& options) {
 }
 
 void check_pattern(const std::string& method, const Model& model, const Options& options) {
-  const int64_t m = option<int64_t>(options, "m");
-  for (const NamedLinear& named : linears(model, filter_of(options))) {
-    if (m > 0 && named.linear->in_features() % m != 0) {
-      throw ValueError(fmt::format("hemostat.prepare({}): m = {} does not divide the {} input features of '{}'", method,
-                                   m, named.linear->in_features(), named.name));
-    }
-  }
+  check_divides(method, model, filter_of(options), "m", option<int64_t>(options, "m"));
 }
 
 }  // namespace hemostat

@@ -7,12 +7,16 @@
 #include <fmt/format.h>
 
 #include <hemostat/methods.h>
+#include <hemostat/prune.h>
 
 #include "per_linear.h"
 
 namespace hemostat {
 
 OptionSpec pattern_length();  // `m`
+
+OptionSpec pruning_scope(const std::string& standard);  // `scope`: "tensor" or "row"
+prune::Scope scope_of(const Options& options);
 
 Axis pruning_axis(const Model& model, const Options& options);
 

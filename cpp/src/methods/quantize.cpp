@@ -19,21 +19,11 @@
 namespace hemostat {
 namespace {
 
-void check_group_size(const std::string& method, const Model& model, const Options& options, int64_t group_size) {
-  for (const NamedLinear& named : linears(model, filter_of(options))) {
-    if (group_size > 0 && named.linear->in_features() % group_size != 0) {
-      throw ValueError(
-          fmt::format("hemostat.prepare({}): group_size = {} does not divide the {} input features of '{}'", method,
-                      group_size, named.linear->in_features(), named.name));
-    }
-  }
-}
-
 Prepared prepare_rtn(const Model& model, const Statistics*, const Options& options) {
   quantize::RtnOptions rtn{.group_size = parse_group_size("rtn", option<std::string>(options, "group_size")),
                            .symmetric = option<bool>(options, "symmetric"),
                            .search_clip = option<bool>(options, "search_clip")};
-  check_group_size("rtn", model, options, rtn.group_size);
+  check_divides("rtn", model, filter_of(options), "group_size", rtn.group_size);
   const auto change = [rtn](const std::string&, const Linear& linear, double severity) mutable {
     rtn.bits = severity;
     return linear.with_weight(quantize::rtn(linear.dense(), rtn));
@@ -47,7 +37,7 @@ Prepared prepare_gptq(const Model& model, const Statistics* statistics, const Op
   if (gptq.group_size == quantize::kPerTensor) {
     throw ValueError("hemostat.prepare(gptq): group_size must be row or a positive integer, got 'tensor'");
   }
-  check_group_size("gptq", model, options, gptq.group_size);
+  check_divides("gptq", model, filter_of(options), "group_size", gptq.group_size);
   const auto factors = gram_factors("gptq", model, filter_of(options), *statistics,
                                     {.damp = option<double>(options, "damp"),
                                      .act_order = option<bool>(options, "act_order"),
@@ -87,7 +77,7 @@ Prepared prepare_awq(const Model& model, const Statistics* statistics, const Opt
   if (awq.group_size == quantize::kPerTensor) {
     throw ValueError("hemostat.prepare(awq): group_size is tensor, but must be row or a positive integer");
   }
-  check_group_size("awq", model, options, awq.group_size);
+  check_divides("awq", model, filter_of(options), "group_size", awq.group_size);
   check_statistics("awq", model, filter, *statistics, Need::absmean);
   check_statistics("awq", model, filter, *statistics, Need::gram);
 

@@ -146,14 +146,7 @@ at::Tensor dsnot(const at::Tensor& weight, const at::Tensor& mask, const at::Ten
   constexpr std::string_view kOperation = "hemostat.prune.dsnot";
   arguments::check_matrix(kOperation, "weight", weight);
   arguments::check_dense(kOperation, "mask", mask);
-  if (mask.scalar_type() != at::kBool) {
-    throw TypeError(fmt::format("{}: mask must be bool, true = kept", kOperation));
-  }
-  if (mask.sizes() != weight.sizes()) {
-    throw ValueError(fmt::format("{}: mask has shape {}, but weight has {}", kOperation, arguments::shape(mask.sizes()),
-                                 arguments::shape(weight.sizes())));
-  }
-  arguments::check_device(kOperation, "mask", mask, "weight", weight);
+  check_mask(kOperation, mask, weight);
   const at::Tensor mean = arguments::checked_features(kOperation, "activation_mean", activation_mean, weight);
   const at::Tensor norm = arguments::checked_features(kOperation, "activation_norm", activation_norm, weight);
   if (options.max_cycles < 0) {

@@ -173,17 +173,21 @@ at::Tensor mask_at(const at::Tensor& kept_until, double sparsity, Scope scope, c
   return at::gt_out(result, kept_until.detach(), last);
 }
 
+void check_mask(std::string_view operation, const at::Tensor& mask, const at::Tensor& weight) {
+  if (!mask.defined() || mask.scalar_type() != at::kBool) {
+    throw TypeError(fmt::format("{}: mask must be bool, true = kept", operation));
+  }
+  if (mask.sizes() != weight.sizes()) {
+    throw ValueError(fmt::format("{}: mask has shape {}, but weight has {}", operation, arguments::shape(mask.sizes()),
+                                 arguments::shape(weight.sizes())));
+  }
+  arguments::check_device(operation, "mask", mask, "weight", weight);
+}
+
 at::Tensor apply(const at::Tensor& weight, const at::Tensor& mask, const std::optional<at::Tensor>& out) {
   constexpr std::string_view kOperation = "hemostat.prune.apply";
   arguments::check_matrix(kOperation, "weight", weight);
-  if (!mask.defined() || mask.scalar_type() != at::kBool) {
-    throw TypeError(fmt::format("{}: mask must be bool, true = kept", kOperation));
-  }
-  if (mask.sizes() != weight.sizes()) {
-    throw ValueError(fmt::format("{}: mask has shape {}, but weight has {}", kOperation, arguments::shape(mask.sizes()),
-                                 arguments::shape(weight.sizes())));
-  }
-  arguments::check_device(kOperation, "mask", mask, "weight", weight);
+  check_mask(kOperation, mask, weight);
   const at::Tensor zero = at::zeros({}, weight.options());
   if (!out) {
     return at::where(mask, weight, zero);

@@ -2,8 +2,6 @@
 
 #include <cmath>
 
-#include <ATen/ops/isfinite.h>
-#include <ATen/ops/logical_and.h>
 #include <fmt/format.h>
 
 #include <hemostat/error.h>
@@ -17,8 +15,7 @@ at::Tensor checked_norm(std::string_view operation, const at::Tensor& weight, co
   arguments::check_matrix(operation, "weight", weight);
   at::Tensor norm = arguments::checked_features(operation, "activation_norm", activation_norm, weight);
   if (check_finite) {
-    const at::Tensor valid = at::logical_and(at::isfinite(norm), norm.ge(0));
-    arguments::check_invalid(operation, "activation_norm", valid.logical_not().sum(), "NaN, infinite or negative");
+    arguments::check_not_negative(operation, "activation_norm", norm);
   }
   return norm;
 }

@@ -47,6 +47,9 @@ Severity checked_choice(std::string_view operation, const at::Tensor& matrix, st
                         const std::optional<double>& sparsity, const std::optional<std::string>& pattern, Scope scope,
                         const std::optional<at::Tensor>& out);
 
+// TypeError, ValueError unless `mask` is bool, of weight's shape and on its device.
+void check_mask(std::string_view operation, const at::Tensor& mask, const at::Tensor& weight);
+
 // Checks severity and `out`, selects, and looks at the count of NaN.
 at::Tensor select(std::string_view operation, const Ranked& ranked, const std::optional<double>& sparsity,
                   const std::optional<std::string>& pattern, Scope scope, const std::optional<at::Tensor>& out,

@@ -127,8 +127,7 @@ at::Tensor checked_absmean(std::string_view operation, const at::Tensor& activat
                            bool check_finite) {
   at::Tensor absmean = arguments::checked_features(operation, "activation_absmean", activation_absmean, weight);
   if (check_finite) {
-    const at::Tensor valid = at::logical_and(at::isfinite(absmean), absmean.ge(0));
-    arguments::check_invalid(operation, "activation_absmean", valid.logical_not().sum(), "NaN, infinite or negative");
+    arguments::check_not_negative(operation, "activation_absmean", absmean);
   }
   return absmean;
 }

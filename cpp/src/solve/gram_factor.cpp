@@ -47,13 +47,9 @@ at::Tensor cholesky(const at::Tensor& matrix, const at::Tensor& diagonal, double
 }  // namespace
 
 void check_gram(std::string_view operation, const at::Tensor& gram, const GramFactorOptions& options) {
-  arguments::check_matrix(operation, "gram", gram);
+  arguments::check_gram(operation, gram);
   if (gram.scalar_type() != at::kFloat) {
     throw TypeError(fmt::format("{}: gram is {}, but must be float32", operation, c10::toString(gram.scalar_type())));
-  }
-  if (gram.size(0) != gram.size(1)) {
-    throw ValueError(fmt::format("{}: gram has shape {}, but must be [in_features, in_features]", operation,
-                                 arguments::shape(gram.sizes())));
   }
   if (!(options.damp >= 0) || !std::isfinite(options.damp)) {
     throw ValueError(fmt::format("{}: damp is {}, but must be 0 or more", operation, options.damp));

@@ -46,7 +46,7 @@ test-cuda: build ## the same tests, those that take a device on the GPU
 	HEMOSTAT_TEST_DEVICE=cuda python -m pytest tests
 
 bench: build ## measured time, limit and ratio of every hot path
-	for script in benchmarks/{kernels,gguf,calibration,solve,lowrank,model,localize,generate}.py; do echo "== $$script"; python $$script; done
+	for script in benchmarks/{kernels,gguf_formats,calibration,solve,lowrank,model,localize,generate}.py; do echo "== $$script"; python $$script; done
 	$(BUILD)/cpp/benchmarks/benchmark_kernels
 
 sanitize: ## the C++ tests under the address and undefined behaviour sanitizers

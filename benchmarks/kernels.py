@@ -126,8 +126,16 @@ def weight_cases(device: torch.device) -> list[Case]:
             {"magnitude's flat sort": magnitude_paper, "kthvalue": magnitude_kthvalue},
         ),
         Case(
-            "mask, tensor (ria 50 %)",
+            "mask, rows (ria 50 %)",
             lambda: hemostat.prune.ria(weight, norm, sparsity=0.5, out=mask),
+            *read,
+            1,
+            None,
+            {},
+        ),
+        Case(
+            "mask, tensor (ria 50 %)",
+            lambda: hemostat.prune.ria(weight, norm, sparsity=0.5, scope="tensor", out=mask),
             *read,
             1,
             None,

@@ -15,6 +15,7 @@ import json
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -41,9 +42,10 @@ def ours(name: str, model: hemostat.Model, calibration: torch.Tensor) -> hemosta
 
 def recipe(name: str):
     from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
-    from llmcompressor.modifiers.awq import AWQModifier
+    from llmcompressor.modifiers.gptq import GPTQModifier
     from llmcompressor.modifiers.pruning import SparseGPTModifier, WandaPruningModifier
-    from llmcompressor.modifiers.quantization import GPTQModifier
+    from llmcompressor.modifiers.quantization import QuantizationModifier
+    from llmcompressor.modifiers.transform.awq import AWQModifier
 
     pattern = "2:4" if name.endswith("2:4") else "0:0"
     groups = QuantizationScheme(
@@ -56,16 +58,21 @@ def recipe(name: str):
         return SparseGPTModifier(sparsity=0.5, mask_structure=pattern, ignore=["lm_head"])
     if name == "gptq":
         return GPTQModifier(config_groups={"all": groups}, ignore=["lm_head"])
-    return AWQModifier(config_groups={"all": groups}, ignore=["lm_head"])
+    return [AWQModifier(), QuantizationModifier(config_groups={"all": groups}, ignore=["lm_head"])]
 
 
-def theirs(name: str, directory: Path, calibration: torch.Tensor):
-    """Their model, and the seconds that treating it took."""
+def peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def theirs(name: str, source: Path, calibration: torch.Tensor, out: Path) -> tuple[float, int]:
+    """Writes their model as a plain checkpoint; the seconds and the memory that treating it took."""
+    from compressed_tensors.quantization.lifecycle.forward import forward_quantize
     from datasets import Dataset
     from llmcompressor import oneshot
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
     rows = calibration.tolist()
     data = Dataset.from_dict({"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]})
     begin = time.perf_counter()
@@ -76,28 +83,30 @@ def theirs(name: str, directory: Path, calibration: torch.Tensor):
         max_seq_length=LENGTH,
         num_calibration_samples=len(rows),
     )
-    seconds = time.perf_counter() - begin
-    for module in model.modules():  # a quantized layer's weight is rounded when it runs
-        if getattr(module, "quantization_scheme", None) is not None:
-            from compressed_tensors.quantization.lifecycle.forward import forward_quantize
-
-            args = module.quantization_scheme.weights
-            module.weight.data = forward_quantize(module, module.weight, "weight", args)
-    return model, seconds
+    with torch.no_grad():
+        for module in model.modules():  # a quantized layer's weight is rounded when it runs
+            if getattr(module, "quantization_scheme", None) is not None:
+                arguments = module.quantization_scheme.weights
+                module.weight.copy_(forward_quantize(module, module.weight, "weight", arguments))
+    seconds, peak = time.perf_counter() - begin, peak_bytes()
+    plain = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    treated = model.state_dict()
+    plain.load_state_dict({name: treated[name] for name in plain.state_dict()})
+    plain.save_pretrained(out)
+    return seconds, peak
 
 
 def work(side: str, name: str, evaluation: torch.Tensor, calibration: torch.Tensor) -> dict:
     model = hemostat.data.smollm2(dtype=torch.float32).model
-    if side == "hemostat":
-        begin = time.perf_counter()
-        damaged = ours(name, model, calibration)
-        seconds = time.perf_counter() - begin
-    else:
-        trained, seconds = theirs(name, Path(model.source), calibration)
-        weights = {key.removesuffix(".weight"): value for key, value in trained.state_dict().items()}
-        damaged = model.replace({key: weights[key].detach().float() for key, _ in model.linears()})
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    perplexity = hemostat.compare(model, damaged, evaluation).perplexity
+    with tempfile.TemporaryDirectory() as directory:
+        if side == "hemostat":
+            begin = time.perf_counter()
+            damaged = ours(name, model, calibration)
+            seconds, peak = time.perf_counter() - begin, peak_bytes()
+        else:
+            seconds, peak = theirs(name, Path(model.source), calibration, Path(directory))
+            damaged = hemostat.Model.load(directory, dtype=torch.float32)
+        perplexity = hemostat.compare(model, damaged, evaluation).perplexity
     return {"side": side, "method": name, "perplexity": perplexity, "seconds": seconds, "peak_bytes": peak}
 
 

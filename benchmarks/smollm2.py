@@ -16,21 +16,43 @@ import torch
 
 import hemostat
 
-# Spec and severities. Beside some of them: what the papers' code gives with the statistics of the dense model.
+# Spec and severities; None: every operating point that the method has.
 CASES = {
     "magnitude": [0.5],
     "wanda": [0.3, 0.5],
-    "wanda:m=4": [2],
+    "ria": [0.5],
+    "gradient": [0.5],
+    "dsnot": [0.5],
+    "owl": [0.5],
     "sparsegpt": [0.3, 0.5, 0.6],
+    "admm": [0.5],
+    "wanda:m=4": [2],
+    "ria:m=4": [2],
     "sparsegpt:m=4": [2],
+    "admm:m=4": [2],
     "rtn:group_size=64": [8, 4, 3],
+    "awq:group_size=64": [4, 3],
     "gptq:group_size=64": [8, 4, 3],
     "gptq:act_order=true,group_size=64": [4, 3],
+    "nf4": None,
+    "fp4": None,
+    "mxfp4": None,
+    "nvfp4": None,
+    "fp8": None,
+    "ternary": None,
+    "gguf": None,
+    "svd": [0.2],
+    "asvd": [0.2],
+    "svd_llm": [0.2, 0.4],
 }
+# What the papers' code gives on the same windows, with the statistics of the dense model.
 PAPERS = {
+    ("magnitude", 0.5): 585,  # removes every weight equal to the threshold: 50.11 %
     ("wanda", 0.5): 60.6,
     ("sparsegpt", 0.5): 53.5,
+    ("rtn:group_size=64", 8): 28.5,
     ("rtn:group_size=64", 4): 37.9,
+    ("gptq:group_size=64", 4): 35.4,  # block by block: each block's statistics from the blocks treated before it
 }
 
 
@@ -63,7 +85,7 @@ def main() -> None:
     rows = []
     for spec, severities in chosen.items():
         prepared, preparing = timed(lambda spec=spec: hemostat.prepare(model, spec, statistics))
-        for severity in severities:
+        for severity in severities or prepared.axis.default_grid:
             damaged, applying = timed(lambda severity=severity, prepared=prepared: prepared.at(severity))
             row = {
                 "method": spec,

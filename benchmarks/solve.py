@@ -5,6 +5,9 @@ python benchmarks/solve.py [--rows 4096] [--columns 4096] [--device cpu] [--runs
 The limit is one Cholesky factorization and half a matrix product of weight and Gram matrix; of a further severity on
 the same matrix half a matrix product. The papers factor the inverse of the Gram matrix and update all later columns
 block by block (SparseGPT, arXiv 2301.00774; GPTQ, arXiv 2210.17323).
+
+What iterates (ADMM, AWQ's search) is held against the products of weight and Gram matrix that its iterations take,
+DSnoT's swaps against copies of the weight.
 """
 
 from __future__ import annotations
@@ -143,6 +146,31 @@ def main() -> None:
             f"{row['further'] * 1e3:9.0f}{half * 1e3:8.0f}{row['further_ratio']:7.2f}{peer}",
             flush=True,
         )
+
+    mask = prune.magnitude(weight, sparsity=0.5, scope="row")
+    mean, absmean = (means.to(arguments.device) for means in (inputs.mean(0), inputs.abs().mean(0)))
+    norm = gram.diagonal().sqrt()
+    copied = torch.empty_like(weight)
+    steps = {
+        "cholesky": lambda: torch.linalg.cholesky(damped),
+        "inverse": lambda: torch.cholesky_inverse(triangle),
+        "product": lambda: torch.mm(weight, gram, out=product),
+        "copy": lambda: copied.copy_(weight),
+    }
+    triangle = torch.linalg.cholesky(damped)
+    iterating = {
+        "admm 50 %": (lambda: prune.admm(weight, gram, sparsity=0.5), {"cholesky": 1, "inverse": 1, "product": 20}),
+        "awq 4 bits, groups of 128": (lambda: quantize.awq(weight, absmean, gram, bits=4), {"product": 20}),
+        "dsnot 50 %": (lambda: prune.dsnot(weight, mask, mean, norm), {"copy": 1}),
+    }
+    print(f"{'':30}{'ms':>8}{'limit':>8}{'ratio':>7}")
+    for name, (whole, parts) in iterating.items():
+        if arguments.only not in name:
+            continue
+        seconds = medians({"whole": whole} | {step: steps[step] for step in parts}, runs=max(1, arguments.runs // 2))
+        limit = sum(times * seconds[step] for step, times in parts.items())
+        table.append({"case": name, **seconds, "limit": limit, "ratio": seconds["whole"] / limit})
+        print(f"{name:30}{seconds['whole'] * 1e3:8.0f}{limit * 1e3:8.0f}{seconds['whole'] / limit:7.2f}", flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(table, indent=1))
 

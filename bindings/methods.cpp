@@ -255,7 +255,7 @@ Args:
       .def_readonly("axis", &Method::axis, "The severity axis for default options, before a model is known.")
       .def_property_readonly(
           "needs", [](const Method& self) { return names(self.needs); },
-          "Statistics that it reads by default: 'column_norm', 'absmax', 'absmean', 'gram', 'gradient_mean', "
+          "Statistics that it reads by default: 'column_norm', 'absmax', 'absmean', 'gram', 'mean', 'gradient_mean', "
           "'gradient_absmean', 'gradient_square'.")
       .def_readonly("options", &Method::options, "What its preparation takes.")
       .def("__repr__", [](const Method& self) {

@@ -253,6 +253,11 @@ Example:
                                         .block_size = block_size,
                                         .damp = damp,
                                         .check_finite = check_finite};
+        if (!bits && (group_size || symmetric)) {
+          throw ValueError(
+              "hemostat.prune.sparsegpt: group_size and symmetric say how what is kept is rounded, but bits is not "
+              "given");
+        }
         if (bits) {
           options.rounding = {.bits = *bits, .group_size = group_size.value_or(-1), .symmetric = symmetric};
         }

@@ -41,10 +41,12 @@ of consecutive entries of a row:
 
 - asymmetric: the range is [min(0, min w), max(0, max w)], scale = (max - min) / (L - 1), zero = round(-min / scale),
   code = clamp(round(w / scale) + zero, 0, L - 1);
-- symmetric, as GPTQ (arXiv 2210.17323): scale = 2 max|w| / (L - 1), zero = L // 2, the same code.
+- symmetric, as GPTQ (arXiv 2210.17323): scale = 2 max|w| / (L - 1), zero = L // 2, the same code; for an even L values
+  reach from -max|w| L / (L - 1) to max|w| (L - 2) / (L - 1).
 
-The value is (code - zero) * scale, in float32. The formats nf4, fp4, fp8, mxfp4, nvfp4 and ternary have elements of
-their own. Rounding is to nearest, halves to even; zeros stay zero. Gradients pass straight through (arXiv 1308.3432).
+The value is (code - zero) * scale, in float32. Rounding is to nearest, halves to even; zeros stay zero. The formats
+nf4, fp4, fp8, mxfp4, nvfp4 and ternary have elements of their own. Gradients pass straight through whatever rounds
+(arXiv 1308.3432).
 )doc");
   using release_gil = py::call_guard<py::gil_scoped_release>;
 
@@ -69,7 +71,7 @@ their own. Rounding is to nearest, halves to even; zeros stay zero. Gradients pa
 
 ``bits_per_weight`` counts what the format takes when written: ceil(log2(levels)) bits per code, 16 per group for its
 scale, and 16 for its zero point unless symmetric (there it is a constant); 32 for each feature's group where they have
-an ``order``. In memory codes are bytes and scales are float32.
+an ``order``, and 16 for each feature's ``input_scale``. In memory codes are bytes and scales are float32.
 )doc")
       .def_property_readonly("codes", &quantize::GroupPacked::codes, "uint8 ``[out_features, in_features]``")
       .def_property_readonly("scale", &quantize::GroupPacked::scale,
@@ -94,8 +96,13 @@ an ``order``. In memory codes are bytes and scales are float32.
             return packed.order().defined() ? std::optional(packed.order()) : std::nullopt;
           },
           "int64 ``[in_features]``: ``order[i]`` is the i-th of the features that are grouped one after the other; "
-          "None "
-          "where they are grouped as they are.")
+          "None where they are grouped as they are.")
+      .def_property_readonly(
+          "input_scale",
+          [](const quantize::GroupPacked& packed) -> std::optional<at::Tensor> {
+            return packed.input_scale().defined() ? std::optional(packed.input_scale()) : std::nullopt;
+          },
+          "float32 ``[in_features]``: the codes are those of weight * input_scale; None where that is 1.")
       .def("__repr__", &repr);
 
   py::class_<quantize::GgufPacked, quantize::PackedWeight, std::shared_ptr<quantize::GgufPacked>>(
@@ -151,7 +158,7 @@ Args:
     bits: 2 to 8, fractions allowed (2.5 bits: 6 levels).
     group_size: Weights that share a scale: None or -1 for whole rows, ``"tensor"`` for the whole matrix, or a divisor
         of in_features.
-    symmetric: The range is +-max|w| instead of [min, max] with 0.
+    symmetric: scale = 2 max|w| / (levels - 1) about 0, instead of the range [min, max] with 0.
     packed: Return the codes instead of the rounded weight.
     out: Contiguous tensor like weight that receives the result; may be weight itself. Not with ``packed``.
     check_finite: False skips the look for NaN and infinities.
@@ -174,22 +181,29 @@ Example:
 
   room.def(
       "fake_quantize",
-      [](const at::Tensor& weight, double bits, const GroupSize& group_size, bool symmetric, bool check_finite) {
+      [](const at::Tensor& weight, double bits, const GroupSize& group_size, bool symmetric,
+         const std::optional<at::Tensor>& out, bool check_finite, bool search_clip) {
         return quantize::fake_quantize(weight, {.bits = bits,
                                                 .group_size = group_size_of("fake_quantize", group_size),
                                                 .symmetric = symmetric,
+                                                .search_clip = search_clip,
+                                                .out = out,
                                                 .check_finite = check_finite});
       },
       py::arg("weight"), py::kw_only(), py::arg("bits"), py::arg("group_size") = py::none(),
-      py::arg("symmetric") = false, py::arg("check_finite") = true, release_gil(),
+      py::arg("symmetric") = false, py::arg("out") = py::none(), py::arg("check_finite") = true,
+      py::arg("search_clip") = false, release_gil(),
       R"doc(``rtn`` for training: the forward pass rounds, the gradient passes straight through.
 
 Args:
     weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides.
     bits: 2 to 8, fractions allowed.
     group_size: None or -1 for whole rows, ``"tensor"``, or a divisor of in_features.
-    symmetric: The range is +-max|w| instead of [min, max] with 0.
+    symmetric: scale = 2 max|w| / (levels - 1) about 0, instead of the range [min, max] with 0.
+    out: The result is written here: weight's shape, dtype and device, contiguous; may be ``weight`` itself. Not where
+        weight requires a gradient.
     check_finite: False skips the look for NaN and infinities.
+    search_clip: Shrinks each group's range by the factor of 1, .99, ..., .21 that has the least squared error.
 
 Returns:
     The rounded weight, exactly as ``rtn`` gives it, in weight's dtype.
@@ -211,14 +225,8 @@ Example:
       [](const at::Tensor& weight, const GramOrFactor& gram, double bits, const GroupSize& group_size, bool symmetric,
          bool act_order, int64_t block_size, double damp, bool packed,
          bool check_finite) -> std::variant<at::Tensor, std::shared_ptr<quantize::GroupPacked>> {
-        const int64_t entries = group_size_of("gptq", group_size);
-        if (entries == quantize::kPerTensor) {
-          throw ValueError(
-              "hemostat.quantize.gptq: group_size is \"tensor\", but must be a number of weights, or -1 for whole "
-              "rows");
-        }
         const quantize::GptqOptions options{.bits = bits,
-                                            .group_size = entries,
+                                            .group_size = group_size_of("gptq", group_size),
                                             .symmetric = symmetric,
                                             .act_order = act_order,
                                             .block_size = block_size,
@@ -249,7 +257,7 @@ Args:
         once for many calls, whose act_order, block_size and damp then count.
     bits: 2 to 8, fractions allowed.
     group_size: Weights that share a scale: None or -1 for whole rows, or a divisor of in_features.
-    symmetric: The range is +-max|w| instead of [min, max] with 0.
+    symmetric: scale = 2 max|w| / (levels - 1) about 0, instead of the range [min, max] with 0.
     act_order: Takes the most active input features first; groups are of neighbours in that order.
     block_size: Columns that are solved together.
     damp: Share of the mean diagonal entry that is added to gram's diagonal; more where that is too little.
@@ -274,24 +282,28 @@ Example:
   room.def(
       "awq",
       [](const at::Tensor& weight, const at::Tensor& activation_absmean, const at::Tensor& gram, double bits,
-         const GroupSize& group_size, bool symmetric, bool search_clip, bool check_finite) {
-        return quantize::awq(weight, activation_absmean, gram,
-                             {.bits = bits,
-                              .group_size = group_size_of("awq", group_size),
-                              .symmetric = symmetric,
-                              .search_clip = search_clip,
-                              .check_finite = check_finite});
+         const GroupSize& group_size, bool symmetric, bool search_clip, bool packed,
+         bool check_finite) -> std::variant<at::Tensor, std::shared_ptr<quantize::GroupPacked>> {
+        const quantize::AwqOptions options{.bits = bits,
+                                           .group_size = group_size_of("awq", group_size),
+                                           .symmetric = symmetric,
+                                           .search_clip = search_clip,
+                                           .check_finite = check_finite};
+        if (packed) {
+          return quantize::awq_packed(weight, activation_absmean, gram, options);
+        }
+        return quantize::awq(weight, activation_absmean, gram, options);
       },
       py::arg("weight"), py::arg("activation_absmean"), py::arg("gram"), py::kw_only(), py::arg("bits"),
       py::arg("group_size") = 128, py::arg("symmetric") = false, py::arg("search_clip") = false,
-      py::arg("check_finite") = true, release_gil(),
-      R"doc(Round weights whose loud input features were scaled up, and scale them back.
+      py::arg("packed") = false, py::arg("check_finite") = true, release_gil(),
+      R"doc(Round weights whose salient input features were scaled up, and scale them back.
 
 With Q of ``rtn``, the result is Q(weight * s) / s. Of s = max(activation_absmean ** a, 1e-4), over sqrt(max s * min s),
 it takes the one of a = 0, 1/20, ..., 19/20 with the least output error tr(E gram E^T), where E is what the rounding
 changes. a = 0 is ``rtn``, so that without ``search_clip`` the output error is never more than ``rtn``'s. At inference
 1 / s goes into the operation before the layer; here it is multiplied back, and inputs stay as they are. Lin et al. 2024,
-"AWQ: Activation-aware Weight Quantization", arXiv 2306.00978. The result carries no gradient.
+"AWQ: Activation-aware Weight Quantization", arXiv 2306.00978. Gradients pass straight through to weight.
 
 Args:
     weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides.
@@ -302,10 +314,12 @@ Args:
     symmetric: The levels of ``rtn``.
     search_clip: Clip each group of the scaled weight at the factor of 1, .95, ..., .55 of its largest magnitude that
         has the least error in the outputs which the group alone adds to.
+    packed: Return the codes of the scaled weight instead of the rounded one.
     check_finite: False skips the look for NaN and infinities.
 
 Returns:
-    The rounded weight in its own basis and dtype.
+    The rounded weight in its own basis and dtype; with ``packed`` a ``GroupPacked``, whose ``dequantize()``
+    equals it.
 
 Raises:
     ValueError: A shape, device or option that cannot be, or NaN or infinities.
@@ -361,16 +375,21 @@ Example:
   room.def(
       "awq_scaled",
       [](const at::Tensor& weight, const at::Tensor& scale, const at::Tensor& gram, double bits,
-         const GroupSize& group_size, bool symmetric, bool search_clip, bool check_finite) {
-        return quantize::awq_scaled(weight, scale, gram,
-                                    {.bits = bits,
-                                     .group_size = group_size_of("awq_scaled", group_size),
-                                     .symmetric = symmetric,
-                                     .search_clip = search_clip,
-                                     .check_finite = check_finite});
+         const GroupSize& group_size, bool symmetric, bool search_clip, bool packed,
+         bool check_finite) -> std::variant<at::Tensor, std::shared_ptr<quantize::GroupPacked>> {
+        const quantize::AwqOptions options{.bits = bits,
+                                           .group_size = group_size_of("awq_scaled", group_size),
+                                           .symmetric = symmetric,
+                                           .search_clip = search_clip,
+                                           .check_finite = check_finite};
+        if (packed) {
+          return quantize::awq_scaled_packed(weight, scale, gram, options);
+        }
+        return quantize::awq_scaled(weight, scale, gram, options);
       },
       py::arg("weight"), py::arg("scale"), py::arg("gram"), py::kw_only(), py::arg("bits"), py::arg("group_size") = 128,
-      py::arg("symmetric") = false, py::arg("search_clip") = false, py::arg("check_finite") = true, release_gil(),
+      py::arg("symmetric") = false, py::arg("search_clip") = false, py::arg("packed") = false,
+      py::arg("check_finite") = true, release_gil(),
       R"doc(The second half of ``awq``: Q(weight * scale) / scale, with a scale at hand.
 
 Args:
@@ -381,10 +400,12 @@ Args:
     group_size: None or -1 for whole rows, or a divisor of in_features.
     symmetric: The levels of ``rtn``.
     search_clip: As in ``awq``.
+    packed: Return the codes of the scaled weight instead of the rounded one.
     check_finite: False skips the look for NaN and infinities.
 
 Returns:
-    The rounded weight in its own basis and dtype.
+    The rounded weight in its own basis and dtype; with ``packed`` a ``GroupPacked``, whose ``dequantize()``
+    equals it.
 
 Raises:
     ValueError: A shape, device or option that cannot be, or NaN or infinities.
@@ -410,7 +431,7 @@ Example:
 Args:
     input: ``[..., in_features]``, float32, bfloat16 or float16; every last-dimension row is one group.
     bits: 2 to 8, fractions allowed.
-    symmetric: The range is +-max|x| instead of [min, max] with 0.
+    symmetric: scale = 2 max|x| / (levels - 1) about 0, instead of the range [min, max] with 0.
     out: Contiguous tensor like input that receives the result; may be input itself.
     check_finite: False skips the look for NaN and infinities.
 

@@ -60,12 +60,12 @@ void register_statistics(py::module_& module) {
 
 Args:
     in_features: Features of the input.
-    needs: What to collect: 'column_norm', 'absmax', 'absmean', 'gram'. None: all.
+    needs: What to collect: 'column_norm', 'absmax', 'absmean', 'gram', 'mean'. None: all.
     device: Where the sums lie.
     memory_budget: Bytes; a Gram matrix beyond it lies in a mapped temporary file.
 
 Raises:
-    ValueError: in_features is less than 1, or there is no such statistic.
+    ValueError: in_features is less than 1, or there is no such statistic of an input.
 
 Example:
     >>> import torch, hemostat

@@ -1,6 +1,7 @@
 """The curves on SmolLM2-135M that the documentation shows.
 
     python docs/smollm2_curves.py measure 8    # on 8 windows: docs/curves/smollm2.json (an hour on two cores)
+    python docs/smollm2_curves.py surface 8    # two methods together: docs/curves/smollm2_surface.json (20 minutes)
     python docs/smollm2_curves.py              # draws that: one picture a method, and the README's
 
 The numbers lie beside the pictures, so that they can be drawn anew without measuring.
@@ -15,10 +16,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import hemostat
+from hemostat._surface import surface_facts
 from hemostat.report import PALETTE, TOLERANCES, distance, number, trial_key, write_whole
 
 HERE = Path(__file__).parent
 DATA = HERE / "curves" / "smollm2.json"
+SURFACE_DATA = HERE / "curves" / "smollm2_surface.json"
 
 # What is swept: every method, and beside it what its options make of it.
 SPECS = (
@@ -58,6 +61,8 @@ COARSER = dict.fromkeys(
 )
 OVERVIEW = ("magnitude", "wanda", "rtn:group_size=64", "activation", "drop_layers")
 CALIBRATION_WINDOWS = 16
+# Two methods together: the first has the rows.
+SURFACE = {"wanda": (0.1, 0.2, 0.3, 0.4, 0.5), "rtn:group_size=64": (8, 6, 5, 4, 3)}
 
 INK, SOFT, LINE = "#1c1b1a", "#6b6763", "#e3dfda"
 LEAST, MOST = 1e-3, 100  # nats per token, the ends of every picture; beyond the upper one an arrow says so
@@ -104,6 +109,28 @@ def measure(windows: int) -> None:
         order = [spec for row in SPECS for spec in row]
         kept["curves"].sort(key=lambda curve: order.index(curve["label"]))
         write_whole(DATA, json.dumps(rounded(kept), indent=1, ensure_ascii=False) + "\n")
+
+
+def measure_surface(windows: int) -> None:
+    """The damage of SURFACE on SmolLM2, at each severity of both."""
+    subject = hemostat.data.smollm2()
+    model, evaluation = subject.model, subject.evaluation[:windows]
+    statistics = hemostat.collect(model, subject.calibration[:CALIBRATION_WINDOWS], needs=list(SURFACE))
+    surface = hemostat.surface(
+        model, list(SURFACE), evaluation, statistics=statistics, severities=list(SURFACE.values())
+    )
+    facts = surface_facts(surface)
+    kept = {name: facts[name] for name in ("methods", "axes", "severities", "additivity", "zone")} | {
+        "windows": windows,
+        "length": evaluation.shape[1],
+        "command": f"python docs/smollm2_curves.py surface {windows}",
+        "perplexity": hemostat.BaselineEvaluation(model, evaluation).compare(model).perplexity,
+        "points": [
+            [{name: damage[name] for name in ("perplexity", "delta_nll", "delta_nll_interval")} for damage in row]
+            for row in facts["damage"]
+        ],
+    }
+    write_whole(SURFACE_DATA, json.dumps(rounded(kept), indent=1, ensure_ascii=False) + "\n")
 
 
 def grid(model: hemostat.Model, spec: str) -> list[float]:
@@ -261,6 +288,42 @@ def one_method(kept: dict, name: str) -> str:
     return picture(frame, f"{name} on SmolLM2-135M", subtitle(kept), [*parts, *label_parts(frame, labels)])
 
 
+def surface_picture(kept: dict) -> str:
+    """ΔNLL of each pair of severities, darker where it is more, and the edge of the joint zone."""
+    rows, columns = kept["severities"]
+    tolerance = TOLERANCES[-1]
+    width, height, left, top, cell_width, cell_height = 720, 96 + 44 * len(rows) + 62, 130, 74, 92, 44
+    frame = Frame(width, height, left, 0, 0, 0, MOST)
+    parts = []
+    for i, row in enumerate(kept["points"]):
+        y = top + i * cell_height
+        parts.append(text(left - 12, y + 27, number(rows[i], 3), fill=SOFT, anchor="end"))
+        for j, measured in enumerate(row):
+            x, delta = left + j * cell_width, delta_of(measured)
+            share = math.log(min(max(delta, LEAST), MOST) / LEAST) / math.log(MOST / LEAST)
+            parts.append(
+                f'<rect x="{x}" y="{y}" width="{cell_width}" height="{cell_height}" fill="{PALETTE[0]}" '
+                f'fill-opacity="{share:.2f}" stroke="#ffffff"/>'
+            )
+            safe = delta <= tolerance
+            weight = 600 if safe else 400
+            parts.append(text(x + cell_width / 2, y + 27, number(delta, 3), weight=weight, size=13, anchor="middle"))
+            if safe:
+                parts.append(line(x + 14, y + 36, x + cell_width - 14, y + 36, INK))
+    foot = top + cell_height * len(rows)
+    for j, severity in enumerate(columns):
+        parts.append(text(left + (j + 0.5) * cell_width, foot + 18, number(severity, 3), fill=SOFT, anchor="middle"))
+    first, second = kept["methods"]
+    title_of_columns = f"{second['label']}: {axis_title(kept['axes'][1])}"
+    parts.append(text(left + cell_width * len(columns) / 2, foot + 40, title_of_columns, fill=SOFT, anchor="middle"))
+    parts.append(text(left - 12, top - 10, f"{first['label']}: {axis_title(kept['axes'][0])}", fill=SOFT))
+    about = (
+        f"ΔNLL in nats per token; perplexity {number(kept['perplexity'])} unchanged; {kept['windows']} windows of "
+        f"{kept['length']} tokens; underlined: within {tolerance}"
+    )
+    return picture(frame, f"{first['label']}, then {second['label']} on SmolLM2-135M", about, parts)
+
+
 def axis_title(axis: dict) -> str:
     return axis["name"] + (f", {axis['unit']}" if axis["unit"] not in ("", axis["name"]) else "")
 
@@ -306,16 +369,21 @@ def line(x1: float, y1: float, x2: float, y2: float, color: str, dash: str = "no
     )
 
 
-def pictures(kept: dict) -> dict[Path, str]:
+def pictures(kept: dict, surface: dict) -> dict[Path, str]:
     names = dict.fromkeys(curve["method"] for curve in kept["curves"])
-    return {HERE / "smollm2-curves.svg": overview(kept)} | {
-        HERE / "curves" / f"{name}.svg": one_method(kept, name) for name in names
+    return {
+        HERE / "smollm2-curves.svg": overview(kept),
+        HERE / "curves" / "surface.svg": surface_picture(surface),
+        **{HERE / "curves" / f"{name}.svg": one_method(kept, name) for name in names},
     }
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["measure"]:
         measure(int(sys.argv[2]))
-    for path, drawing in pictures(json.loads(DATA.read_text(encoding="utf-8"))).items():
+    elif sys.argv[1:2] == ["surface"]:
+        measure_surface(int(sys.argv[2]))
+    measured = (json.loads(file.read_text(encoding="utf-8")) for file in (DATA, SURFACE_DATA))
+    for path, drawing in pictures(*measured).items():
         write_whole(path, drawing)
         print(path)

@@ -88,7 +88,7 @@ class MethodFacts(Generated):
         facts = [
             ("Changes", method.kind),
             *axis_facts(method.axis),
-            ("Needs", f"{needs} of calibration text" if needs else "no calibration"),
+            ("Needs", f"by default {needs} of calibration text" if needs else "by default no calibration"),
             ("Try it", f"`hemostat scan smollm2 --methods {method.name} --windows 4`"),
         ]
         lines = [f"**{description}.**", *table(["", ""], [[f"**{name}**", value] for name, value in facts])]

@@ -108,7 +108,7 @@ def sparsegpt(
         damp: Share of the mean diagonal entry that is added to gram's diagonal; more where that is too little.
         bits: 2 to 8: rounds what is kept as well, in the same pass. None leaves it unrounded.
         group_size: With ``bits``, weights that share a scale: None or -1 for whole rows, or a divisor of in_features.
-        symmetric: With ``bits``, the range is +-max|w| instead of [min, max] with 0.
+        symmetric: With ``bits``, scale = 2 max|w| / (levels - 1) about 0, instead of the range [min, max] with 0.
         check_finite: False skips the look for NaN and infinities.
 
     Returns:

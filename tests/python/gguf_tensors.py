@@ -33,7 +33,7 @@ def squared_error(case: Case, rounded: torch.Tensor) -> float:
 
 
 # squared_error of ggml_quantize_chunk of llama.cpp, commit 0c1e57098, compiled by gcc 12 -O3 -march=native. To measure
-# them again: python benchmarks/gguf.py --llama libggml-base.so --errors
+# them again: python benchmarks/gguf_formats.py --llama libggml-base.so --errors
 LLAMA_COMMIT = "0c1e57098"
 LLAMA_ERRORS = {
     "normal": {

@@ -161,3 +161,54 @@ def parameters(operator):
     signature = operator.__doc__.partition("\n")[0]
     inside = re.fullmatch(r"\w+\((.*)\) -> .*", signature)[1]
     return dict(re.findall(r"(\w+): ((?:[^,\[]|\[[^\]]*\])+)", inside))
+
+
+def gram_of(features, seed):
+    """XᵀX / tokens of few tokens, so often singular, and X itself."""
+    x = torch.randn(seed % 7 + 1, features, generator=torch.Generator().manual_seed(seed)) + 0.5
+    return x.T @ x / len(x), x
+
+
+@st.composite
+def layers(draw):
+    """A weight and a Gram matrix of its inputs, of however few tokens."""
+    weight = draw(matrices(values=("normal", "ties", "sparse", "zero", "constant")))
+    tokens, seed = draw(st.integers(1, 40)), draw(st.integers(0, 1000))
+    x = torch.randn(tokens, weight.shape[1], generator=torch.Generator().manual_seed(seed))
+    x[:, : draw(st.integers(0, 2))] = 0
+    return weight, x.T @ x / tokens
+
+
+OPERATORS = operators()
+TESTED = set()  # by the tests that were imported
+
+
+def about(*names):
+    """Says which operators a test is about."""
+    TESTED.update(names)
+    return lambda test: test
+
+
+def assert_same(a, b):
+    torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+
+
+def result_of(operator, *arguments, device, exact=True, **options):
+    """What the operator returns: contiguous, whatever the strides, and the same in out=. No argument is changed."""
+    arguments = [argument.to(device) for argument in arguments]
+    before = [argument.clone() for argument in arguments]
+    result = operator(*arguments, **options)
+    dense = operator(*(argument.contiguous() for argument in arguments), **options)
+    if exact:
+        assert_same(result, dense)
+    else:
+        torch.testing.assert_close(result, dense)
+    assert result.device == arguments[0].device and result.shape == arguments[0].shape
+    assert result.is_contiguous()
+    if "out" in parameters(operator):
+        out = torch.full_like(result, 1)
+        assert operator(*arguments, out=out, **options) is out
+        assert_same(out, result)
+    for argument, copy in zip(arguments, before, strict=True):
+        assert_same(argument, copy)
+    return result.cpu()

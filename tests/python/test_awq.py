@@ -72,6 +72,26 @@ def test_a_scale_of_ones_is_rtn(subject):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("search_clip", [False, True])
+@pytest.mark.parametrize(("group_size", "groups"), [(None, 1), (16, 3)])
+def test_packed_codes_are_the_same_weight(subject, dtype, search_clip, group_size, groups):
+    weight, absmean, gram = subject
+    weight = weight.to(dtype)
+    options = {"bits": 3, "group_size": group_size, "search_clip": search_clip}
+    packed = quantize.awq(weight, absmean, gram, packed=True, **options)
+    assert isinstance(packed, quantize.GroupPacked) and packed.order is None
+    assert packed.codes.dtype == torch.uint8 and int(packed.codes.max()) <= 7
+    assert packed.scale.shape == (40, groups) and packed.input_scale.shape == (48,)
+    assert packed.dequantize().dtype == dtype
+    assert torch.equal(packed.dequantize(), quantize.awq(weight, absmean, gram, **options))
+    assert torch.equal(packed.to("cpu").dequantize(), packed.dequantize().cpu())
+    # Codes, a scale and a zero point of each group, and the input features' scale, which all rows share.
+    assert packed.bits_per_weight == pytest.approx(3 + 32 * groups / 48 + 16 / 40)
+    halves = quantize.awq_scaled(weight, packed.input_scale, gram, packed=True, **options)
+    assert torch.equal(halves.codes, packed.codes)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_takes_any_strides_and_dtype(subject, dtype):
     weight, absmean, gram = subject
     weight = weight.to(dtype)

@@ -160,9 +160,9 @@ def test_pictures_are_of_the_numbers_beside_them():
         import smollm2_curves
     finally:
         sys.path.remove(str(DOCS))
-    kept = json.loads(smollm2_curves.DATA.read_text(encoding="utf-8"))
-    drawn = smollm2_curves.pictures(kept)
-    assert {path.stem for path in drawn} == {"smollm2-curves", *OWN_METHODS}
+    files = (smollm2_curves.DATA, smollm2_curves.SURFACE_DATA)
+    drawn = smollm2_curves.pictures(*(json.loads(file.read_text(encoding="utf-8")) for file in files))
+    assert {path.stem for path in drawn} == {"smollm2-curves", "surface", *OWN_METHODS}
     for path, picture in drawn.items():
         assert path.read_text(encoding="utf-8") == picture, f"draw it anew: python docs/smollm2_curves.py ({path.name})"
         assert len(picture.encode()) <= 60_000

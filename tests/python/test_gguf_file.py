@@ -7,6 +7,7 @@ import shutil
 import struct
 import warnings
 
+import gguf
 import numpy as np
 import pytest
 import torch
@@ -310,6 +311,19 @@ class TestRoundTrip:
         again = hemostat.Model.load(tmp_path / "model.gguf")
         assert len(again.blocks) == 2
         torch.testing.assert_close(again.forward(torch.arange(9)), dropped.forward(torch.arange(9)), rtol=0, atol=2e-5)
+
+    @pytest.mark.parametrize("family, bits, kind", [("k", 8.5, "Q8_0"), ("legacy", 4.5, "Q4_0"), ("iq", 4.5, "IQ4_NL")])
+    def test_what_the_method_gguf_rounded_is_what_the_file_holds(self, trained, tmp_path, family, bits, kind):
+        model = trained.model
+        rounded = hemostat.prepare(model, "gguf", family=family).at(bits)
+        rounded.save(tmp_path / "model.gguf")
+        kinds = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(tmp_path / "model.gguf").tensors}
+        assert kinds["blk.0.attn_q.weight"] == kinds["blk.0.ffn_down.weight"] == kind
+        again = hemostat.Model.load(tmp_path / "model.gguf")
+        assert again.bytes() == rounded.bytes() < 0.7 * model.bytes()
+        for (name, weight), (_, before) in zip(again.linears(), model.linears(), strict=True):
+            assert torch.equal(weight, hemostat.quantize.gguf(before, type=kind)), name
+        assert torch.equal(again.forward(torch.arange(9)), rounded.forward(torch.arange(9)))
 
     @pytest.mark.parametrize(
         "method, severity", [("activation", 4), ("svd", 0.5), ("temperature", 2.0), ("drop_norms", 0.5)]

@@ -73,7 +73,9 @@ def test_faults_in_codes_stay_on_the_grid_of_rtn(tiny_model, method):
 
 def test_axes_reach_as_far_as_the_damage_needs(tiny_model):
     def most(method, **options):
-        return hemostat.prepare(tiny_model, method, **options).axis.maximum
+        axis = hemostat.prepare(tiny_model, method, **options).axis
+        assert axis.maximum == 1 and axis.default_grid[-1] == axis.farthest
+        return axis.farthest
 
     assert most("bit_flip") == most("stuck_at", value=1) == 1e-4
     assert most("bit_flip", bits=4) == most("stuck_at") == most("stuck_at", bits=8, value=1) == 0.1

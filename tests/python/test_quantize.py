@@ -177,6 +177,15 @@ def test_gradients_pass_straight_through(device, call):
         assert not call(weight, bits=3).requires_grad
 
 
+@pytest.mark.parametrize("search_clip", [False, True])
+def test_fake_quantize_is_rtn(device, search_clip):
+    weight = torch.randn(6, 16, generator=torch.Generator().manual_seed(0)).to(device)
+    options = {"bits": 3, "group_size": 8, "search_clip": search_clip}
+    out = torch.empty_like(weight)
+    assert quantize.fake_quantize(weight, out=out, **options) is not None
+    assert torch.equal(out, quantize.rtn(weight, **options))
+
+
 def test_training_through_fake_quantize(device):
     target = some_weight(device, 4, 8, seed=2)
     weight = torch.nn.Parameter(torch.zeros(4, 8, device=device))

@@ -299,3 +299,35 @@ def test_methods_prepare_once(tiny_model, tiny_tokens):
         hemostat.prepare(tiny_model, "gptq", statistics, group_size=7)
     with pytest.raises(ValueError, match="statistics"):
         hemostat.prepare(tiny_model, "gptq")
+
+
+def test_gradients_pass_straight_through_what_gptq_rounds(device):
+    weight, gram = torch.randn(6, 16), torch.eye(16)
+    weight, gram = weight.to(device).requires_grad_(), gram.to(device)
+    target = torch.randn(6, 16, generator=torch.Generator().manual_seed(1)).to(device)
+    for rounded in (
+        quantize.gptq(weight, gram, bits=4, group_size=8),
+        quantize.gptq(weight, hemostat.solve.GramFactor(gram), bits=4, group_size=8),
+        quantize.awq(weight, torch.ones(16, device=device), gram, bits=4, group_size=8),
+    ):
+        weight.grad = None
+        (rounded * target).sum().backward()
+        assert torch.equal(weight.grad, target)
+
+
+def test_the_method_rounds_what_sparsegpt_keeps(trained):
+    statistics = hemostat.collect(trained.model, trained.tokens[:2], "sparsegpt")
+    prepared = hemostat.prepare(trained.model, "sparsegpt", statistics, bits=3, group_size=64)
+    assert not prepared.axis.continuous_at_neutral
+    assert hemostat.prepare(trained.model, "sparsegpt", statistics).axis.continuous_at_neutral
+    damaged = dict(prepared.at(0.5).linears())
+    for name, weight in list(trained.model.linears())[:3]:
+        expected = prune.sparsegpt(weight, statistics[name].gram, sparsity=0.5, bits=3, group_size=64).weight
+        torch.testing.assert_close(damaged[name], expected)
+
+
+def test_rounding_options_without_bits_are_refused(device):
+    weight, gram = torch.randn(4, 8, device=device), torch.eye(8, device=device)
+    for options in ({"group_size": 4}, {"symmetric": True}):
+        with pytest.raises(ValueError, match="bits is not given"):
+            prune.sparsegpt(weight, gram, sparsity=0.5, **options)

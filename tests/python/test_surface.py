@@ -93,7 +93,7 @@ class TestCompose:
             hemostat.compose(tiny_model, [])
         with pytest.raises(ValueError, match="no method 'wander'"):
             hemostat.compose(tiny_model, ["magnitude", "wander"])
-        with pytest.raises(ValueError, match=r"prepare\(wanda\): the method needs statistics"):
+        with pytest.raises(ValueError, match=r"compose: wanda needs statistics \(column_norm\)"):
             hemostat.compose(tiny_model, ["magnitude", "wanda"])
         both = hemostat.compose(tiny_model, ["magnitude", "rtn"])
         with pytest.raises(ValueError, match=r"Composition\.at: got 3 severities, but there are 2 methods"):

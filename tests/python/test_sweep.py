@@ -1,11 +1,13 @@
 """hemostat.sweep: one preparation, then each severity as compare would have it."""
 
 import math
+import re
 
 import pytest
 import torch
 
 import hemostat
+from hemostat import _C
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +43,8 @@ def test_gives_what_compare_gives(trained, tokens):
         ("dsnot", {}),
         ("owl", {}),
         ("awq", {"group_size": 64}),
+        ("gptq", {"group_size": 64}),
+        ("sparsegpt", {}),
         ("rtn", {"group_size": 64}),
         ("gguf", {}),
         ("gguf", {"family": "legacy"}),
@@ -76,6 +80,49 @@ def test_damage_begins_at_nothing_and_grows(trained, tokens, method, options):
     assert mild.kl.mean > 0
     assert severe.kl.mean > mild.kl.mean
     assert severe.delta_nll > 0
+
+
+OURS = [method.name for method in hemostat.methods() if method.kind != "user"]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_method_fits_a_model_as_it_comes(trained, name):
+    (planned,) = _C.plan(trained.model, [name])
+    assert planned.severities == planned.axis.default_grid
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("rtn:group_size=100", "group_size = 100 does not divide the 192 input features"),
+        ("gptq:group_size=100", "group_size = 100 does not divide"),
+        ("gptq:group_size=tensor", "group_size must be row or a positive integer"),
+        ("awq:group_size=100", "group_size = 100 does not divide"),
+        ("nf4:block_size=100", "block_size = 100 does not divide"),
+        ("ternary:group_size=100", "group_size = 100 does not divide"),
+        ("wanda:m=5", "m = 5 does not divide"),
+        ("wanda:permute=true", "permute regroups the columns of n:m pruning, so it needs m"),
+        ("sparsegpt:bits=9", "bits is 9, but must be 0 or from 2 to 8"),
+        ("sparsegpt:group_size=64", "bits is not given"),
+        ("sparsegpt:bits=4,group_size=100", "group_size = 100 does not divide"),
+        ("admm:iterations=-1", "iterations is -1"),
+        ("dsnot:max_cycles=-1", "max_cycles is -1"),
+        ("owl:inner=wanda:include=*", "include and exclude are owl's own options"),
+        ("owl:inner=rtn", "must be one that removes single weights"),
+    ],
+)
+def test_options_that_do_not_fit_are_seen_before_any_work(trained, tokens, spec, message):
+    def fail(*_):
+        raise AssertionError("work was done")
+
+    for refused in (
+        lambda: _C.plan(trained.model, ["magnitude", spec]),
+        lambda: hemostat.scan(trained.model, tokens, tokens, methods=["magnitude", spec]),
+        lambda: hemostat.surface(trained.model, ("magnitude", spec), tokens, on_trial=fail),
+        lambda: hemostat.compose(trained.model, ["magnitude", spec]),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            refused()
 
 
 def test_insert_identity_preserves_the_function(trained, tokens):

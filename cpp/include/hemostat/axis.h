@@ -24,7 +24,7 @@ struct Axis {
   // −1: damage grows as the severity falls (bits); +1: as it rises.
   int direction() const { return farthest < neutral ? -1 : 1; }
 
-  // |severity − neutral| / |farthest − neutral|, in 0 … 1.
+  // |severity − neutral| / |farthest − neutral|: 0 at neutral, 1 at farthest.
   double distance(double severity) const;
   double severity_at(double distance) const;
 

@@ -129,8 +129,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> search_clip(const at::Tensor& wei
 //   mxfp4       scale = 2^(floor(log2 amax) − 2), at least 2^−127 (OCP Microscaling Formats 1.0, 6.3);
 //               element = w/scale in e2m1 (0, ½, 1, 1½, 2, 3, 4, 6), halves to even, saturating
 //   nvfp4       tensor_scale = max(largest |w| of the tensor/(448 · 6), 2^−121), scale = amax/6/tensor_scale in e4m3,
-//   at
-//               least 2^−6; element = w · ((1/tensor_scale)/scale) in e2m1
+//               at least 2^−6; element = w · ((1/tensor_scale)/scale) in e2m1
 //   ternary     scale = mean |w| of the block (1 where that is 0); element = −1, 0 or 1: w/scale, halves to 0
 enum class BlockFormat { nf4, fp4, fp8_e4m3, fp8_e5m2, mxfp4, nvfp4, ternary };
 

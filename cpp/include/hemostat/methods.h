@@ -59,6 +59,9 @@ struct Method {
   std::function<Axis(const Model&, const Options&)> axis_for = nullptr;
   // What it reads with these (complete) options, where that depends on them. Empty: `needs`, else those by default.
   std::function<std::set<Need>(const Options&)> needs_for = nullptr;
+  // ValueError where these (complete) options do not fit this model (a group that does not divide its rows). Seen
+  // before any work, by prepare, plan, sweep, surface, compose and localize. Empty: they fit every model.
+  std::function<void(const Model&, const Options&)> check = nullptr;
 };
 
 // "rtn:group_size=64,symmetric=true" → name and the options given; lists are joined by '+':
@@ -74,7 +77,7 @@ struct MethodSpec {
 
 // All registered methods, ours first, in catalogue order. The registry outlives the program's end on purpose.
 std::vector<Method> methods();
-const Method& find_method(const std::string& name);  // ValueError listing near names
+const Method& find_method(const std::string& name);  // ValueError listing the names there are
 void register_method(Method method);                 // replaces one of that name only if it too was a user's
 
 // Options with defaults filled in; ValueError or TypeError naming method and option.
@@ -84,7 +87,7 @@ Options complete_options(const Method& method, const Options& given);
 Prepared prepare(const Model& model, const std::string& method, const Statistics* statistics = nullptr,
                  const Options& options = {});
 
-// The method's axis for this model and these options, without preparing.
+// The method's axis for this model and these options, without preparing. ValueError where they do not fit the model.
 Axis planned_axis(const Model& model, const MethodSpec& method);
 
 // Methods in order as one with as many axes: each changes what the one before it gave (prune, then quantize). Copies

@@ -50,6 +50,7 @@ struct Linear {
   int64_t in_features() const;
   at::Tensor dense() const;                     // the weight, factors multiplied out and codes dequantized
   Linear with_weight(at::Tensor weight) const;  // the same layer with a dense weight
+  Linear with_packed(std::shared_ptr<const quantize::PackedWeight> weight) const;  // and with one in a storage format
 };
 
 enum class NormKind { none, rms, layer, dynamic_tanh };

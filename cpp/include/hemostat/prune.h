@@ -263,7 +263,8 @@ at::Tensor dsnot(const at::Tensor& weight, const at::Tensor& mask, const at::Ten
 // The share of |weight| · activation_norm, over all weights of a block together, that exceeds outlier_threshold times
 // their mean: 0 … 1 (Yin et al. 2024, "Outlier Weighed Layerwise Sparsity (OWL)", arXiv 2310.05175, section 3).
 //   weights           at least one, [out_features, in_features]
-//   activation_norms  one [in_features] for each weight: the root mean square of its input features
+//   activation_norms  one [in_features] for each weight: the root mean square of its input features; finite, not
+//                     negative
 //   outlier_threshold M, 0 or more
 double outlier_ratio(at::TensorList weights, at::TensorList activation_norms, double outlier_threshold = 5,
                      bool check_finite = true);

@@ -63,15 +63,16 @@ class GroupPacked : public PackedWeight {
   //   dtype        of what dequantize returns
   //   order        int64 [in_features]: order[i] is the i-th feature of those that are grouped, one after the other;
   //                undefined where they are grouped as they are
+  //   input_scale  float32 [in_features]: the codes are those of weight · diag(input_scale); undefined where it is 1
   GroupPacked(at::Tensor codes, at::Tensor scale, at::Tensor zero, int64_t group_size, double bits, bool symmetric,
-              at::ScalarType dtype, at::Tensor order = {});
+              at::ScalarType dtype, at::Tensor order = {}, at::Tensor input_scale = {});
 
-  // (codes − zero) · scale
+  // (codes − zero) · scale / input_scale
   at::Tensor dequantize() const override;
 
   // ceil(log2(levels)) bits per code, 16 per group for its scale, and 16 for its zero point unless symmetric (there it
-  // is a constant); 32 for each feature's group where they have an order. This is what the format takes when written;
-  // in memory codes are bytes and scales are float32.
+  // is a constant); 32 for each feature's group where they have an order, and 16 for each feature's input scale. This
+  // is what the format takes when written; in memory codes are bytes and scales are float32.
   double bits_per_weight() const override;
 
   std::vector<int64_t> sizes() const override;
@@ -85,12 +86,14 @@ class GroupPacked : public PackedWeight {
   bool symmetric() const { return symmetric_; }
   at::ScalarType dtype() const { return dtype_; }
   const at::Tensor& order() const { return order_; }
+  const at::Tensor& input_scale() const { return input_scale_; }
 
  private:
   at::Tensor codes_;
   at::Tensor scale_;
   at::Tensor zero_;
   at::Tensor order_;
+  at::Tensor input_scale_;
   int64_t group_size_;
   double bits_;
   bool symmetric_;
@@ -115,7 +118,8 @@ at::Tensor rtn(const at::Tensor& weight, const RtnOptions& options = {});
 // rtn under the name that training scripts know.
 at::Tensor fake_quantize(const at::Tensor& weight, const RtnOptions& options = {});
 
-// rtn as codes; `out` is not used. rtn_packed(w, o)->dequantize() equals rtn(w, o).
+// rtn as codes; ValueError where `out` is given, as in every packed form. rtn_packed(w, o)->dequantize() equals rtn(w,
+// o).
 std::shared_ptr<GroupPacked> rtn_packed(const at::Tensor& weight, const RtnOptions& options = {});
 
 struct GptqOptions {
@@ -231,7 +235,7 @@ struct GgufOptions {
 // as the entries that are not finite). Where the weight requires a gradient, it passes straight through.
 at::Tensor gguf(const at::Tensor& weight, const GgufOptions& options = {});
 
-// gguf as blocks; `out` is not used. gguf_packed(w, o)->dequantize() equals gguf(w, o).
+// gguf as blocks. gguf_packed(w, o)->dequantize() equals gguf(w, o).
 std::shared_ptr<GgufPacked> gguf_packed(const at::Tensor& weight, const GgufOptions& options = {});
 
 // Formats whose elements are floating-point numbers, entries of a codebook, or −1, 0, 1; kernels.h has their formulas.
@@ -364,10 +368,14 @@ at::Tensor awq_scale(at::TensorList weights, const at::Tensor& activation_absmea
 //   scale  [in_features], positive and finite, as awq_scale gives it
 at::Tensor awq_scaled(const at::Tensor& weight, const at::Tensor& scale, const at::Tensor& gram,
                       const AwqOptions& options = {});
+std::shared_ptr<GroupPacked> awq_scaled_packed(const at::Tensor& weight, const at::Tensor& scale,
+                                               const at::Tensor& gram, const AwqOptions& options = {});
 
 // Both, for one weight. With search_clip = false its output error is never more than rtn's.
 at::Tensor awq(const at::Tensor& weight, const at::Tensor& activation_absmean, const at::Tensor& gram,
                const AwqOptions& options = {});
+std::shared_ptr<GroupPacked> awq_packed(const at::Tensor& weight, const at::Tensor& activation_absmean,
+                                        const at::Tensor& gram, const AwqOptions& options = {});
 
 struct ActivationOptions {
   double bits = 8;  // 2 … 8

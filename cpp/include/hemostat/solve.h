@@ -18,11 +18,14 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <hemostat/statistics.h>
+
 namespace hemostat::solve {
 
 struct GramFactorOptions {
-  // Share of the mean diagonal entry that is added to the diagonal, 0 or more. Where H is not positive definite then,
-  // ten times as much is tried, from 1e-6 on up to 1.
+  // Share of the mean diagonal entry (that of a feature which never was active counts as 1, as in the authors' code)
+  // that is added to the diagonal, 0 or more. Where H is not positive definite then, ten times as much is tried, from
+  // 1e-6 on up to 1.
   double damp = 0.01;
   bool act_order = false;    // columns of the largest diagonal entries first (GPTQ's act-order)
   int64_t block_size = 128;  // columns that are solved together, 1 or more: SparseGPT chooses its mask in each
@@ -49,6 +52,9 @@ class GramFactor {
 
   // bool [in_features], of features as they are: never active; undefined where all were.
   const at::Tensor& dead() const { return dead_; }
+
+  GramFactor to(c10::Device device) const;
+  GramFactor held(MemoryBudget& budget) const;  // its matrix in the budget, else in a file, on the CPU
 
  private:
   at::Tensor matrix_, order_, dead_;

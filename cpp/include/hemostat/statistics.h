@@ -27,7 +27,8 @@ class MemoryBudget {
  public:
   explicit MemoryBudget(double bytes = 1024.0 * 1024 * 1024) : remaining_(bytes) {}
   at::Tensor zeros(at::IntArrayRef sizes, at::ScalarType dtype, c10::Device device);
-  bool take(double bytes);  // whether they fit, and then they are taken
+  at::Tensor hold(const at::Tensor& tensor);  // the tensor where it fits, else its copy in a file, on the CPU
+  bool take(double bytes);                    // whether they fit, and then they are taken
   double remaining() const { return remaining_; }
 
  private:

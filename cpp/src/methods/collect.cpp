@@ -62,6 +62,16 @@ Statistics collect(const Model& model, const at::Tensor& tokens, const CollectOp
       of_gradients.insert(need);
     }
   }
+  const bool all_head = [&] {
+    const auto chosen = linears(model, options.filter);
+    return std::all_of(chosen.begin(), chosen.end(),
+                       [&](const NamedLinear& named) { return named.linear == &model.head.linear; });
+  }();
+  if (all_head) {
+    throw ValueError(
+        "hemostat.collect: include and exclude leave no linear layer whose input is collected: those inside blocks "
+        "are");
+  }
   const c10::InferenceMode off(false);
   at::NoGradGuard no_grad;
   MemoryBudget budget(options.memory_budget);

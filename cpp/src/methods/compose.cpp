@@ -22,7 +22,7 @@ std::vector<Axis> checked_axes(const Model& model, const std::vector<MethodSpec>
   std::vector<Axis> axes;
   for (const MethodSpec& method : methods) {
     axes.push_back(planned_axis(model, method));
-    check_given(method, statistics);
+    check_needs(method, statistics, kOperation);
   }
   return axes;
 }

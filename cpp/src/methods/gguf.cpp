@@ -68,11 +68,6 @@ Prepared prepare_gguf(const Model& model, const Statistics* statistics, const Op
   }
   std::map<std::string, at::Tensor> importance;
   for (const NamedLinear& named : linears(model, filter_of(options))) {
-    if (named.linear->in_features() % 32 != 0) {
-      throw ValueError(
-          fmt::format("hemostat.prepare(gguf): '{}' has {} input features, but blocks take a multiple of 32",
-                      named.name, named.linear->in_features()));
-    }
     if (weighted) {
       importance[named.name] = statistics->at(named.name).norm().square().to(model.device());
     }
@@ -86,9 +81,19 @@ Prepared prepare_gguf(const Model& model, const Statistics* statistics, const Op
     if (!importance.empty()) {
       gguf.importance = importance.at(name);
     }
-    return linear.with_weight(quantize::gguf(linear.dense(), gguf));
+    return linear.with_packed(quantize::gguf_packed(linear.dense(), gguf));
   };
   return per_linear("gguf", gguf_axis(model, options), model, options, change);
+}
+
+void check_blocks(const Model& model, const Options& options) {
+  for (const NamedLinear& named : linears(model, filter_of(options))) {
+    if (named.linear->in_features() % 32 != 0) {
+      throw ValueError(
+          fmt::format("hemostat.prepare(gguf): '{}' has {} input features, but blocks take a multiple of 32",
+                      named.name, named.linear->in_features()));
+    }
+  }
 }
 
 std::set<Need> gguf_needs(const Options& options) {
@@ -110,7 +115,8 @@ Method gguf_method() {
                                   {"importance", false, "weighs errors by the mean squared input", {}}}),
           .prepare = prepare_gguf,
           .axis_for = gguf_axis,
-          .needs_for = gguf_needs};
+          .needs_for = gguf_needs,
+          .check = check_blocks};
 }
 
 }  // namespace hemostat

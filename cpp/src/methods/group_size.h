@@ -13,7 +13,7 @@
 namespace hemostat {
 
 // "row", "tensor" or a number; ValueError naming `method`.
-inline int64_t parse_group_size(const char* method, const std::string& text) {
+inline int64_t parse_group_size(const std::string& method, const std::string& text) {
   if (text == "row" || text == "-1") {
     return quantize::kPerRow;
   }

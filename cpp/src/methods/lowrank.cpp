@@ -21,17 +21,21 @@ Axis removed_parameters() {
 using Decompose = std::function<lowrank::Decomposition(const std::string& name, const at::Tensor& weight)>;
 
 Prepared factored(const std::string& method, const Model& model, const Options& options, const Decompose& decompose) {
+  MemoryBudget budget;
   std::map<std::string, lowrank::Decomposition> decompositions;
   for (const NamedLinear& named : linears(model, filter_of(options))) {
     check_interrupt();
-    decompositions.emplace(named.name, decompose(named.name, named.linear->dense()));
+    lowrank::Decomposition decomposition = decompose(named.name, named.linear->dense());
+    decomposition.us = budget.hold(decomposition.us);
+    decomposition.vh = budget.hold(decomposition.vh);
+    decompositions.emplace(named.name, std::move(decomposition));
   }
-  const auto change = [decompositions = std::move(decompositions)](const std::string& name, const Linear& linear,
-                                                                   double severity) {
-    lowrank::Factors factors = decompositions.at(name).at(severity);
+  const auto change = [decompositions = std::move(decompositions), device = model.device()](
+                          const std::string& name, const Linear& linear, double severity) {
+    const lowrank::Factors factors = decompositions.at(name).at(severity);
     Linear result = linear.with_weight(at::Tensor());
-    result.a = factors.a;
-    result.b = factors.b;
+    result.a = factors.a.to(device);
+    result.b = factors.b.to(device);
     return result;
   };
   return per_linear(method, removed_parameters(), model, options, change);

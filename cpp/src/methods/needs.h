@@ -1,11 +1,12 @@
-// What prepare and compose check before any work.
+// What is checked of statistics before any work.
 #pragma once
 
 #include <hemostat/methods.h>
 
 namespace hemostat {
 
-// ValueError where the method needs statistics with these options, and there are none.
-void check_given(const MethodSpec& method, const Statistics* statistics);
+// ValueError naming `operation` where the method needs, with these options, what the statistics lack; null: no
+// statistics.
+void check_needs(const MethodSpec& method, const Statistics* statistics, const char* operation);
 
 }  // namespace hemostat

@@ -21,17 +21,19 @@ uint64_t seed_of(const Options& options, uint64_t layer) {
 }
 
 Prepared prepare_gaussian(const Model& model, const Statistics*, const Options& options) {
+  MemoryBudget budget;
   std::map<std::string, at::Tensor> directions;  // one for all severities
   uint64_t index = 0;
   for (const NamedLinear& named : linears(model, filter_of(options))) {
     check_interrupt();
     const auto& linear = *named.linear;
-    directions.emplace(named.name, noise::direction({linear.out_features(), linear.in_features()},
-                                                    seed_of(options, index++), model.device()));
+    directions.emplace(named.name, budget.hold(noise::direction({linear.out_features(), linear.in_features()},
+                                                                seed_of(options, index++), model.device())));
   }
   const auto change = [directions = std::move(directions)](const std::string& name, const Linear& linear,
                                                            double severity) {
-    return linear.with_weight(noise::apply(linear.dense(), directions.at(name), {.sigma = severity}));
+    const at::Tensor weight = linear.dense();
+    return linear.with_weight(noise::apply(weight, directions.at(name).to(weight.device()), {.sigma = severity}));
   };
   return per_linear("gaussian", axes::sigma(), model, options, change);
 }
@@ -65,7 +67,8 @@ Faults faults_of(const std::string& method, const Model& model, const Options& o
   return faults;
 }
 
-// As far as a curve is worth drawing: one bit of an exponent can end a model, while codes and zeros do harm by number.
+// The grid goes as far as a curve is worth drawing: one bit of an exponent can end a model, while codes and zeros do
+// harm by number.
 Axis rate_axis(const Faults& faults) {
   Axis axis{.name = "rate", .unit = "probability of a bit"};
   if (faults.bit) {
@@ -75,7 +78,7 @@ Axis rate_axis(const Faults& faults) {
   } else {
     axis.default_grid = {1e-8, 1e-7, 1e-6, 1e-5, 1e-4};
   }
-  axis.maximum = axis.farthest = axis.default_grid.back();
+  axis.farthest = axis.default_grid.back();
   axis.continuous_at_neutral = faults.bits == 0;  // rounding to codes is damage of its own
   return axis;
 }
@@ -88,17 +91,24 @@ at::Tensor damaged(const at::Tensor& values, const Faults& faults, double rate, 
   return faults.stuck_at ? noise::stuck_at(values, *faults.stuck_at, options) : noise::bit_flip(values, options);
 }
 
+// The same ranges with other codes.
+std::shared_ptr<quantize::GroupPacked> with_codes(const quantize::GroupPacked& packed, at::Tensor codes) {
+  return std::make_shared<quantize::GroupPacked>(std::move(codes), packed.scale(), packed.zero(), packed.group_size(),
+                                                 packed.bits(), packed.symmetric(), packed.dtype());
+}
+
 Prepared prepare_faults(const std::string& method, const Model& model, const Options& options,
                         std::optional<int64_t> stuck_at) {
   const Faults faults = faults_of(method, model, options, stuck_at);
+  MemoryBudget budget;
   std::map<std::string, uint64_t> seeds;
   std::map<std::string, std::shared_ptr<quantize::GroupPacked>> packed;
   for (const NamedLinear& named : linears(model, filter_of(options))) {
     check_interrupt();
     seeds.emplace(named.name, seed_of(options, seeds.size()));
     if (faults.bits > 0) {
-      packed.emplace(named.name,
-                     quantize::rtn_packed(named.linear->dense(), {.bits = static_cast<double>(faults.bits)}));
+      const auto whole = quantize::rtn_packed(named.linear->dense(), {.bits = static_cast<double>(faults.bits)});
+      packed.emplace(named.name, with_codes(*whole, budget.hold(whole->codes())));
     }
   }
   const auto change = [faults, seeds = std::move(seeds), packed = std::move(packed)](
@@ -107,10 +117,8 @@ Prepared prepare_faults(const std::string& method, const Model& model, const Opt
       return linear.with_weight(damaged(linear.dense(), faults, severity, seeds.at(name)));
     }
     const quantize::GroupPacked& whole = *packed.at(name);
-    const at::Tensor codes = damaged(whole.codes(), faults, severity, seeds.at(name));
-    return linear.with_weight(quantize::GroupPacked(codes, whole.scale(), whole.zero(), whole.group_size(),
-                                                    whole.bits(), whole.symmetric(), whole.dtype())
-                                  .dequantize());
+    const at::Tensor codes = whole.codes().to(whole.scale().device());
+    return linear.with_weight(with_codes(whole, damaged(codes, faults, severity, seeds.at(name)))->dequantize());
   };
   return per_linear(method, rate_axis(faults), model, options, change);
 }

@@ -87,12 +87,13 @@ void check_divides(const std::string& method, const Model& model, const LinearFi
 GramFactors gram_factors(const std::string& method, const Model& model, const LinearFilter& filter,
                          const Statistics& statistics, const solve::GramFactorOptions& options) {
   check_statistics(method, model, filter, statistics, Need::gram);
+  MemoryBudget budget;
   GramFactors factors;
   for (const InputGroup& group : by_input(model, filter, statistics)) {
     check_interrupt();
-    const auto factor = std::make_shared<solve::GramFactor>(group.input->gram().to(model.device()), options);
+    const auto factor = solve::GramFactor(group.input->gram().to(model.device()), options).held(budget);
     for (const NamedLinear& named : group.linears) {
-      factors[named.name] = factor;
+      factors.emplace(named.name, factor);
     }
   }
   return factors;
@@ -110,11 +111,6 @@ std::vector<InputGroup> by_input(const Model& model, const LinearFilter& filter,
     groups[place->second].linears.push_back(named);
   }
   return groups;
-}
-
-at::Tensor kept(MemoryBudget& budget, const at::Tensor& tensor) {
-  at::Tensor copy = budget.zeros(tensor.sizes(), tensor.scalar_type(), tensor.device());
-  return copy.copy_(tensor);
 }
 
 }  // namespace hemostat

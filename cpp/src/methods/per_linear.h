@@ -3,7 +3,6 @@
 
 #include <functional>
 #include <map>
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -38,8 +37,9 @@ void check_statistics(const std::string& method, const Model& model, const Linea
 void check_divides(const std::string& method, const Model& model, const LinearFilter& filter, const std::string& option,
                    int64_t size);
 
-// The factor of each chosen linear's Gram matrix, on the model's device; linears that share an input share theirs.
-using GramFactors = std::map<std::string, std::shared_ptr<const solve::GramFactor>>;
+// The factor of each chosen linear's Gram matrix; linears that share an input share theirs. Beyond 1 GiB they lie in
+// mapped files: take them to the weight's device.
+using GramFactors = std::map<std::string, solve::GramFactor>;
 GramFactors gram_factors(const std::string& method, const Model& model, const LinearFilter& filter,
                          const Statistics& statistics, const solve::GramFactorOptions& options);
 
@@ -51,8 +51,5 @@ struct InputGroup {
 
 // All chosen linears, in the model's order of their inputs.
 std::vector<InputGroup> by_input(const Model& model, const LinearFilter& filter, const Statistics& statistics);
-
-// A copy within the budget, else mapped from a file.
-at::Tensor kept(MemoryBudget& budget, const at::Tensor& tensor);
 
 }  // namespace hemostat

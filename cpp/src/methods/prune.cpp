@@ -1,5 +1,7 @@
 #include <cmath>
+#include <functional>
 #include <map>
+#include <optional>
 #include <set>
 
 #include <ATen/ops/empty_like.h>
@@ -7,9 +9,12 @@
 
 #include <hemostat/error.h>
 #include <hemostat/prune.h>
+#include <hemostat/quantize.h>
+#include <hemostat/solve.h>
 
 #include "axes.h"
 #include "catalogue.h"
+#include "group_size.h"
 #include "per_linear.h"
 #include "pruning_axis.h"
 
@@ -22,13 +27,14 @@ const OptionSpec kPermute{
     "with m: regroup each layer's columns by channel_permutation, so that n:m keeps more of the score",
     {}};
 
-bool permutes(const std::string& method, const Options& options) {
-  const bool permute = option<bool>(options, "permute");
-  if (permute && option<int64_t>(options, "m") == 0) {
-    throw ValueError(
-        fmt::format("hemostat.prepare({}): permute regroups the columns of n:m pruning, so it needs m", method));
-  }
-  return permute;
+std::function<void(const Model&, const Options&)> permuted_pattern_check(const std::string& method) {
+  return [method](const Model& model, const Options& options) {
+    check_pattern(method, model, options);
+    if (option<bool>(options, "permute") && option<int64_t>(options, "m") == 0) {
+      throw ValueError(
+          fmt::format("hemostat.prepare({}): permute regroups the columns of n:m pruning, so it needs m", method));
+    }
+  };
 }
 
 // The n:m mask of the matrix whose columns are permuted, with its columns in their own order.
@@ -50,7 +56,6 @@ std::map<std::string, at::Tensor> input_norms(const std::string& method, const M
 }
 
 Prepared prepare_magnitude(const Model& model, const Statistics*, const Options& options) {
-  check_pattern("magnitude", model, options);
   const auto change = [options](const std::string&, const Linear& linear, double severity) {
     auto mask_options = pruned_at<prune::MagnitudeOptions>(options, severity);
     mask_options.scope = scope_of(options);
@@ -61,8 +66,7 @@ Prepared prepare_magnitude(const Model& model, const Statistics*, const Options&
 }
 
 Prepared prepare_wanda(const Model& model, const Statistics* statistics, const Options& options) {
-  check_pattern("wanda", model, options);
-  const bool permute = permutes("wanda", options);
+  const bool permute = option<bool>(options, "permute");
   const auto norms = input_norms("wanda", model, *statistics, options);
   const auto change = [options, permute, norms](const std::string& name, const Linear& linear, double severity) {
     const at::Tensor weight = linear.dense(), &norm = norms.at(name);
@@ -74,24 +78,57 @@ Prepared prepare_wanda(const Model& model, const Statistics* statistics, const O
   return per_linear("wanda", pruning_axis(model, options), model, options, change);
 }
 
-Prepared prepare_sparsegpt(const Model& model, const Statistics* statistics, const Options& options) {
+// How what is kept is rounded in the same pass; none where bits is 0.
+std::optional<solve::Rounding> joint_rounding(const Options& options) {
+  const auto bits = option<double>(options, "bits");
+  if (bits == 0) {
+    return std::nullopt;
+  }
+  return solve::Rounding{.bits = bits,
+                         .group_size = parse_group_size("sparsegpt", option<std::string>(options, "group_size")),
+                         .symmetric = option<bool>(options, "symmetric")};
+}
+
+Axis sparsegpt_axis(const Model& model, const Options& options) {
+  Axis axis = pruning_axis(model, options);
+  axis.continuous_at_neutral = option<double>(options, "bits") == 0;  // rounding does damage of its own
+  return axis;
+}
+
+void check_sparsegpt(const Model& model, const Options& options) {
   check_pattern("sparsegpt", model, options);
+  const auto bits = option<double>(options, "bits");
+  if (bits != 0 && !(bits >= 2 && bits <= 8)) {
+    throw ValueError(fmt::format("hemostat.prepare(sparsegpt): bits is {}, but must be 0 or from 2 to 8", bits));
+  }
+  const int64_t group_size = parse_group_size("sparsegpt", option<std::string>(options, "group_size"));
+  if (bits == 0 && (group_size != quantize::kPerRow || option<bool>(options, "symmetric"))) {
+    throw ValueError(
+        "hemostat.prepare(sparsegpt): group_size and symmetric say how what is kept is rounded, but bits is not given");
+  }
+  if (group_size == quantize::kPerTensor) {
+    throw ValueError("hemostat.prepare(sparsegpt): group_size must be row or a positive integer, got 'tensor'");
+  }
+  check_divides("sparsegpt", model, filter_of(options), "group_size", group_size);
+}
+
+Prepared prepare_sparsegpt(const Model& model, const Statistics* statistics, const Options& options) {
   const int64_t m = option<int64_t>(options, "m"), block_size = option<int64_t>(options, "block_size");
   const auto factors =
       gram_factors("sparsegpt", model, filter_of(options), *statistics,
                    {.damp = option<double>(options, "damp"),
                     .block_size = m > 0 && block_size > 0 ? prune::pattern_block_size(block_size, m) : block_size});
   const auto change = [options, factors](const std::string& name, const Linear& linear, double severity) {
-    const auto pruned =
-        prune::sparsegpt(linear.dense(), *factors.at(name), pruned_at<prune::SparseGptOptions>(options, severity));
-    return linear.with_weight(pruned.weight);
+    auto pruning = pruned_at<prune::SparseGptOptions>(options, severity);
+    pruning.rounding = joint_rounding(options);
+    const at::Tensor weight = linear.dense();
+    return linear.with_weight(prune::sparsegpt(weight, factors.at(name).to(weight.device()), pruning).weight);
   };
-  return per_linear("sparsegpt", pruning_axis(model, options), model, options, change);
+  return per_linear("sparsegpt", sparsegpt_axis(model, options), model, options, change);
 }
 
 Prepared prepare_ria(const Model& model, const Statistics* statistics, const Options& options) {
-  check_pattern("ria", model, options);
-  const bool permute = permutes("ria", options);
+  const bool permute = option<bool>(options, "permute");
   const auto norms = input_norms("ria", model, *statistics, options);
   const auto change = [options, permute, norms](const std::string& name, const Linear& linear, double severity) {
     const at::Tensor weight = linear.dense(), &norm = norms.at(name);
@@ -126,7 +163,6 @@ at::Tensor gblm_mask(const at::Tensor& weight, const InputStatistics& input, con
 }
 
 Prepared prepare_gradient(const Model& model, const Statistics* statistics, const Options& options) {
-  check_pattern("gradient", model, options);
   for (const Need need : gradient_method_needs(options)) {
     check_statistics("gradient", model, filter_of(options), *statistics, need);
   }
@@ -167,7 +203,8 @@ std::vector<Method> prune_methods() {
        .needs = {},
        .options = with_filter({pruning_scope("tensor"), pattern_length()}),
        .prepare = prepare_magnitude,
-       .axis_for = pruning_axis},
+       .axis_for = pruning_axis,
+       .check = pattern_check("magnitude")},
       {.name = "wanda",
        .kind = "weights",
        .description = "removes the smallest |weight| · input norm of each row",
@@ -175,17 +212,26 @@ std::vector<Method> prune_methods() {
        .needs = {Need::column_norm},
        .options = with_filter({pattern_length(), kPermute}),
        .prepare = prepare_wanda,
-       .axis_for = pruning_axis},
+       .axis_for = pruning_axis,
+       .check = permuted_pattern_check("wanda")},
       {.name = "sparsegpt",
        .kind = "weights",
        .description = "removes weights column by column, those that are left make up for them",
        .axis = axes::sparsity(),
        .needs = {Need::gram},
-       .options = with_filter({pattern_length(),
-                               {"block_size", int64_t{128}, "columns whose mask is chosen together", {}},
-                               {"damp", 0.01, "share of the mean diagonal entry added to the Gram matrix", {}}}),
+       .options =
+           with_filter({pattern_length(),
+                        {"block_size", int64_t{128}, "columns whose mask is chosen together", {}},
+                        {"damp", 0.01, "share of the mean diagonal entry added to the Gram matrix", {}},
+                        {"bits", 0.0, "rounds what is kept in the same pass, 2 to 8; 0: does not", {}},
+                        {"group_size",
+                         std::string("row"),
+                         "with bits: weights that share a scale: row, or a number that divides the input features",
+                         {}},
+                        {"symmetric", false, "with bits: codes symmetric about 0", {}}}),
        .prepare = prepare_sparsegpt,
-       .axis_for = pruning_axis},
+       .axis_for = sparsegpt_axis,
+       .check = check_sparsegpt},
       {.name = "ria",
        .kind = "weights",
        .description = "removes the weights of least relative importance · input norm^alpha",
@@ -196,7 +242,8 @@ std::vector<Method> prune_methods() {
                                pattern_length(),
                                kPermute}),
        .prepare = prepare_ria,
-       .axis_for = pruning_axis},
+       .axis_for = pruning_axis,
+       .check = permuted_pattern_check("ria")},
       {.name = "gradient",
        .kind = "weights",
        .description = "removes the weights that the loss's gradients say matter least",
@@ -217,7 +264,8 @@ std::vector<Method> prune_methods() {
             pattern_length()}),
        .prepare = prepare_gradient,
        .axis_for = pruning_axis,
-       .needs_for = gradient_method_needs},
+       .needs_for = gradient_method_needs,
+       .check = pattern_check("gradient")},
   };
 }
 

@@ -53,21 +53,36 @@ Model alone(const Model& model, const Block& block) {
   return result;
 }
 
-Prepared prepare_owl(const Model& model, const Statistics* statistics, const Options& options) {
-  const LinearFilter filter = filter_of(options);
-  check_chosen("owl", model, filter);
-  check_statistics("owl", model, filter, *statistics, Need::column_norm);
-  Inner inner = inner_of(options);
-  inner.spec.options["include"] = filter.include;
-  inner.spec.options["exclude"] = filter.exclude;
-  const Options complete = complete_options(inner.method, inner.spec.options);
-  const Axis axis = inner.method.axis_for ? inner.method.axis_for(model, complete) : inner.method.axis;
+// The inner method's options, complete, with owl's filter.
+Options inner_options(const Inner& inner, const Options& options) {
+  Options own = inner.spec.options;
+  if (own.count("include") + own.count("exclude") > 0) {
+    throw ValueError(fmt::format("hemostat.prepare(owl): inner is '{}', but include and exclude are owl's own options",
+                                 inner.spec.text()));
+  }
+  own["include"] = option<std::vector<std::string>>(options, "include");
+  own["exclude"] = option<std::vector<std::string>>(options, "exclude");
+  return own;
+}
+
+void check_owl(const Model& model, const Options& options) {
+  check_chosen("owl", model, filter_of(options));
+  const Inner inner = inner_of(options);
+  const MethodSpec spec{inner.spec.method, inner_options(inner, options)};
+  const Axis axis = planned_axis(model, spec);
   if (axis.name != "sparsity") {
     throw ValueError(fmt::format("hemostat.prepare(owl): inner is '{}', whose axis is {} instead of sparsity",
                                  inner.spec.text(), axis.name));
   }
+  prune::owl({}, {.lamda = option<double>(options, "lamda")});
+}
+
+Prepared prepare_owl(const Model& model, const Statistics* statistics, const Options& options) {
+  const LinearFilter filter = filter_of(options);
+  check_statistics("owl", model, filter, *statistics, Need::column_norm);
+  const Inner inner = inner_of(options);
+  const Options own = inner_options(inner, options);
   const double threshold = option<double>(options, "outlier_threshold"), lamda = option<double>(options, "lamda");
-  prune::owl({}, {.lamda = lamda});  // refuses what is out of range, before any work
 
   std::vector<double> ratios;
   std::vector<std::pair<size_t, Prepared>> blocks;
@@ -85,7 +100,7 @@ Prepared prepare_owl(const Model& model, const Statistics* statistics, const Opt
     }
     chosen += weights.size();
     ratios.push_back(prune::outlier_ratio(weights, norms, threshold));
-    blocks.emplace_back(index, prepare(block, inner.spec.method, statistics, inner.spec.options));
+    blocks.emplace_back(index, prepare(block, inner.spec.method, statistics, own));
   }
   if (chosen < linears(model, filter).size()) {
     throw ValueError(
@@ -118,7 +133,8 @@ std::vector<Method> prune_allocation_methods() {
             {"outlier_threshold", 5.0, "an outlier exceeds so many times the block's mean score, 0 or more", {}},
             {"lamda", 0.08, "half of what the blocks' sparsities span, 0 or more", {}}}),
        .prepare = prepare_owl,
-       .needs_for = owl_needs},
+       .needs_for = owl_needs,
+       .check = check_owl},
   };
 }
 

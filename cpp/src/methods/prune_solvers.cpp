@@ -1,4 +1,5 @@
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 
@@ -16,14 +17,21 @@
 namespace hemostat {
 namespace {
 
+// An n:m pattern that fits, and a count that is not negative.
+std::function<void(const Model&, const Options&)> check_of(const std::string& method, const char* count) {
+  return [method, count](const Model& model, const Options& options) {
+    check_pattern(method, model, options);
+    if (option<int64_t>(options, count) < 0) {
+      throw ValueError(fmt::format("hemostat.prepare({}): {} is {}, but must be 0 or more", method, count,
+                                   option<int64_t>(options, count)));
+    }
+  };
+}
+
 Prepared prepare_admm(const Model& model, const Statistics* statistics, const Options& options) {
   const LinearFilter filter = filter_of(options);
-  check_pattern("admm", model, options);
   check_statistics("admm", model, filter, *statistics, Need::gram);
   const int64_t iterations = option<int64_t>(options, "iterations");
-  if (iterations < 0) {
-    throw ValueError(fmt::format("hemostat.prepare(admm): iterations is {}, but must be 0 or more", iterations));
-  }
   const prune::Scope scope = scope_of(options);
 
   MemoryBudget budget;
@@ -31,7 +39,7 @@ Prepared prepare_admm(const Model& model, const Statistics* statistics, const Op
   for (const InputGroup& group : by_input(model, filter, *statistics)) {
     check_interrupt();
     auto factor = prune::admm_factor(group.input->gram().to(model.device()), option<double>(options, "damp"));
-    factor.inverse = kept(budget, factor.inverse);
+    factor.inverse = budget.hold(factor.inverse);
     for (const NamedLinear& named : group.linears) {
       factors[named.name] = factor;
     }
@@ -51,14 +59,10 @@ Prepared prepare_admm(const Model& model, const Statistics* statistics, const Op
 
 Prepared prepare_dsnot(const Model& model, const Statistics* statistics, const Options& options) {
   const LinearFilter filter = filter_of(options);
-  check_pattern("dsnot", model, options);
   check_statistics("dsnot", model, filter, *statistics, Need::column_norm);
   check_statistics("dsnot", model, filter, *statistics, Need::mean);
   const bool from_magnitude = option<std::string>(options, "initial") == "magnitude";
   const int64_t max_cycles = option<int64_t>(options, "max_cycles");
-  if (max_cycles < 0) {
-    throw ValueError(fmt::format("hemostat.prepare(dsnot): max_cycles is {}, but must be 0 or more", max_cycles));
-  }
 
   struct Input {
     at::Tensor mean, norm;
@@ -97,7 +101,8 @@ std::vector<Method> prune_solver_methods() {
                                {"iterations", int64_t{20}, "how often weights and mask are adjusted, 0 or more", {}},
                                {"damp", 0.1, "added to the Gram matrix's diagonal, as a share of its mean", {}}}),
        .prepare = prepare_admm,
-       .axis_for = pruning_axis},
+       .axis_for = pruning_axis,
+       .check = check_of("admm", "iterations")},
       {.name = "dsnot",
        .kind = "weights",
        .description = "swaps kept and removed weights until each output's mean is right",
@@ -107,7 +112,8 @@ std::vector<Method> prune_solver_methods() {
                                pattern_length(),
                                {"max_cycles", int64_t{50}, "swaps in a row at most, 0 or more", {}}}),
        .prepare = prepare_dsnot,
-       .axis_for = pruning_axis},
+       .axis_for = pruning_axis,
+       .check = check_of("dsnot", "max_cycles")},
   };
 }
 

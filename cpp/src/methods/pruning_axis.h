@@ -23,6 +23,9 @@ Axis pruning_axis(const Model& model, const Options& options);
 // ValueError naming the first chosen linear whose input features m does not divide.
 void check_pattern(const std::string& method, const Model& model, const Options& options);
 
+// The same, as a row of the catalogue holds it.
+std::function<void(const Model&, const Options&)> pattern_check(const std::string& method);
+
 // An operator's options at a severity of that axis. Each severity selects anew: a mask costs little more than reading
 // the weight, less than keeping an order would.
 template <typename PruneOptions>

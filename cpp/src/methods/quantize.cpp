@@ -1,3 +1,4 @@
+#include <functional>
 #include <map>
 #include <set>
 #include <string>
@@ -19,11 +20,22 @@
 namespace hemostat {
 namespace {
 
+// Groups that divide the rows; of one for the whole tensor only where that is `whole`.
+std::function<void(const Model&, const Options&)> group_check(const std::string& method, bool whole) {
+  return [method, whole](const Model& model, const Options& options) {
+    const int64_t group_size = parse_group_size(method, option<std::string>(options, "group_size"));
+    if (group_size == quantize::kPerTensor && !whole) {
+      throw ValueError(
+          fmt::format("hemostat.prepare({}): group_size must be row or a positive integer, got 'tensor'", method));
+    }
+    check_divides(method, model, filter_of(options), "group_size", group_size);
+  };
+}
+
 Prepared prepare_rtn(const Model& model, const Statistics*, const Options& options) {
   quantize::RtnOptions rtn{.group_size = parse_group_size("rtn", option<std::string>(options, "group_size")),
                            .symmetric = option<bool>(options, "symmetric"),
                            .search_clip = option<bool>(options, "search_clip")};
-  check_divides("rtn", model, filter_of(options), "group_size", rtn.group_size);
   const auto change = [rtn](const std::string&, const Linear& linear, double severity) mutable {
     rtn.bits = severity;
     return linear.with_weight(quantize::rtn(linear.dense(), rtn));
@@ -34,17 +46,14 @@ Prepared prepare_rtn(const Model& model, const Statistics*, const Options& optio
 Prepared prepare_gptq(const Model& model, const Statistics* statistics, const Options& options) {
   quantize::GptqOptions gptq{.group_size = parse_group_size("gptq", option<std::string>(options, "group_size")),
                              .symmetric = option<bool>(options, "symmetric")};
-  if (gptq.group_size == quantize::kPerTensor) {
-    throw ValueError("hemostat.prepare(gptq): group_size must be row or a positive integer, got 'tensor'");
-  }
-  check_divides("gptq", model, filter_of(options), "group_size", gptq.group_size);
   const auto factors = gram_factors("gptq", model, filter_of(options), *statistics,
                                     {.damp = option<double>(options, "damp"),
                                      .act_order = option<bool>(options, "act_order"),
                                      .block_size = option<int64_t>(options, "block_size")});
   const auto change = [gptq, factors](const std::string& name, const Linear& linear, double severity) mutable {
     gptq.bits = severity;
-    return linear.with_weight(quantize::gptq(linear.dense(), *factors.at(name), gptq));
+    const at::Tensor weight = linear.dense();
+    return linear.with_weight(quantize::gptq(weight, factors.at(name).to(weight.device()), gptq));
   };
   return per_linear("gptq", axes::bits(), model, options, change);
 }
@@ -74,10 +83,6 @@ Prepared prepare_awq(const Model& model, const Statistics* statistics, const Opt
   check_chosen("awq", model, filter);
   quantize::AwqOptions awq{.group_size = parse_group_size("awq", option<std::string>(options, "group_size")),
                            .symmetric = option<bool>(options, "symmetric")};
-  if (awq.group_size == quantize::kPerTensor) {
-    throw ValueError("hemostat.prepare(awq): group_size is tensor, but must be row or a positive integer");
-  }
-  check_divides("awq", model, filter_of(options), "group_size", awq.group_size);
   check_statistics("awq", model, filter, *statistics, Need::absmean);
   check_statistics("awq", model, filter, *statistics, Need::gram);
 
@@ -89,8 +94,7 @@ Prepared prepare_awq(const Model& model, const Statistics* statistics, const Opt
     for (const NamedLinear& named : group.linears) {
       input_of[named.name] = inputs.size();
     }
-    inputs.push_back({.absmean = group.input->absmean().to(model.device()),
-                      .gram = kept(budget, group.input->gram().to(model.device()))});
+    inputs.push_back({.absmean = group.input->absmean().to(model.device()), .gram = budget.hold(group.input->gram())});
   }
   const std::set<std::string> unclipped = queries_and_keys(model);
   const bool search_clip = option<bool>(options, "search_clip");
@@ -150,7 +154,8 @@ std::vector<Method> quantize_methods() {
                                 {}},
                                symmetric,
                                {"search_clip", false, "searches each group's range for the least squared error", {}}}),
-       .prepare = prepare_rtn},
+       .prepare = prepare_rtn,
+       .check = group_check("rtn", /*whole=*/true)},
       {.name = "gptq",
        .kind = "weights",
        .description = "rounds weights column by column, those still to come make up for the error",
@@ -164,21 +169,23 @@ std::vector<Method> quantize_methods() {
                                {"act_order", false, "takes the most active input features first", {}},
                                {"block_size", int64_t{128}, "columns that are solved together", {}},
                                {"damp", 0.01, "share of the mean diagonal entry added to the Gram matrix", {}}}),
-       .prepare = prepare_gptq},
+       .prepare = prepare_gptq,
+       .check = group_check("gptq", /*whole=*/false)},
       gguf_method(),
       {.name = "awq",
        .kind = "weights",
-       .description = "rounds weights whose loud inputs were scaled up",
+       .description = "rounds weights whose salient inputs were scaled up",
        .axis = axes::bits(),
        .needs = {Need::absmean, Need::gram},
        .options = with_filter(
            {{"group_size",
-             std::string("128"),
+             std::string("row"),
              "weights that share a scale: row, or a number that divides the input features",
              {}},
             symmetric,
             {"search_clip", false, "clips each group, but for queries and keys, for the least error of outputs", {}}}),
-       .prepare = prepare_awq},
+       .prepare = prepare_awq,
+       .check = group_check("awq", /*whole=*/false)},
       {.name = "activation",
        .kind = "activations",
        .description = "rounds every token of a linear layer's input, dynamically",

@@ -39,6 +39,20 @@ Registry& registry() {
   return *instance;
 }
 
+std::vector<std::string> names_of(const std::set<Need>& needs) {
+  std::vector<std::string> names;
+  for (const Need need : needs) {
+    names.push_back(name(need));
+  }
+  return names;
+}
+
+void check_fit(const Method& method, const Model& model, const Options& complete) {
+  if (method.check) {
+    method.check(model, complete);
+  }
+}
+
 std::set<Need> needs_with(const Method& method, const Options& complete) {
   return method.needs_for ? method.needs_for(complete) : method.needs;
 }
@@ -96,7 +110,12 @@ Model Prepared::at(double severity) const {
 Prepared prepare(const Model& model, const std::string& method, const Statistics* statistics, const Options& options) {
   const Method& found = find_method(method);
   const Options complete = complete_options(found, options);
-  check_given(MethodSpec{method, options}, statistics);
+  check_fit(found, model, complete);
+  const std::set<Need> needs = needs_with(found, complete);
+  if (!needs.empty() && statistics == nullptr) {
+    throw ValueError(fmt::format("hemostat.prepare({}): the method needs statistics ({}); collect them first", method,
+                                 fmt::join(names_of(needs), ", ")));
+  }
   return found.prepare(model, statistics, complete);
 }
 
@@ -105,22 +124,23 @@ std::set<Need> MethodSpec::needs() const {
   return needs_with(found, complete_options(found, options));
 }
 
-void check_given(const MethodSpec& method, const Statistics* statistics) {
-  const std::set<Need> needed = method.needs();
-  if (needed.empty() || statistics != nullptr) {
-    return;
+void check_needs(const MethodSpec& method, const Statistics* statistics, const char* operation) {
+  const std::set<Need> needs = method.needs();
+  if (!needs.empty() && statistics == nullptr) {
+    throw ValueError(fmt::format("{}: {} needs statistics ({}): collect them and pass them", operation, method.method,
+                                 fmt::join(names_of(needs), ", ")));
   }
-  std::vector<std::string> needs;
-  for (const Need need : needed) {
-    needs.push_back(name(need));
+  for (const Need need : needs) {
+    if (statistics->needs().count(need) == 0) {
+      throw ValueError(fmt::format("{}: {} needs {}, which the statistics lack", operation, method.method, name(need)));
+    }
   }
-  throw ValueError(fmt::format("hemostat.prepare({}): the method needs statistics ({}); collect them first",
-                               method.method, fmt::join(needs, ", ")));
 }
 
 Axis planned_axis(const Model& model, const MethodSpec& spec) {
   const Method& method = find_method(spec.method);
   const Options options = complete_options(method, spec.options);
+  check_fit(method, model, options);
   return method.axis_for ? method.axis_for(model, options) : method.axis;
 }
 

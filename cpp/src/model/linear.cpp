@@ -28,6 +28,12 @@ Linear Linear::with_weight(at::Tensor dense) const {
   return result;
 }
 
+Linear Linear::with_packed(std::shared_ptr<const quantize::PackedWeight> codes) const {
+  Linear result = with_weight(at::Tensor());
+  result.packed = std::move(codes);
+  return result;
+}
+
 bool same_treatment(const LinearInput& x, const LinearInput& y) {
   return x.scale.is_same(y.scale) && x.rotation.is_same(y.rotation) && x.bits == y.bits && x.symmetric == y.symmetric &&
          x.noise == y.noise && x.noise_seed == y.noise_seed;

@@ -46,7 +46,7 @@ double outlier_ratio(at::TensorList weights, at::TensorList activation_norms, do
   for (size_t i = 0; i < weights.size(); ++i) {
     if (check_finite) {
       arguments::check_finite(kOperation, fmt::format("weights[{}]", i), weights[i]);
-      arguments::check_finite(kOperation, fmt::format("activation_norms[{}]", i), activation_norms[i]);
+      arguments::check_not_negative(kOperation, fmt::format("activation_norms[{}]", i), activation_norms[i]);
     }
     sum += score_of(weights[i], activation_norms[i]).sum(at::kDouble).item<double>();
     entries += weights[i].numel();

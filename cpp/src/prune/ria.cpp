@@ -24,40 +24,57 @@ namespace {
 // sums of columns are too.
 constexpr int64_t kPart = int64_t{1} << 18;
 
+// Calls function(first, count) for rows that are worked on together.
 template <typename Function>
 void for_each_part(const at::Tensor& weight, const Function& function) {
   const int64_t rows = weight.size(0), step = std::max<int64_t>(1, kPart / std::max<int64_t>(1, weight.size(1)));
   for (int64_t first = 0; first < rows; first += step) {
-    const int64_t count = std::min(step, rows - first);
-    function(weight.narrow(0, first, count).to(at::kFloat).abs(), first, count);
+    function(first, std::min(step, rows - first));
   }
 }
 
-at::Tensor score(std::string_view operation, const at::Tensor& given, const at::Tensor& norm, double alpha,
-                 bool check_finite) {
-  const at::Tensor weight = given.detach();
-  const auto floats = weight.options().dtype(at::kFloat);
-  at::Tensor of_row = at::empty({weight.size(0), 1}, floats), of_column = at::zeros({weight.size(1)}, floats);
-  for_each_part(weight, [&](const at::Tensor& magnitude, int64_t first, int64_t count) {
-    of_row.narrow(0, first, count).copy_(magnitude.sum(1, /*keepdim=*/true));
-    of_column.add_(magnitude.sum(0));
-  });
-  // Sums overflow where weights are finite too, which only takes weight from their importance.
-  if (check_finite && !at::isfinite(of_row).all().item<bool>()) {
-    arguments::check_finite(operation, "weight", weight);
-  }
-  of_row.masked_fill_(of_row.eq(0), 1);  // 0 / 1, where 0 / 0 would be no score
-  of_column.masked_fill_(of_column.eq(0), 1);
-  const at::Tensor of_activation = norm.pow(alpha).clamp_max(std::numeric_limits<float>::max());
-
-  at::Tensor result = at::empty(weight.sizes(), floats);
-  for_each_part(weight, [&](const at::Tensor& magnitude, int64_t first, int64_t count) {
-    at::Tensor part = result.narrow(0, first, count);
-    at::div_out(part, magnitude, of_row.narrow(0, first, count));
-    part.addcdiv_(magnitude, of_column).mul_(of_activation);
-  });
-  return result;
+at::Tensor magnitude_of(const at::Tensor& weight, int64_t first, int64_t count) {
+  return weight.narrow(0, first, count).to(at::kFloat).abs();
 }
+
+// Importance relative to the sums of rows and columns, which are taken once.
+class RelativeImportance {
+ public:
+  RelativeImportance(std::string_view operation, const at::Tensor& weight, const at::Tensor& norm, double alpha,
+                     bool check_finite)
+      : weight_(weight.detach()),
+        of_row_(at::empty({weight.size(0), 1}, weight_.options().dtype(at::kFloat))),
+        of_column_(at::zeros({weight.size(1)}, of_row_.options())),
+        of_activation_(norm.pow(alpha).clamp_max(std::numeric_limits<float>::max())) {
+    for_each_part(weight_, [&](int64_t first, int64_t count) {
+      const at::Tensor magnitude = magnitude_of(weight_, first, count);
+      of_row_.narrow(0, first, count).copy_(magnitude.sum(1, /*keepdim=*/true));
+      of_column_.add_(magnitude.sum(0));
+    });
+    // Sums overflow where weights are finite too, which only takes weight from their importance.
+    if (check_finite && !at::isfinite(of_row_).all().item<bool>()) {
+      arguments::check_finite(operation, "weight", weight);
+    }
+    of_row_.masked_fill_(of_row_.eq(0), 1);  // 0 / 1, where 0 / 0 would be no score
+    of_column_.masked_fill_(of_column_.eq(0), 1);
+  }
+
+  at::Tensor rows(int64_t first, int64_t count) const {
+    const at::Tensor magnitude = magnitude_of(weight_, first, count);
+    at::Tensor score = at::div(magnitude, of_row_.narrow(0, first, count));
+    return score.addcdiv_(magnitude, of_column_).mul_(of_activation_);
+  }
+
+  at::Tensor all() const {
+    at::Tensor score = at::empty(weight_.sizes(), of_row_.options());
+    for_each_part(weight_,
+                  [&](int64_t first, int64_t count) { score.narrow(0, first, count).copy_(rows(first, count)); });
+    return score;
+  }
+
+ private:
+  at::Tensor weight_, of_row_, of_column_, of_activation_;
+};
 
 }  // namespace
 
@@ -65,7 +82,7 @@ at::Tensor score_ria(const at::Tensor& weight, const at::Tensor& activation_norm
   constexpr std::string_view kOperation = "hemostat.prune.score_ria";
   check_alpha(kOperation, alpha);
   const at::Tensor norm = checked_norm(kOperation, weight, activation_norm, true);
-  return score(kOperation, weight, norm, alpha, true);
+  return RelativeImportance(kOperation, weight, norm, alpha, true).all();
 }
 
 at::Tensor ria(const at::Tensor& weight, const at::Tensor& activation_norm, const RiaOptions& options) {
@@ -73,9 +90,20 @@ at::Tensor ria(const at::Tensor& weight, const at::Tensor& activation_norm, cons
   check_alpha(kOperation, options.alpha);
   const at::Tensor norm = checked_norm(kOperation, weight, activation_norm, options.check_finite);
   checked_choice(kOperation, weight, "weight", options.sparsity, options.pattern, options.scope, options.out);
-  return select(kOperation,
-                {.score = score(kOperation, weight, norm, options.alpha, options.check_finite), .name = "weight"},
-                options.sparsity, options.pattern, options.scope, options.out, options.check_finite);
+  const RelativeImportance importance(kOperation, weight, norm, options.alpha, options.check_finite);
+  const auto choose = [&](const at::Tensor& score, const std::optional<at::Tensor>& out) {
+    return select(kOperation, {.score = score, .name = "weight"}, options.sparsity, options.pattern, options.scope, out,
+                  options.check_finite);
+  };
+  if (options.scope == Scope::tensor && !options.pattern) {
+    return choose(importance.all(), options.out);
+  }
+  // Rows are chosen from while their scores are in cache.
+  at::Tensor mask = options.out ? *options.out : at::empty(weight.sizes(), weight.options().dtype(at::kBool));
+  for_each_part(weight, [&](int64_t first, int64_t count) {
+    choose(importance.rows(first, count), mask.narrow(0, first, count));
+  });
+  return mask;
 }
 
 }  // namespace hemostat::prune

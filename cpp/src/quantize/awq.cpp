@@ -1,7 +1,9 @@
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <ATen/TensorOperators.h>
@@ -27,6 +29,7 @@
 
 #include "arguments.h"
 #include "groups.h"
+#include "straight_through.h"
 
 namespace hemostat::quantize {
 
@@ -109,18 +112,40 @@ at::Tensor searched_clip(const at::Tensor& scaled, const at::Tensor& scale, cons
   return best;
 }
 
-at::Tensor scaled_and_rounded(const at::Tensor& weight, const at::Tensor& scale, const at::Tensor& gram,
+// weight · diag(scale), clipped where that is asked for.
+at::Tensor scaled_and_clipped(const at::Tensor& weight, const at::Tensor& scale, const at::Tensor& gram,
                               const Levels& levels, bool search_clip) {
-  if (weight.numel() == 0) {
-    return at::empty(weight.sizes(), weight.options());
+  const at::Tensor scaled = weight.detach().to(at::kFloat).mul(scale).contiguous();
+  if (!search_clip || scaled.numel() == 0) {
+    return scaled;
   }
-  at::Tensor scaled = weight.detach().to(at::kFloat).mul(scale).contiguous();
-  if (search_clip) {
-    const at::Tensor limit = searched_clip(scaled, scale, gram, levels);
-    const at::Tensor grouped = scaled.view({scaled.size(0), -1, levels.group_size});
-    scaled = at::clamp(grouped, -limit, limit).view(scaled.sizes());
+  const at::Tensor limit = searched_clip(scaled, scale, gram, levels);
+  const at::Tensor grouped = scaled.view({scaled.size(0), -1, levels.group_size});
+  return at::clamp(grouped, -limit, limit).view(scaled.sizes());
+}
+
+// A checked weight with the scale of its input features.
+struct Scaled {
+  at::Tensor weight, scale, gram;
+  Levels levels;
+};
+
+at::Tensor rounded(const Scaled& given, const AwqOptions& options) {
+  if (given.weight.numel() == 0) {
+    return at::empty(given.weight.sizes(), given.weight.options());
   }
-  return rounded(scaled, levels).div_(scale).to(weight.scalar_type());
+  const at::Tensor levelled = rounded(
+      scaled_and_clipped(given.weight, given.scale, given.gram, given.levels, options.search_clip), given.levels);
+  return straight_through(given.weight, levelled.div(given.scale).to(given.weight.scalar_type()));
+}
+
+std::shared_ptr<GroupPacked> packed(const Scaled& given, const AwqOptions& options) {
+  const auto codes = rtn_packed(
+      scaled_and_clipped(given.weight, given.scale, given.gram, given.levels, options.search_clip),
+      {.bits = options.bits, .group_size = options.group_size, .symmetric = options.symmetric, .check_finite = false});
+  return std::make_shared<GroupPacked>(codes->codes(), codes->scale(), codes->zero(), codes->group_size(),
+                                       codes->bits(), codes->symmetric(), given.weight.scalar_type(), at::Tensor(),
+                                       given.scale);
 }
 
 at::Tensor checked_absmean(std::string_view operation, const at::Tensor& activation_absmean, const at::Tensor& weight,
@@ -138,6 +163,40 @@ at::Tensor checked_gram(std::string_view operation, const at::Tensor& gram, bool
     arguments::check_finite(operation, "gram", whole);
   }
   return whole;
+}
+
+Scaled checked_scaled(const at::Tensor& weight, const at::Tensor& scale, const at::Tensor& gram,
+                      const AwqOptions& options) {
+  constexpr std::string_view kOperation = "hemostat.quantize.awq_scaled";
+  arguments::check_matrix(kOperation, "weight", weight);
+  arguments::check_gram(kOperation, gram, "weight", weight);
+  const Levels levels = checked(kOperation, options, weight.size(1));
+  const at::Tensor factors = arguments::checked_features(kOperation, "scale", scale, weight);
+  if (options.check_finite) {
+    const at::Tensor valid = at::logical_and(at::isfinite(factors), factors.gt(0));
+    arguments::check_invalid(kOperation, "scale", valid.logical_not().sum(), "NaN, infinite or not positive");
+    arguments::check_finite(kOperation, "weight", weight);
+  }
+  return {.weight = weight,
+          .scale = factors,
+          .gram = checked_gram(kOperation, gram, options.check_finite),
+          .levels = levels};
+}
+
+Scaled with_searched_scale(const at::Tensor& weight, const at::Tensor& activation_absmean, const at::Tensor& gram,
+                           const AwqOptions& options) {
+  constexpr std::string_view kOperation = "hemostat.quantize.awq";
+  arguments::check_matrix(kOperation, "weight", weight);
+  arguments::check_gram(kOperation, gram, "weight", weight);
+  const Levels levels = checked(kOperation, options, weight.size(1));
+  const at::Tensor absmean = checked_absmean(kOperation, activation_absmean, weight, options.check_finite);
+  if (options.check_finite) {
+    arguments::check_finite(kOperation, "weight", weight);
+  }
+  const at::Tensor whole = checked_gram(kOperation, gram, options.check_finite);
+  at::Tensor scale = weight.numel() == 0 ? at::ones_like(absmean)
+                                         : searched_scale({weight.detach().to(at::kFloat)}, absmean, whole, levels);
+  return {.weight = weight, .scale = std::move(scale), .gram = whole, .levels = levels};
 }
 
 }  // namespace
@@ -170,36 +229,22 @@ at::Tensor awq_scale(at::TensorList weights, const at::Tensor& activation_absmea
 
 at::Tensor awq_scaled(const at::Tensor& weight, const at::Tensor& scale, const at::Tensor& gram,
                       const AwqOptions& options) {
-  constexpr std::string_view kOperation = "hemostat.quantize.awq_scaled";
-  arguments::check_matrix(kOperation, "weight", weight);
-  arguments::check_gram(kOperation, gram, "weight", weight);
-  const Levels levels = checked(kOperation, options, weight.size(1));
-  const at::Tensor factors = arguments::checked_features(kOperation, "scale", scale, weight);
-  if (options.check_finite) {
-    const at::Tensor valid = at::logical_and(at::isfinite(factors), factors.gt(0));
-    arguments::check_invalid(kOperation, "scale", valid.logical_not().sum(), "NaN, infinite or not positive");
-    arguments::check_finite(kOperation, "weight", weight);
-  }
-  const at::Tensor whole = checked_gram(kOperation, gram, options.check_finite);
-  return scaled_and_rounded(weight, factors, whole, levels, options.search_clip);
+  return rounded(checked_scaled(weight, scale, gram, options), options);
+}
+
+std::shared_ptr<GroupPacked> awq_scaled_packed(const at::Tensor& weight, const at::Tensor& scale,
+                                               const at::Tensor& gram, const AwqOptions& options) {
+  return packed(checked_scaled(weight, scale, gram, options), options);
 }
 
 at::Tensor awq(const at::Tensor& weight, const at::Tensor& activation_absmean, const at::Tensor& gram,
                const AwqOptions& options) {
-  constexpr std::string_view kOperation = "hemostat.quantize.awq";
-  arguments::check_matrix(kOperation, "weight", weight);
-  arguments::check_gram(kOperation, gram, "weight", weight);
-  const Levels levels = checked(kOperation, options, weight.size(1));
-  const at::Tensor absmean = checked_absmean(kOperation, activation_absmean, weight, options.check_finite);
-  if (options.check_finite) {
-    arguments::check_finite(kOperation, "weight", weight);
-  }
-  const at::Tensor whole = checked_gram(kOperation, gram, options.check_finite);
-  if (weight.numel() == 0) {
-    return at::empty(weight.sizes(), weight.options());
-  }
-  const at::Tensor scale = searched_scale({weight.detach().to(at::kFloat)}, absmean, whole, levels);
-  return scaled_and_rounded(weight, scale, whole, levels, options.search_clip);
+  return rounded(with_searched_scale(weight, activation_absmean, gram, options), options);
+}
+
+std::shared_ptr<GroupPacked> awq_packed(const at::Tensor& weight, const at::Tensor& activation_absmean,
+                                        const at::Tensor& gram, const AwqOptions& options) {
+  return packed(with_searched_scale(weight, activation_absmean, gram, options), options);
 }
 
 }  // namespace hemostat::quantize

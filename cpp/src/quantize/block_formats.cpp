@@ -105,28 +105,14 @@ at::Tensor typed_codes(Format format, const at::Tensor& codes) {
 
 at::Tensor rounded(std::string_view operation, const at::Tensor& weight, Format format, int64_t block_size,
                    const std::optional<at::Tensor>& to, bool check_finite) {
-  bool in_place = false;
-  if (to) {
-    arguments::check_out(operation, *to, weight.sizes(), weight.scalar_type(), weight.device());
-    arguments::check_out_without_gradient(operation, "weight", weight);
-    in_place = arguments::is_in_place(operation, *to, "weight", weight);
-  }
-  const at::Tensor values = weight.detach();
-  at::Tensor out = to ? *to : at::empty(values.sizes(), values.options());
-  if (values.numel() == 0) {
-    return out;
-  }
-  // A weight with NaN must come back as it was: it is overwritten only once it was seen to have none.
-  const bool aside = in_place && check_finite;
-  at::Tensor result = aside ? at::empty(values.sizes(), values.options()) : out;
-  const at::Tensor invalid = kernels::block_float(values, kernel_format(format), block_size, result);
-  if (check_finite) {
-    arguments::check_invalid(operation, "weight", invalid, "NaN or infinite");
-  }
-  if (aside) {
-    out.copy_(result);
-  }
-  return arguments::wants_gradient(weight) ? straight_through(weight, out) : out;
+  const auto kernel = [&](const at::Tensor& values, at::Tensor& out) {
+    return kernels::block_float(values, kernel_format(format), block_size, out);
+  };
+  return fake_quantized({.operation = operation,
+                         .name = "weight",
+                         .kernel = kernel,
+                         .check = finite_check(operation, "weight", check_finite)},
+                        weight, to);
 }
 
 std::shared_ptr<BlockPacked> packed(std::string_view operation, const at::Tensor& weight, Format format,

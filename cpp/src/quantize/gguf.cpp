@@ -4,9 +4,6 @@
 #include <utility>
 
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/isfinite.h>
-#include <ATen/ops/logical_and.h>
 #include <fmt/format.h>
 
 #include <hemostat/error.h>
@@ -33,21 +30,9 @@ std::optional<at::Tensor> checked_importance(const at::Tensor& weight, const Ggu
   if (!options.importance) {
     return std::nullopt;
   }
-  const at::Tensor& importance = *options.importance;
-  arguments::check_floating(kOperation, "importance", importance);
-  if (importance.dim() != 1) {
-    throw ValueError(fmt::format("{}: importance has shape {}, but must be [in_features]", kOperation,
-                                 arguments::shape(importance.sizes())));
-  }
-  if (importance.size(0) != in_features) {
-    throw ValueError(fmt::format("{}: importance has {} entries, but weight has {} input features", kOperation,
-                                 importance.size(0), in_features));
-  }
-  arguments::check_device(kOperation, "importance", importance, "weight", weight);
-  at::Tensor checked = importance.detach().to(at::kFloat).contiguous();
+  const at::Tensor checked = arguments::checked_features(kOperation, "importance", *options.importance, weight);
   if (options.check_finite) {
-    const at::Tensor valid = at::logical_and(at::isfinite(checked), checked.ge(0));
-    arguments::check_invalid(kOperation, "importance", valid.logical_not().sum(), "NaN, infinite or negative");
+    arguments::check_not_negative(kOperation, "importance", checked);
   }
   return checked;
 }
@@ -66,26 +51,14 @@ void check_stored(const at::Tensor& invalid) {
 
 at::Tensor gguf(const at::Tensor& weight, const GgufOptions& options) {
   const std::optional<at::Tensor> importance = checked_importance(weight, options);
-  bool in_place = false;
-  if (options.out) {
-    arguments::check_out(kOperation, *options.out, weight.sizes(), weight.scalar_type(), weight.device());
-    arguments::check_out_without_gradient(kOperation, "weight", weight);
-    in_place = arguments::is_in_place(kOperation, *options.out, "weight", weight);
-  }
-  const at::Tensor values = weight.detach();
-  at::Tensor out = options.out ? *options.out : at::empty(values.sizes(), values.options());
-  // A weight with NaN must come back as it was: it is overwritten only once it was seen to have none.
-  const bool aside = in_place && options.check_finite;
-  at::Tensor rounded = aside ? at::empty(values.sizes(), values.options()) : out;
-  const at::Tensor invalid =
-      kernels::gguf_fake_quantize(values, static_cast<int64_t>(options.type), importance, rounded);
+  const auto kernel = [&](const at::Tensor& values, at::Tensor& to) {
+    return kernels::gguf_fake_quantize(values, static_cast<int64_t>(options.type), importance, to);
+  };
+  FakeQuantizer quantizer{.operation = kOperation, .name = "weight", .kernel = kernel, .check = nullptr};
   if (options.check_finite) {
-    check_stored(invalid);
+    quantizer.check = check_stored;
   }
-  if (aside) {
-    out.copy_(rounded);
-  }
-  return arguments::wants_gradient(weight) ? straight_through(weight, out) : out;
+  return fake_quantized(quantizer, weight, options.out);
 }
 
 std::shared_ptr<GgufPacked> gguf_packed(const at::Tensor& weight, const GgufOptions& options) {

@@ -3,9 +3,13 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
+#include <fmt/format.h>
 
+#include <hemostat/error.h>
 #include <hemostat/quantize.h>
 #include <hemostat/solve.h>
+
+#include "straight_through.h"
 
 namespace hemostat::quantize {
 
@@ -14,6 +18,10 @@ namespace {
 constexpr std::string_view kOperation = "hemostat.quantize.gptq";
 
 solve::SolveOptions solve_options(const GptqOptions& options) {
+  if (options.group_size == kPerTensor) {
+    throw ValueError(
+        fmt::format("{}: group_size is \"tensor\", but must be a number of weights, or -1 for whole rows", kOperation));
+  }
   return {.rounding =
               solve::Rounding{.bits = options.bits, .group_size = options.group_size, .symmetric = options.symmetric},
           .check_finite = options.check_finite};
@@ -53,12 +61,14 @@ std::shared_ptr<GroupPacked> packed(const at::Tensor& weight, const solve::Solut
 }  // namespace
 
 at::Tensor gptq(const at::Tensor& weight, const at::Tensor& gram, const GptqOptions& options) {
-  return solve::columns(weight, gram, factor_options(options), solve_options(options), kOperation)
-      .weight.to(weight.scalar_type());
+  const solve::Solution solution =
+      solve::columns(weight, gram, factor_options(options), solve_options(options), kOperation);
+  return straight_through(weight, solution.weight.to(weight.scalar_type()));
 }
 
 at::Tensor gptq(const at::Tensor& weight, const solve::GramFactor& factor, const GptqOptions& options) {
-  return solve::columns(weight, factor, solve_options(options), kOperation).weight.to(weight.scalar_type());
+  const solve::Solution solution = solve::columns(weight, factor, solve_options(options), kOperation);
+  return straight_through(weight, solution.weight.to(weight.scalar_type()));
 }
 
 std::shared_ptr<GroupPacked> gptq_packed(const at::Tensor& weight, const at::Tensor& gram, const GptqOptions& options) {

@@ -71,34 +71,22 @@ at::Tensor round_to_nearest(std::string_view operation, const at::Tensor& weight
   arguments::check_matrix(operation, "weight", weight);
   const int64_t levels = checked_levels(operation, options.bits);
   const int64_t group_size = checked_group_size(operation, options.group_size, weight.size(1));
-  bool in_place = false;
-  if (options.out) {
-    arguments::check_out(operation, *options.out, weight.sizes(), weight.scalar_type(), weight.device());
-    arguments::check_out_without_gradient(operation, "weight", weight);
-    in_place = arguments::is_in_place(operation, *options.out, "weight", weight);
-  }
-
-  const at::Tensor values = weight.detach();
-  at::Tensor out = options.out ? *options.out : at::empty(values.sizes(), values.options());
-  if (values.numel() == 0) {
-    return out;
-  }
+  FakeQuantizer quantizer{.operation = operation,
+                          .name = "weight",
+                          .kernel =
+                              [&](const at::Tensor& values, at::Tensor& to) {
+                                return kernels::fake_quantize(values, levels, group_size, options.symmetric, to);
+                              },
+                          .check = finite_check(operation, "weight", options.check_finite)};
   if (options.search_clip) {
-    const auto [codes, scale, zero] = encode(operation, values, levels, group_size, options);
-    out.copy_(decode(codes, scale, zero));
-  } else {
-    // A weight with NaN must come back as it was: it is overwritten only once it was seen to have none.
-    const bool aside = in_place && options.check_finite;
-    at::Tensor rounded = aside ? at::empty(values.sizes(), values.options()) : out;
-    const at::Tensor invalid = kernels::fake_quantize(values, levels, group_size, options.symmetric, rounded);
-    if (options.check_finite) {
-      arguments::check_invalid(operation, "weight", invalid, "NaN or infinite");
-    }
-    if (aside) {
-      out.copy_(rounded);
-    }
+    quantizer.kernel = [&](const at::Tensor& values, at::Tensor& to) {
+      const auto [codes, scale, zero] = encode(operation, values, levels, group_size, options);
+      to.copy_(decode(codes, scale, zero));
+      return at::Tensor();
+    };
+    quantizer.check = nullptr;  // encode has looked
   }
-  return arguments::wants_gradient(weight) ? straight_through(weight, out) : out;
+  return fake_quantized(quantizer, weight, options.out);
 }
 
 }  // namespace
@@ -125,21 +113,22 @@ std::shared_ptr<GroupPacked> rtn_packed(const at::Tensor& weight, const RtnOptio
 }
 
 GroupPacked::GroupPacked(at::Tensor codes, at::Tensor scale, at::Tensor zero, int64_t group_size, double bits,
-                         bool symmetric, at::ScalarType dtype, at::Tensor order)
+                         bool symmetric, at::ScalarType dtype, at::Tensor order, at::Tensor input_scale)
     : codes_(std::move(codes)),
       scale_(std::move(scale)),
       zero_(std::move(zero)),
       order_(std::move(order)),
+      input_scale_(std::move(input_scale)),
       group_size_(group_size),
       bits_(bits),
       symmetric_(symmetric),
       dtype_(dtype) {}
 
 at::Tensor GroupPacked::dequantize() const {
-  if (!order_.defined()) {
-    return decode(codes_, scale_, zero_).to(dtype_);
-  }
-  return decode(codes_.index_select(1, order_), scale_, zero_).index_select(1, order_.argsort()).to(dtype_);
+  at::Tensor weight = order_.defined()
+                          ? decode(codes_.index_select(1, order_), scale_, zero_).index_select(1, order_.argsort())
+                          : decode(codes_, scale_, zero_);
+  return (input_scale_.defined() ? weight.div_(input_scale_) : weight).to(dtype_);
 }
 
 double GroupPacked::bits_per_weight() const {
@@ -148,16 +137,18 @@ double GroupPacked::bits_per_weight() const {
     return code_bits;
   }
   const double range_bits = symmetric_ ? 16.0 : 32.0;
-  const double order_bits = order_.defined() ? 32.0 * static_cast<double>(order_.numel()) : 0.0;
+  const double feature_bits = (order_.defined() ? 32.0 : 0.0) + (input_scale_.defined() ? 16.0 : 0.0);
   return code_bits +
-         (range_bits * static_cast<double>(scale_.numel()) + order_bits) / static_cast<double>(codes_.numel());
+         (range_bits * static_cast<double>(scale_.numel()) + feature_bits * static_cast<double>(codes_.size(1))) /
+             static_cast<double>(codes_.numel());
 }
 
 std::vector<int64_t> GroupPacked::sizes() const { return codes_.sizes().vec(); }
 
 std::shared_ptr<const PackedWeight> GroupPacked::to(c10::Device device) const {
   return std::make_shared<GroupPacked>(codes_.to(device), scale_.to(device), zero_.to(device), group_size_, bits_,
-                                       symmetric_, dtype_, order_.defined() ? order_.to(device) : order_);
+                                       symmetric_, dtype_, order_.defined() ? order_.to(device) : order_,
+                                       input_scale_.defined() ? input_scale_.to(device) : input_scale_);
 }
 
 }  // namespace hemostat::quantize

@@ -18,18 +18,6 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 
 }  // namespace
 
-void check_needs(const MethodSpec& method, const Statistics* statistics, const char* operation) {
-  const std::set<Need> needs = method.needs();
-  if (!needs.empty() && statistics == nullptr) {
-    throw ValueError(fmt::format("{}: {} needs statistics: collect them and pass them", operation, method.method));
-  }
-  for (const Need need : needs) {
-    if (statistics->needs().count(need) == 0) {
-      throw ValueError(fmt::format("{}: {} needs {}, which the statistics lack", operation, method.method, name(need)));
-    }
-  }
-}
-
 std::vector<double> ordered_severities(const Axis& axis, const MethodSpec& method,
                                        const std::vector<double>& severities, const char* operation) {
   if (severities.empty()) {

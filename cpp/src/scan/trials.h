@@ -9,10 +9,9 @@
 
 #include <hemostat/scan.h>
 
-namespace hemostat {
+#include "methods/needs.h"
 
-// ValueError where the method needs statistics that are missing.
-void check_needs(const MethodSpec& method, const Statistics* statistics, const char* operation);
+namespace hemostat {
 
 // On the axis, from mild to severe, each once. ValueError where there is none.
 std::vector<double> ordered_severities(const Axis& axis, const MethodSpec& method,

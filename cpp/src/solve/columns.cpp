@@ -214,7 +214,12 @@ Solution columns(const at::Tensor& weight, const GramFactor& factor, const Solve
   const at::NoGradGuard no_grad;
   if (weight.numel() == 0) {
     const auto empty = [&](at::ScalarType dtype) { return at::zeros(weight.sizes(), weight.options().dtype(dtype)); };
-    const at::Tensor range = empty(at::kFloat).narrow(1, 0, 0);
+    at::Tensor range;
+    if (options.rounding) {
+      const int64_t group_size = options.rounding->group_size;
+      const int64_t groups = weight.size(1) == 0 ? 0 : group_size < 0 ? 1 : weight.size(1) / group_size;
+      range = at::zeros({weight.size(0), groups}, weight.options().dtype(at::kFloat));
+    }
     return {.weight = empty(at::kFloat),
             .mask = options.pruning ? empty(at::kBool) : at::Tensor(),
             .scale = range,

@@ -114,4 +114,20 @@ GramFactor::GramFactor(const at::Tensor& gram, const GramFactorOptions& options)
   }
 }
 
+GramFactor GramFactor::to(c10::Device device) const {
+  GramFactor result = *this;
+  for (at::Tensor* tensor : {&result.matrix_, &result.order_, &result.dead_}) {
+    if (tensor->defined()) {
+      *tensor = tensor->to(device);
+    }
+  }
+  return result;
+}
+
+GramFactor GramFactor::held(MemoryBudget& budget) const {
+  GramFactor result = *this;
+  result.matrix_ = budget.hold(matrix_);
+  return result;
+}
+
 }  // namespace hemostat::solve

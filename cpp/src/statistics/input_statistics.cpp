@@ -29,6 +29,11 @@ InputStatistics::InputStatistics(int64_t in_features, c10::Device device, const 
   if (in_features < 1) {
     throw ValueError(fmt::format("hemostat.InputStatistics: in_features is {}, but takes at least 1", in_features));
   }
+  for (const Need need : needs) {
+    if (gradient_needs().count(need) > 0) {
+      throw ValueError(fmt::format("hemostat.InputStatistics: {} is of gradients, not of an input", name(need)));
+    }
+  }
   const c10::InferenceMode off(false);
   const auto vector = [&](Need need, at::ScalarType dtype) {
     return has(need) ? at::zeros({in_features}, at::TensorOptions().dtype(dtype).device(device)) : at::Tensor();

@@ -62,4 +62,11 @@ at::Tensor MemoryBudget::zeros(at::IntArrayRef sizes, at::ScalarType dtype, c10:
   return mapped_zeros(sizes, dtype, bytes);
 }
 
+at::Tensor MemoryBudget::hold(const at::Tensor& tensor) {
+  if (tensor.nbytes() == 0 || take(static_cast<double>(tensor.nbytes()))) {
+    return tensor;
+  }
+  return mapped_zeros(tensor.sizes(), tensor.scalar_type(), tensor.nbytes()).copy_(tensor);
+}
+
 }  // namespace hemostat

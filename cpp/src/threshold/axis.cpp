@@ -11,8 +11,11 @@
 namespace hemostat {
 namespace {
 
-// Severities that differ by less are one: 0.1 · 3 is 0.3, and 3.9999999999 layers are 4.
-bool same(double a, double b) { return std::abs(a - b) <= 1e-9 * std::max({1.0, std::abs(a), std::abs(b)}); }
+// Severities that differ by less are one: 0.1 · 3 is 0.3, and 3.9999999999 layers are 4. `span` is the axis's, since
+// 1e-9 is a rate of its own where 1e-4 is far.
+bool same(double a, double b, double span) {
+  return std::abs(a - b) <= 1e-9 * std::max({std::min(1.0, span), std::abs(a), std::abs(b)});
+}
 
 }  // namespace
 
@@ -26,22 +29,23 @@ double Axis::distance(double severity) const {
 double Axis::severity_at(double distance) const { return neutral + distance * (farthest - neutral); }
 
 double Axis::checked(double severity, const std::string& method) const {
-  if (same(severity, neutral)) {
+  const double span = std::abs(farthest - neutral);
+  if (same(severity, neutral, span)) {
     return neutral;
   }
   if (kind == AxisKind::listed) {
-    const auto listed =
-        std::find_if(default_grid.begin(), default_grid.end(), [&](double entry) { return same(entry, severity); });
+    const auto listed = std::find_if(default_grid.begin(), default_grid.end(),
+                                     [&](double entry) { return same(entry, severity, span); });
     if (listed == default_grid.end()) {
       throw ValueError(fmt::format("hemostat.{}: {} is {}, but takes {} or {}", method, name, severity,
                                    fmt::join(default_grid, ", "), neutral));
     }
     return *listed;
   }
-  if (same(severity, minimum)) {
+  if (same(severity, minimum, span)) {
     return minimum;
   }
-  if (same(severity, maximum)) {
+  if (same(severity, maximum, span)) {
     return maximum;
   }
   if (!(severity > minimum && severity < maximum)) {
@@ -51,7 +55,7 @@ double Axis::checked(double severity, const std::string& method) const {
   }
   if (kind == AxisKind::integer) {
     const double whole = std::round(severity);
-    if (!same(severity, whole)) {
+    if (!same(severity, whole, span)) {
       throw ValueError(fmt::format("hemostat.{}: {} is {}, but takes whole numbers", method, name, severity));
     }
     return whole;

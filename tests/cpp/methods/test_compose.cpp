@@ -112,7 +112,7 @@ TEST(Compose, RefusesBadInputBeforeAnyWork) {
   };
   EXPECT_EQ(message({}), "hemostat.compose: methods is empty");
   EXPECT_EQ(message({"rtn", "wanda"}),
-            "hemostat.prepare(wanda): the method needs statistics (column_norm); collect them first");
+            "hemostat.compose: wanda needs statistics (column_norm): collect them and pass them");
   const Composition both = compose(model, specs({"magnitude", "rtn"}));
   EXPECT_EQ(message_of<ValueError>([&] { both.at({.5}); }),
             "hemostat.Composition.at: got 1 severities, but there are 2 methods");

@@ -168,7 +168,7 @@ TEST(Surface, RefusesBadInputBeforeAnyWork) {
     return message_of<ValueError>([&] { surface(model, methods, tokens, nullptr, options); });
   };
   EXPECT_EQ(message(pair("magnitude", "wanda")),
-            "hemostat.surface: wanda needs statistics: collect them and pass them");
+            "hemostat.surface: wanda needs statistics (column_norm): collect them and pass them");
   EXPECT_EQ(message(pair("magnitude", "rtn"), {.severities = {std::nullopt, std::vector<double>{9}}}),
             "hemostat.rtn: bits is 9, but takes 2 … 8, or 16, which changes nothing");
   EXPECT_EQ(message(pair("magnitude", "rtn"), {.severities = {std::vector<double>{}, std::nullopt}}),

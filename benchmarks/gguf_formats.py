@@ -1,6 +1,6 @@
 """llama.cpp's block formats side by side with llama.cpp: time and squared error.
 
-python benchmarks/gguf.py [--runs 5] [--only Q4_K] [--json FILE] [--llama LIBRARY] [--errors]
+python benchmarks/gguf_formats.py [--runs 5] [--only Q4_K] [--json FILE] [--llama LIBRARY] [--errors]
 
 A copy is y.copy_(x) into memory already touched; ours runs with out=, and packed. Without --llama (the path of a
 libggml-base.so) there is no peer. It quantizes with as many threads as torch has, each a part of the rows. Errors are

@@ -979,12 +979,12 @@ class InputStatistics:
 
     Args:
         in_features: Features of the input.
-        needs: What to collect: 'column_norm', 'absmax', 'absmean', 'gram'. None: all.
+        needs: What to collect: 'column_norm', 'absmax', 'absmean', 'gram', 'mean'. None: all.
         device: Where the sums lie.
         memory_budget: Bytes; a Gram matrix beyond it lies in a mapped temporary file.
 
     Raises:
-        ValueError: in_features is less than 1, or there is no such statistic.
+        ValueError: in_features is less than 1, or there is no such statistic of an input.
 
     Example:
         >>> import torch, hemostat
@@ -1343,7 +1343,7 @@ class Method:
     @property
     def needs(self) -> set[str]:
         """
-        Statistics that it reads by default: 'column_norm', 'absmax', 'absmean', 'gram', 'gradient_mean', 'gradient_absmean', 'gradient_square'.
+        Statistics that it reads by default: 'column_norm', 'absmax', 'absmean', 'gram', 'mean', 'gradient_mean', 'gradient_absmean', 'gradient_square'.
         """
     @property
     def options(self) -> list[OptionSpec]:

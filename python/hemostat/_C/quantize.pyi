@@ -6,10 +6,12 @@ of consecutive entries of a row:
 
 - asymmetric: the range is [min(0, min w), max(0, max w)], scale = (max - min) / (L - 1), zero = round(-min / scale),
   code = clamp(round(w / scale) + zero, 0, L - 1);
-- symmetric, as GPTQ (arXiv 2210.17323): scale = 2 max|w| / (L - 1), zero = L // 2, the same code.
+- symmetric, as GPTQ (arXiv 2210.17323): scale = 2 max|w| / (L - 1), zero = L // 2, the same code; for an even L values
+  reach from -max|w| L / (L - 1) to max|w| (L - 2) / (L - 1).
 
-The value is (code - zero) * scale, in float32. The formats nf4, fp4, fp8, mxfp4, nvfp4 and ternary have elements of
-their own. Rounding is to nearest, halves to even; zeros stay zero. Gradients pass straight through (arXiv 1308.3432).
+The value is (code - zero) * scale, in float32. Rounding is to nearest, halves to even; zeros stay zero. The formats
+nf4, fp4, fp8, mxfp4, nvfp4 and ternary have elements of their own. Gradients pass straight through whatever rounds
+(arXiv 1308.3432).
 """
 
 from __future__ import annotations
@@ -72,7 +74,7 @@ class GroupPacked(PackedWeight):
 
     ``bits_per_weight`` counts what the format takes when written: ceil(log2(levels)) bits per code, 16 per group for its
     scale, and 16 for its zero point unless symmetric (there it is a constant); 32 for each feature's group where they have
-    an ``order``. In memory codes are bytes and scales are float32.
+    an ``order``, and 16 for each feature's ``input_scale``. In memory codes are bytes and scales are float32.
     """
     def __repr__(self) -> str: ...
     @property
@@ -94,6 +96,11 @@ class GroupPacked(PackedWeight):
     def group_size(self) -> int | str:
         """
         Weights per group, or ``"tensor"``.
+        """
+    @property
+    def input_scale(self) -> torch.Tensor | None:
+        """
+        float32 ``[in_features]``: the codes are those of weight * input_scale; None where that is 1.
         """
     @property
     def order(self) -> torch.Tensor | None:
@@ -210,7 +217,7 @@ def activation(
     Args:
         input: ``[..., in_features]``, float32, bfloat16 or float16; every last-dimension row is one group.
         bits: 2 to 8, fractions allowed.
-        symmetric: The range is +-max|x| instead of [min, max] with 0.
+        symmetric: scale = 2 max|x| / (levels - 1) about 0, instead of the range [min, max] with 0.
         out: Contiguous tensor like input that receives the result; may be input itself.
         check_finite: False skips the look for NaN and infinities.
 
@@ -238,16 +245,17 @@ def awq(
     group_size: typing.SupportsInt | typing.SupportsIndex | str | None = 128,
     symmetric: bool = False,
     search_clip: bool = False,
+    packed: bool = False,
     check_finite: bool = True,
-) -> torch.Tensor:
+) -> torch.Tensor | GroupPacked:
     """
-    Round weights whose loud input features were scaled up, and scale them back.
+    Round weights whose salient input features were scaled up, and scale them back.
 
     With Q of ``rtn``, the result is Q(weight * s) / s. Of s = max(activation_absmean ** a, 1e-4), over sqrt(max s * min s),
     it takes the one of a = 0, 1/20, ..., 19/20 with the least output error tr(E gram E^T), where E is what the rounding
     changes. a = 0 is ``rtn``, so that without ``search_clip`` the output error is never more than ``rtn``'s. At inference
     1 / s goes into the operation before the layer; here it is multiplied back, and inputs stay as they are. Lin et al. 2024,
-    "AWQ: Activation-aware Weight Quantization", arXiv 2306.00978. The result carries no gradient.
+    "AWQ: Activation-aware Weight Quantization", arXiv 2306.00978. Gradients pass straight through to weight.
 
     Args:
         weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides.
@@ -258,10 +266,12 @@ def awq(
         symmetric: The levels of ``rtn``.
         search_clip: Clip each group of the scaled weight at the factor of 1, .95, ..., .55 of its largest magnitude that
             has the least error in the outputs which the group alone adds to.
+        packed: Return the codes of the scaled weight instead of the rounded one.
         check_finite: False skips the look for NaN and infinities.
 
     Returns:
-        The rounded weight in its own basis and dtype.
+        The rounded weight in its own basis and dtype; with ``packed`` a ``GroupPacked``, whose ``dequantize()``
+        equals it.
 
     Raises:
         ValueError: A shape, device or option that cannot be, or NaN or infinities.
@@ -322,8 +332,9 @@ def awq_scaled(
     group_size: typing.SupportsInt | typing.SupportsIndex | str | None = 128,
     symmetric: bool = False,
     search_clip: bool = False,
+    packed: bool = False,
     check_finite: bool = True,
-) -> torch.Tensor:
+) -> torch.Tensor | GroupPacked:
     """
     The second half of ``awq``: Q(weight * scale) / scale, with a scale at hand.
 
@@ -335,10 +346,12 @@ def awq_scaled(
         group_size: None or -1 for whole rows, or a divisor of in_features.
         symmetric: The levels of ``rtn``.
         search_clip: As in ``awq``.
+        packed: Return the codes of the scaled weight instead of the rounded one.
         check_finite: False skips the look for NaN and infinities.
 
     Returns:
-        The rounded weight in its own basis and dtype.
+        The rounded weight in its own basis and dtype; with ``packed`` a ``GroupPacked``, whose ``dequantize()``
+        equals it.
 
     Raises:
         ValueError: A shape, device or option that cannot be, or NaN or infinities.
@@ -357,7 +370,9 @@ def fake_quantize(
     bits: typing.SupportsFloat | typing.SupportsIndex,
     group_size: typing.SupportsInt | typing.SupportsIndex | str | None = None,
     symmetric: bool = False,
+    out: torch.Tensor | None = None,
     check_finite: bool = True,
+    search_clip: bool = False,
 ) -> torch.Tensor:
     """
     ``rtn`` for training: the forward pass rounds, the gradient passes straight through.
@@ -366,8 +381,11 @@ def fake_quantize(
         weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides.
         bits: 2 to 8, fractions allowed.
         group_size: None or -1 for whole rows, ``"tensor"``, or a divisor of in_features.
-        symmetric: The range is +-max|w| instead of [min, max] with 0.
+        symmetric: scale = 2 max|w| / (levels - 1) about 0, instead of the range [min, max] with 0.
+        out: The result is written here: weight's shape, dtype and device, contiguous; may be ``weight`` itself. Not where
+            weight requires a gradient.
         check_finite: False skips the look for NaN and infinities.
+        search_clip: Shrinks each group's range by the factor of 1, .99, ..., .21 that has the least squared error.
 
     Returns:
         The rounded weight, exactly as ``rtn`` gives it, in weight's dtype.
@@ -526,7 +544,7 @@ def gptq(
             once for many calls, whose act_order, block_size and damp then count.
         bits: 2 to 8, fractions allowed.
         group_size: Weights that share a scale: None or -1 for whole rows, or a divisor of in_features.
-        symmetric: The range is +-max|w| instead of [min, max] with 0.
+        symmetric: scale = 2 max|w| / (levels - 1) about 0, instead of the range [min, max] with 0.
         act_order: Takes the most active input features first; groups are of neighbours in that order.
         block_size: Columns that are solved together.
         damp: Share of the mean diagonal entry that is added to gram's diagonal; more where that is too little.
@@ -684,7 +702,7 @@ def rtn(
         bits: 2 to 8, fractions allowed (2.5 bits: 6 levels).
         group_size: Weights that share a scale: None or -1 for whole rows, ``"tensor"`` for the whole matrix, or a divisor
             of in_features.
-        symmetric: The range is +-max|w| instead of [min, max] with 0.
+        symmetric: scale = 2 max|w| / (levels - 1) about 0, instead of the range [min, max] with 0.
         packed: Return the codes instead of the rounded weight.
         out: Contiguous tensor like weight that receives the result; may be weight itself. Not with ``packed``.
         check_finite: False skips the look for NaN and infinities.

@@ -82,6 +82,41 @@ TEST(BlockPacked, IsAPackedWeight) {
   check(quantize::ternary(weight, {.group_size = 64}), quantize::ternary_packed(weight, {.group_size = 64}), 2.1);
 }
 
+TEST(GgufPacked, IsAPackedWeight) {
+  const at::Tensor weight = random_weight(6, 512).to(at::kHalf);
+  for (const quantize::GgufType type : {quantize::GgufType::q8_0, quantize::GgufType::q4_k}) {
+    const quantize::GgufOptions options{.type = type, .importance = at::rand({512})};
+    const auto packed = quantize::gguf_packed(weight, options);
+    const int64_t blocks = 512 / quantize::gguf_block_size(type);
+    EXPECT_EQ(packed->sizes(), (std::vector<int64_t>{6, 512}));
+    EXPECT_DOUBLE_EQ(packed->bits_per_weight(), quantize::gguf_bits_per_weight(type));
+    EXPECT_DOUBLE_EQ(static_cast<double>(packed->data().size(1) * 8), packed->bits_per_weight() * 512);
+    EXPECT_EQ(packed->data().size(1) % blocks, 0);
+    EXPECT_TRUE(at::equal(packed->dequantize(), quantize::gguf(weight, options)));
+    EXPECT_TRUE(at::equal(packed->to(c10::kCPU)->dequantize(), packed->dequantize()));
+  }
+}
+
+TEST(Awq, ErrsLessThanToNearestAndPacks) {
+  const at::Tensor weight = random_weight(12, 64);
+  const at::Tensor x = random_weight(200, 64, 1) * at::logspace(-1, 1, 64);
+  const at::Tensor gram = x.t().mm(x) / 200, absmean = x.abs().mean(0);
+  const quantize::AwqOptions options{.bits = 3, .group_size = 16};
+  const auto error = [&](const at::Tensor& rounded) {
+    const at::Tensor change = rounded - weight;
+    return change.mm(gram).mul(change).sum().item<double>();
+  };
+  const at::Tensor rounded = quantize::awq(weight, absmean, gram, options);
+  EXPECT_LT(error(rounded), error(quantize::rtn(weight, {.bits = 3, .group_size = 16})));
+  const at::Tensor scale = quantize::awq_scale({weight}, absmean, gram, options);
+  EXPECT_TRUE(at::equal(quantize::awq_scaled(weight, scale, gram, options), rounded));
+  const auto packed = quantize::awq_packed(weight, absmean, gram, options);
+  EXPECT_TRUE(at::equal(packed->input_scale(), scale));
+  EXPECT_TRUE(at::equal(packed->dequantize(), rounded));
+  EXPECT_TRUE(at::equal(packed->to(c10::kCPU)->dequantize(), rounded));
+  EXPECT_DOUBLE_EQ(packed->bits_per_weight(), 3 + 32.0 / 16 + 16.0 / 12);
+}
+
 TEST(Activation, ScalesEachToken) {
   const at::Tensor input = at::tensor({3.0F, 1.4F, 0.0F, -6.0F}).view({1, 2, 2});
   EXPECT_TRUE(

@@ -45,6 +45,30 @@ TEST(Solve, OneFactorServesEverySolution) {
                         quantize::gptq(given.weight, factor, options)));
 }
 
+TEST(Solve, AFactorIsTheSameInAMappedFile) {
+  const Layer given = layer(16, 64);
+  const solve::GramFactor factor(given.gram, {.act_order = true, .block_size = 16});
+  MemoryBudget none(0);
+  const solve::GramFactor held = factor.held(none);
+  EXPECT_FALSE(held.matrix().is_alias_of(factor.matrix()));
+  EXPECT_TRUE(at::equal(quantize::gptq(given.weight, held.to(at::kCPU), {.bits = 3, .group_size = 16}),
+                        quantize::gptq(given.weight, factor, {.bits = 3, .group_size = 16})));
+}
+
+TEST(Solve, AdmmMakesUpForWhatItRemoves) {
+  const Layer given = layer(20, 96);
+  for (const char* pattern : {"", "2:4"}) {
+    const prune::AdmmOptions options =
+        *pattern == 0 ? prune::AdmmOptions{.sparsity = .5} : prune::AdmmOptions{.pattern = pattern};
+    const auto pruned = prune::admm(given.weight, given.gram, options);
+    EXPECT_EQ(pruned.mask.sum().item<int64_t>(), 20 * 96 / 2);
+    EXPECT_TRUE(pruned.weight.masked_select(pruned.mask.logical_not()).eq(0).all().item<bool>());
+    EXPECT_LT(output_error(given, pruned.weight), output_error(given, prune::apply(given.weight, pruned.mask)));
+    const prune::AdmmFactor factor = prune::admm_factor(given.gram);
+    EXPECT_TRUE(at::equal(prune::admm(given.weight, factor, options).weight, pruned.weight));
+  }
+}
+
 TEST(Solve, GptqRoundsBetterThanToNearest) {
   const Layer given = layer(32, 128);
   EXPECT_LT(output_error(given, quantize::gptq(given.weight, given.gram, {.bits = 3})),

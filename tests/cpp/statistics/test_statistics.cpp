@@ -145,6 +145,15 @@ TEST(MemoryBudget, MapsWhatDoesNotFit) {
   EXPECT_EQ(budget.remaining(), 0);
 }
 
+TEST(MemoryBudget, HoldsWhatFitsAndCopiesTheRest) {
+  const at::Tensor x = random({4, 8});
+  MemoryBudget budget(static_cast<double>(x.nbytes()));
+  EXPECT_TRUE(budget.hold(x).is_same(x));
+  const at::Tensor copy = budget.hold(x);
+  EXPECT_FALSE(copy.is_alias_of(x));
+  EXPECT_TRUE(copy.equal(x));
+}
+
 TEST(Statistics, NamesNeeds) {
   std::set<Need> all = every_need();
   all.merge(gradient_needs());

@@ -1,11 +1,12 @@
 """SparseGPT, Wanda, GPTQ and AWQ on SmolLM2-135M-Instruct beside llm-compressor, with the same calibration tokens.
 
-python benchmarks/llm_compressor.py EVALUATION CALIBRATION [--python PYTHON] [--methods wanda …] [--json FILE]
+python benchmarks/llm_compressor.py EVALUATION CALIBRATION --python PYTHON [--methods wanda …] [--json FILE]
 
-Each runs in a process of its own, whose peak memory and wall time (calibration included, loading not) are taken. The
-perplexity of both is measured by hemostat, on windows of 512 tokens of wikitext2-test without BOS, in float32.
-llm-compressor passes what the treated blocks give on to the next ones; hemostat's statistics are the dense model's.
-PYTHON has llmcompressor installed (which pins its own torch); hemostat must be importable there too.
+PYTHON is an interpreter of an environment with llmcompressor, the versions of torch and transformers that it pins, and
+datasets; hemostat need not be there. Each side runs in a process of its own, whose peak memory and wall time
+(calibration included, loading not) are taken. The perplexity of both is measured by hemostat, on windows of 512 tokens
+of wikitext2-test without BOS, in float32. llm-compressor passes what the treated blocks give on to the next ones;
+hemostat's statistics are the dense model's.
 """
 
 from __future__ import annotations
@@ -21,8 +22,6 @@ from pathlib import Path
 
 import torch
 
-import hemostat
-
 METHODS = {
     "wanda": ("wanda", 0.5),
     "wanda 2:4": ("wanda:m=4", 2),
@@ -34,10 +33,22 @@ METHODS = {
 LENGTH = 512
 
 
-def ours(name: str, model: hemostat.Model, calibration: torch.Tensor) -> hemostat.Model:
+def peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def ours(name: str, source: Path, calibration: torch.Tensor, out: Path) -> tuple[float, int]:
+    """Writes the treated model; the seconds and the memory that treating it took."""
+    import hemostat
+
+    model = hemostat.Model.load(source, dtype=torch.float32)
     spec, severity = METHODS[name]
+    begin = time.perf_counter()
     statistics = hemostat.collect(model, calibration, needs=spec)
-    return hemostat.prepare(model, spec, statistics).at(severity)
+    damaged = hemostat.prepare(model, spec, statistics).at(severity)
+    seconds, peak = time.perf_counter() - begin, peak_bytes()
+    damaged.save(out)
+    return seconds, peak
 
 
 def recipe(name: str):
@@ -53,20 +64,16 @@ def recipe(name: str):
         weights=QuantizationArgs(num_bits=4, type="int", symmetric=False, strategy="group", group_size=64),
     )
     if name.startswith("wanda"):
-        return WandaPruningModifier(sparsity=0.5, mask_structure=pattern, ignore=["lm_head"])
+        return WandaPruningModifier(sparsity=0.5, mask_structure=pattern, ignore=["re:.*lm_head"])
     if name.startswith("sparsegpt"):
-        return SparseGPTModifier(sparsity=0.5, mask_structure=pattern, ignore=["lm_head"])
+        return SparseGPTModifier(sparsity=0.5, mask_structure=pattern, ignore=["re:.*lm_head"])
     if name == "gptq":
-        return GPTQModifier(config_groups={"all": groups}, ignore=["lm_head"])
-    return [AWQModifier(), QuantizationModifier(config_groups={"all": groups}, ignore=["lm_head"])]
-
-
-def peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return GPTQModifier(config_groups={"all": groups}, ignore=["re:.*lm_head"])
+    return [AWQModifier(), QuantizationModifier(config_groups={"all": groups}, ignore=["re:.*lm_head"])]
 
 
 def theirs(name: str, source: Path, calibration: torch.Tensor, out: Path) -> tuple[float, int]:
-    """Writes their model as a plain checkpoint; the seconds and the memory that treating it took."""
+    """The same by llm-compressor, its model as a plain checkpoint."""
     from compressed_tensors.quantization.lifecycle.forward import forward_quantize
     from datasets import Dataset
     from llmcompressor import oneshot
@@ -96,51 +103,43 @@ def theirs(name: str, source: Path, calibration: torch.Tensor, out: Path) -> tup
     return seconds, peak
 
 
-def work(side: str, name: str, evaluation: torch.Tensor, calibration: torch.Tensor) -> dict:
-    model = hemostat.data.smollm2(dtype=torch.float32).model
-    with tempfile.TemporaryDirectory() as directory:
-        if side == "hemostat":
-            begin = time.perf_counter()
-            damaged = ours(name, model, calibration)
-            seconds, peak = time.perf_counter() - begin, peak_bytes()
-        else:
-            seconds, peak = theirs(name, Path(model.source), calibration, Path(directory))
-            damaged = hemostat.Model.load(directory, dtype=torch.float32)
-        perplexity = hemostat.compare(model, damaged, evaluation).perplexity
-    return {"side": side, "method": name, "perplexity": perplexity, "seconds": seconds, "peak_bytes": peak}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("evaluation", type=Path, help="wikitext2-test")
     parser.add_argument("calibration", type=Path, help="wikitext2-valid")
-    parser.add_argument("--python", default=sys.executable, help="has llmcompressor and hemostat")
+    parser.add_argument("--python", required=True, help="has llmcompressor")
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--windows", type=int, default=32)
     parser.add_argument("--calibration-windows", type=int, default=64)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--worker", nargs=2, metavar=("SIDE", "METHOD"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.worker:
-        model = hemostat.data.smollm2(dtype=torch.float32).model
-        tokens = [
-            hemostat.data.tokens(model, path, bos=False) for path in (arguments.evaluation, arguments.calibration)
-        ]
-        result = work(*arguments.worker, tokens[0][: arguments.windows], tokens[1][: arguments.calibration_windows])
-        print(json.dumps(result))
-        return
+
+    import hemostat
+
+    model = hemostat.data.smollm2(dtype=torch.float32).model
+    tokens, calibration = (
+        hemostat.data.tokens(model, path, bos=False)[:windows]
+        for path, windows in (
+            (arguments.evaluation, arguments.windows),
+            (arguments.calibration, arguments.calibration_windows),
+        )
+    )
+    baseline = hemostat.BaselineEvaluation(model, tokens)
     rows = []
+    print(f"{torch.get_num_threads()} threads, {len(tokens)} windows, {len(calibration)} for calibration")
     print(f"{'':16}{'':18}{'perplexity':>11}{'seconds':>9}{'peak, GiB':>11}")
     for name in arguments.methods:
         for side, python in (("hemostat", sys.executable), ("llm-compressor", arguments.python)):
-            command = [python, __file__, arguments.evaluation, arguments.calibration, "--worker", side, name]
-            command += ["--windows", str(arguments.windows)]
-            command += ["--calibration-windows", str(arguments.calibration_windows)]
-            done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-            if done.returncode:
-                print(f"{name:16}{side:18} failed: {done.stderr.strip().splitlines()[-1]}")
-                continue
-            row = json.loads(done.stdout.strip().splitlines()[-1])
+            with tempfile.TemporaryDirectory() as directory:
+                given, out = Path(directory) / "calibration.pt", Path(directory) / "treated"
+                torch.save(calibration, given)
+                command = [python, __file__, "worker", side, name, model.source, given, out]
+                done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+                if done.returncode:
+                    print(f"{name:16}{side:18} failed: {done.stderr.strip().splitlines()[-1]}")
+                    continue
+                row = {"side": side, "method": name} | json.loads(done.stdout.strip().splitlines()[-1])
+                row["perplexity"] = baseline.compare(hemostat.Model.load(out, dtype=torch.float32)).perplexity
             rows.append(row)
             print(
                 f"{name:16}{side:18}{row['perplexity']:11.2f}{row['seconds']:9.1f}{row['peak_bytes'] / 2**30:11.2f}",
@@ -150,5 +149,12 @@ def main() -> None:
         arguments.json.write_text(json.dumps(rows, indent=1))
 
 
+def worker(side: str, name: str, source: str, calibration: str, out: str) -> None:
+    """One side and method, in a process of its own; prints what it took."""
+    treat = ours if side == "hemostat" else theirs
+    seconds, peak = treat(name, Path(source), torch.load(calibration), Path(out))
+    print(json.dumps({"seconds": seconds, "peak_bytes": peak}))
+
+
 if __name__ == "__main__":
-    main()
+    worker(*sys.argv[2:]) if sys.argv[1:2] == ["worker"] else main()

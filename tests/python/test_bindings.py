@@ -53,14 +53,14 @@ def test_axis_measures_distance():
     assert hemostat.Axis(name="s").direction == 1
 
 
-def test_every_axis_is_made_again_from_its_fields(tiny_model):
-    planned = _C.plan(tiny_model, [method.name for method in hemostat.methods() if method.kind != "user"])
+def test_every_axis_is_made_again_from_its_fields(trained):
+    planned = _C.plan(trained.model, [method.name for method in hemostat.methods() if method.kind != "user"])
     for axis in [entry.axis for entry in planned]:
         again = hemostat.Axis(**axis.to_dict())
         assert again == axis == pickle.loads(pickle.dumps(axis))
         assert again.to_dict() == axis.to_dict()
     steps = {entry.method: entry.axis.step for entry in planned}
-    assert steps["drop_layers"] == 0.25 and steps["magnitude"] == 0
+    assert steps["drop_layers"] == 1 / len(trained.model.blocks) and steps["magnitude"] == 0
 
 
 @pytest.mark.parametrize(

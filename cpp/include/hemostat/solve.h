@@ -18,8 +18,6 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <hemostat/statistics.h>
-
 namespace hemostat::solve {
 
 struct GramFactorOptions {
@@ -54,7 +52,7 @@ class GramFactor {
   const at::Tensor& dead() const { return dead_; }
 
   GramFactor to(c10::Device device) const;
-  GramFactor held(MemoryBudget& budget) const;  // its matrix in the budget, else in a file, on the CPU
+  GramFactor with_matrix(at::Tensor matrix) const;  // the same matrix at another place, as in a mapped file
 
  private:
   at::Tensor matrix_, order_, dead_;

@@ -62,15 +62,13 @@ Statistics collect(const Model& model, const at::Tensor& tokens, const CollectOp
       of_gradients.insert(need);
     }
   }
-  const bool all_head = [&] {
-    const auto chosen = linears(model, options.filter);
-    return std::all_of(chosen.begin(), chosen.end(),
-                       [&](const NamedLinear& named) { return named.linear == &model.head.linear; });
-  }();
-  if (all_head) {
-    throw ValueError(
-        "hemostat.collect: include and exclude leave no linear layer whose input is collected: those inside blocks "
-        "are");
+  const std::vector<NamedLinear> chosen = linears(model, options.filter);
+  if (chosen.empty()) {
+    throw ValueError("hemostat.collect: include and exclude leave no linear layer");
+  }
+  const bool head_alone = chosen.size() == 1 && chosen.front().linear == &model.head.linear;
+  if (head_alone && of_gradients.empty()) {
+    throw ValueError("hemostat.collect: include and exclude leave the head alone, whose input is not collected");
   }
   const c10::InferenceMode off(false);
   at::NoGradGuard no_grad;

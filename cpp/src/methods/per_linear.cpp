@@ -91,7 +91,8 @@ GramFactors gram_factors(const std::string& method, const Model& model, const Li
   GramFactors factors;
   for (const InputGroup& group : by_input(model, filter, statistics)) {
     check_interrupt();
-    const auto factor = solve::GramFactor(group.input->gram().to(model.device()), options).held(budget);
+    const solve::GramFactor made(group.input->gram().to(model.device()), options);
+    const solve::GramFactor factor = made.with_matrix(budget.hold(made.matrix()));
     for (const NamedLinear& named : group.linears) {
       factors.emplace(named.name, factor);
     }

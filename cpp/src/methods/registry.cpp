@@ -110,12 +110,12 @@ Model Prepared::at(double severity) const {
 Prepared prepare(const Model& model, const std::string& method, const Statistics* statistics, const Options& options) {
   const Method& found = find_method(method);
   const Options complete = complete_options(found, options);
-  check_fit(found, model, complete);
   const std::set<Need> needs = needs_with(found, complete);
   if (!needs.empty() && statistics == nullptr) {
     throw ValueError(fmt::format("hemostat.prepare({}): the method needs statistics ({}); collect them first", method,
                                  fmt::join(names_of(needs), ", ")));
   }
+  check_fit(found, model, complete);
   return found.prepare(model, statistics, complete);
 }
 

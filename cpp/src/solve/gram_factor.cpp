@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 #include <tuple>
+#include <utility>
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
@@ -124,9 +125,9 @@ GramFactor GramFactor::to(c10::Device device) const {
   return result;
 }
 
-GramFactor GramFactor::held(MemoryBudget& budget) const {
+GramFactor GramFactor::with_matrix(at::Tensor matrix) const {
   GramFactor result = *this;
-  result.matrix_ = budget.hold(matrix_);
+  result.matrix_ = std::move(matrix);
   return result;
 }
 

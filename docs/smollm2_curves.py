@@ -292,34 +292,35 @@ def surface_picture(kept: dict) -> str:
     """ΔNLL of each pair of severities, darker where it is more, and the edge of the joint zone."""
     rows, columns = kept["severities"]
     tolerance = TOLERANCES[-1]
-    width, height, left, top, cell_width, cell_height = 720, 96 + 44 * len(rows) + 62, 130, 74, 92, 44
-    frame = Frame(width, height, left, 0, 0, 0, MOST)
+    left, top, cell_width, cell_height = 80, 92, 96, 44
+    foot = top + cell_height * len(rows)
+    greatest = max(delta_of(measured) for row in kept["points"] for measured in row)
+    frame = Frame(left + cell_width * len(columns) + 24, foot + 52, 24, 0, 0, 0, min(greatest, MOST))
     parts = []
     for i, row in enumerate(kept["points"]):
         y = top + i * cell_height
         parts.append(text(left - 12, y + 27, number(rows[i], 3), fill=SOFT, anchor="end"))
         for j, measured in enumerate(row):
             x, delta = left + j * cell_width, delta_of(measured)
-            share = math.log(min(max(delta, LEAST), MOST) / LEAST) / math.log(MOST / LEAST)
+            share = math.log(min(max(delta, LEAST), frame.greatest) / LEAST) / math.log(frame.greatest / LEAST)
             parts.append(
                 f'<rect x="{x}" y="{y}" width="{cell_width}" height="{cell_height}" fill="{PALETTE[0]}" '
-                f'fill-opacity="{share:.2f}" stroke="#ffffff"/>'
+                f'fill-opacity="{0.7 * share:.2f}" stroke="#ffffff"/>'
             )
             safe = delta <= tolerance
             weight = 600 if safe else 400
             parts.append(text(x + cell_width / 2, y + 27, number(delta, 3), weight=weight, size=13, anchor="middle"))
             if safe:
                 parts.append(line(x + 14, y + 36, x + cell_width - 14, y + 36, INK))
-    foot = top + cell_height * len(rows)
     for j, severity in enumerate(columns):
         parts.append(text(left + (j + 0.5) * cell_width, foot + 18, number(severity, 3), fill=SOFT, anchor="middle"))
     first, second = kept["methods"]
     title_of_columns = f"{second['label']}: {axis_title(kept['axes'][1])}"
     parts.append(text(left + cell_width * len(columns) / 2, foot + 40, title_of_columns, fill=SOFT, anchor="middle"))
-    parts.append(text(left - 12, top - 10, f"{first['label']}: {axis_title(kept['axes'][0])}", fill=SOFT))
+    parts.append(text(24, top - 12, f"{first['label']}: {axis_title(kept['axes'][0])}", fill=SOFT))
     about = (
         f"ΔNLL in nats per token; perplexity {number(kept['perplexity'])} unchanged; {kept['windows']} windows of "
-        f"{kept['length']} tokens; underlined: within {tolerance}"
+        f"{kept['length']} tokens; underlined: at most {tolerance}"
     )
     return picture(frame, f"{first['label']}, then {second['label']} on SmolLM2-135M", about, parts)
 

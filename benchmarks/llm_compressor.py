@@ -104,26 +104,16 @@ def theirs(name: str, source: Path, calibration: torch.Tensor, out: Path) -> tup
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("evaluation", type=Path, help="wikitext2-test")
-    parser.add_argument("calibration", type=Path, help="wikitext2-valid")
-    parser.add_argument("--python", required=True, help="has llmcompressor")
-    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
-    parser.add_argument("--windows", type=int, default=32)
-    parser.add_argument("--calibration-windows", type=int, default=64)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    import smollm2_text
 
     import hemostat
 
-    model = hemostat.data.smollm2(dtype=torch.float32).model
-    tokens, calibration = (
-        hemostat.data.tokens(model, path, bos=False)[:windows]
-        for path, windows in (
-            (arguments.evaluation, arguments.windows),
-            (arguments.calibration, arguments.calibration_windows),
-        )
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    smollm2_text.add_arguments(parser)
+    parser.add_argument("--python", required=True, help="has llmcompressor")
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
+    arguments = parser.parse_args()
+    model, tokens, calibration = smollm2_text.subject(arguments)
     baseline = hemostat.BaselineEvaluation(model, tokens)
     rows = []
     print(f"{torch.get_num_threads()} threads, {len(tokens)} windows, {len(calibration)} for calibration")

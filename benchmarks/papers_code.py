@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
+import smollm2_text
 import torch
 
 import hemostat
@@ -99,22 +100,16 @@ def treated_by(solve: Solver, model: hemostat.Model, statistics: hemostat.Statis
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("evaluation", type=Path, help="wikitext2-test")
-    parser.add_argument("calibration", type=Path, help="wikitext2-valid")
+    smollm2_text.add_arguments(parser)
     parser.add_argument("--sparsegpt", type=Path, help="checkout; its cases are left out without it")
     parser.add_argument("--gptq", type=Path, help="checkout; its cases are left out without it")
     parser.add_argument("--cases", nargs="*", choices=list(CASES), default=list(CASES))
-    parser.add_argument("--windows", type=int, default=32)
-    parser.add_argument("--calibration-windows", type=int, default=64)
-    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     cases = {name: CASES[name] for name in arguments.cases if getattr(arguments, CASES[name].checkout)}
     if not cases:
         parser.error("give --sparsegpt or --gptq")
 
-    model = hemostat.data.smollm2(dtype=torch.float32).model
-    tokens = hemostat.data.tokens(model, arguments.evaluation, bos=False)[: arguments.windows]
-    calibration = hemostat.data.tokens(model, arguments.calibration, bos=False)[: arguments.calibration_windows]
+    model, tokens, calibration = smollm2_text.subject(arguments)
     statistics = hemostat.collect(model, calibration, needs=[case.spec for case in cases.values()])
     baseline = hemostat.BaselineEvaluation(model, tokens)
     dense = dict(model.linears())

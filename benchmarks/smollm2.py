@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from pathlib import Path
 
+import smollm2_text
 import torch
 
 import hemostat
@@ -64,16 +64,10 @@ def timed(work):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("evaluation", type=Path, help="wikitext2-test as raw text")
-    parser.add_argument("calibration", type=Path, help="wikitext2-valid")
-    parser.add_argument("--windows", type=int, default=32)
-    parser.add_argument("--calibration-windows", type=int, default=64)
+    smollm2_text.add_arguments(parser)
     parser.add_argument("--methods", nargs="*", help="specs; all of the table unless given")
-    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    model = hemostat.data.smollm2(dtype=torch.float32).model
-    tokens = hemostat.data.tokens(model, arguments.evaluation, bos=False)[: arguments.windows]
-    calibration = hemostat.data.tokens(model, arguments.calibration, bos=False)[: arguments.calibration_windows]
+    model, tokens, calibration = smollm2_text.subject(arguments)
     chosen = {spec: CASES[spec] for spec in arguments.methods or CASES}
     statistics, collecting = timed(lambda: hemostat.collect(model, calibration, needs=list(chosen)))
     baseline = hemostat.BaselineEvaluation(model, tokens)

@@ -1,4 +1,4 @@
-// How Python's spellings of patterns and devices become the library's.
+// How Python's spellings of patterns and devices become the library's, and undefined tensors None.
 #pragma once
 
 #include <optional>
@@ -20,6 +20,10 @@
 #include <hemostat/solve.h>
 
 namespace hemostat::bindings {
+
+inline std::optional<at::Tensor> if_defined(const at::Tensor& tensor) {
+  return tensor.defined() ? std::optional(tensor) : std::nullopt;
+}
 
 // fnmatch patterns: one, many, or None.
 using Patterns = std::optional<std::variant<std::string, std::vector<std::string>>>;

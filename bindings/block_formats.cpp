@@ -14,6 +14,7 @@
 #include <hemostat/error.h>
 #include <hemostat/quantize.h>
 
+#include "arguments.h"
 #include "group_size.h"
 #include "module.h"
 
@@ -64,10 +65,7 @@ void register_block_formats(py::module_& room) {
                              "``[out_features, blocks]``, ``[1, 1]`` for the whole tensor: float32; float8_e8m0fnu of "
                              "mxfp4, float8_e4m3fn of nvfp4")
       .def_property_readonly(
-          "tensor_scale",
-          [](const quantize::BlockPacked& packed) -> std::optional<at::Tensor> {
-            return packed.tensor_scale().defined() ? std::optional(packed.tensor_scale()) : std::nullopt;
-          },
+          "tensor_scale", [](const quantize::BlockPacked& packed) { return if_defined(packed.tensor_scale()); },
           "nvfp4's scale of the whole tensor, float32; None of other formats")
       .def_property_readonly(
           "block_size",

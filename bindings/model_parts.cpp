@@ -11,6 +11,7 @@
 
 #include <hemostat/model.h>
 
+#include "arguments.h"
 #include "module.h"
 
 namespace py = pybind11;
@@ -69,10 +70,7 @@ const char* word(NormPlacement placement) { return placement == NormPlacement::p
 // A getter of a tensor that may be undefined, which is None.
 template <class Owner>
 auto tensor_or_none(at::Tensor Owner::* member) {
-  return [member](const Owner& owner) -> std::optional<at::Tensor> {
-    const at::Tensor& tensor = owner.*member;
-    return tensor.defined() ? std::optional<at::Tensor>(tensor) : std::nullopt;
-  };
+  return [member](const Owner& owner) { return if_defined(owner.*member); };
 }
 
 // A getter of an enum as its word.

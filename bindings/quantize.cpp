@@ -91,17 +91,11 @@ an ``order``, and 16 for each feature's ``input_scale``. In memory codes are byt
       .def_property_readonly("symmetric", &quantize::GroupPacked::symmetric, "Whether the range is symmetric.")
       .def_property_readonly("dtype", &quantize::GroupPacked::dtype, "The dtype of what ``dequantize`` returns.")
       .def_property_readonly(
-          "order",
-          [](const quantize::GroupPacked& packed) -> std::optional<at::Tensor> {
-            return packed.order().defined() ? std::optional(packed.order()) : std::nullopt;
-          },
+          "order", [](const quantize::GroupPacked& packed) { return if_defined(packed.order()); },
           "int64 ``[in_features]``: ``order[i]`` is the i-th of the features that are grouped one after the other; "
           "None where they are grouped as they are.")
       .def_property_readonly(
-          "input_scale",
-          [](const quantize::GroupPacked& packed) -> std::optional<at::Tensor> {
-            return packed.input_scale().defined() ? std::optional(packed.input_scale()) : std::nullopt;
-          },
+          "input_scale", [](const quantize::GroupPacked& packed) { return if_defined(packed.input_scale()); },
           "float32 ``[in_features]``: the codes are those of weight * input_scale; None where that is 1.")
       .def("__repr__", &repr);
 

@@ -8,17 +8,10 @@
 
 #include <hemostat/solve.h>
 
+#include "arguments.h"
 #include "module.h"
 
 namespace hemostat::bindings {
-
-namespace {
-
-std::optional<at::Tensor> if_defined(const at::Tensor& tensor) {
-  return tensor.defined() ? std::optional(tensor) : std::nullopt;
-}
-
-}  // namespace
 
 void register_solve(py::module_& m) {
   auto room = m.def_submodule("solve", "The Gram matrix of a layer's input, factored once for every solution.");

@@ -124,7 +124,6 @@ def measure_surface(windows: int) -> None:
         "windows": windows,
         "length": evaluation.shape[1],
         "command": f"python docs/smollm2_curves.py surface {windows}",
-        "perplexity": hemostat.BaselineEvaluation(model, evaluation).compare(model).perplexity,
         "points": [
             [{name: damage[name] for name in ("perplexity", "delta_nll", "delta_nll_interval")} for damage in row]
             for row in facts["damage"]
@@ -169,9 +168,12 @@ class Frame(NamedTuple):
     def x(self, share: float) -> float:
         return self.left + share * (self.width - self.left - self.right)
 
+    def share(self, delta: float) -> float:
+        """How far ΔNLL goes from LEAST to the greatest, by its logarithm."""
+        return math.log(min(max(delta, LEAST), self.greatest) / LEAST) / math.log(self.greatest / LEAST)
+
     def y(self, delta: float) -> float:
-        share = math.log(min(max(delta, LEAST), self.greatest) / LEAST) / math.log(self.greatest / LEAST)
-        return self.height - self.bottom - share * (self.height - self.top - self.bottom)
+        return self.height - self.bottom - self.share(delta) * (self.height - self.top - self.bottom)
 
 
 def framed(curves: Sequence[dict], width: int, height: int, right: int) -> Frame:
@@ -302,10 +304,9 @@ def surface_picture(kept: dict) -> str:
         parts.append(text(left - 12, y + 27, number(rows[i], 3), fill=SOFT, anchor="end"))
         for j, measured in enumerate(row):
             x, delta = left + j * cell_width, delta_of(measured)
-            share = math.log(min(max(delta, LEAST), frame.greatest) / LEAST) / math.log(frame.greatest / LEAST)
             parts.append(
                 f'<rect x="{x}" y="{y}" width="{cell_width}" height="{cell_height}" fill="{PALETTE[0]}" '
-                f'fill-opacity="{0.7 * share:.2f}" stroke="#ffffff"/>'
+                f'fill-opacity="{0.7 * frame.share(delta):.2f}" stroke="#ffffff"/>'
             )
             safe = delta <= tolerance
             weight = 600 if safe else 400
@@ -318,8 +319,9 @@ def surface_picture(kept: dict) -> str:
     title_of_columns = f"{second['label']}: {axis_title(kept['axes'][1])}"
     parts.append(text(left + cell_width * len(columns) / 2, foot + 40, title_of_columns, fill=SOFT, anchor="middle"))
     parts.append(text(24, top - 12, f"{first['label']}: {axis_title(kept['axes'][0])}", fill=SOFT))
+    unchanged = number(kept["points"][0][0]["perplexity"])
     about = (
-        f"ΔNLL in nats per token; perplexity {number(kept['perplexity'])} unchanged; {kept['windows']} windows of "
+        f"ΔNLL in nats per token; perplexity {unchanged} unchanged; {kept['windows']} windows of "
         f"{kept['length']} tokens; underlined: at most {tolerance}"
     )
     return picture(frame, f"{first['label']}, then {second['label']} on SmolLM2-135M", about, parts)

@@ -52,23 +52,20 @@ Prepared prepare_nvfp4(const Model& model, const Statistics*, const Options& opt
 constexpr double kTernaryBits = 1.58;  // log2 3, as the format is called
 
 Prepared prepare_ternary(const Model& model, const Statistics*, const Options& options) {
-  const quantize::TernaryOptions ternary{.group_size =
-                                             parse_group_size("ternary", option<std::string>(options, "group_size"))};
+  const quantize::TernaryOptions ternary{.group_size = group_size_of("ternary", options)};
   return rounded("ternary", kTernaryBits, model, options,
                  [ternary](const at::Tensor& weight) { return quantize::ternary(weight, ternary); });
 }
 
-using Check = std::function<void(const Model&, const Options&)>;
-
 // Blocks of a size that the format has.
-Check fixed_blocks(const std::string& method, int64_t block_size) {
+FitCheck fixed_blocks(const std::string& method, int64_t block_size) {
   return [method, block_size](const Model& model, const Options& options) {
     check_divides(method, model, filter_of(options), "its block size", block_size);
   };
 }
 
 // Blocks of as many weights as the option says.
-Check chosen_blocks(const std::string& method) {
+FitCheck chosen_blocks(const std::string& method) {
   return [method](const Model& model, const Options& options) {
     const auto block_size = option<int64_t>(options, "block_size");
     if (block_size < 1) {
@@ -79,13 +76,8 @@ Check chosen_blocks(const std::string& method) {
   };
 }
 
-void check_ternary(const Model& model, const Options& options) {
-  check_divides("ternary", model, filter_of(options), "group_size",
-                parse_group_size("ternary", option<std::string>(options, "group_size")));
-}
-
 Method row(const char* name, const char* description, double bits, std::vector<OptionSpec> options,
-           std::function<Prepared(const Model&, const Statistics*, const Options&)> prepare, Check check) {
+           std::function<Prepared(const Model&, const Statistics*, const Options&)> prepare, FitCheck check) {
   return {.name = name,
           .kind = "weights",
           .description = description,
@@ -117,7 +109,7 @@ std::vector<Method> block_format_methods() {
             std::string("tensor"),
             "weights that share a scale: tensor, row, or a number that divides the input features",
             {}}},
-          prepare_ternary, check_ternary),
+          prepare_ternary, group_check("ternary", /*whole=*/true)),
   };
 }
 

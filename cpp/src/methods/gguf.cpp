@@ -62,13 +62,10 @@ Axis family_axis(const std::string& family) {
 Axis gguf_axis(const Model&, const Options& options) { return family_axis(option<std::string>(options, "family")); }
 
 Prepared prepare_gguf(const Model& model, const Statistics* statistics, const Options& options) {
-  const bool weighted = option<bool>(options, "importance");
-  if (weighted) {
-    check_statistics("gguf", model, filter_of(options), *statistics, Need::column_norm);
-  }
   std::map<std::string, at::Tensor> importance;
-  for (const NamedLinear& named : linears(model, filter_of(options))) {
-    if (weighted) {
+  if (option<bool>(options, "importance")) {
+    check_statistics("gguf", model, filter_of(options), *statistics, Need::column_norm);
+    for (const NamedLinear& named : linears(model, filter_of(options))) {
       importance[named.name] = statistics->at(named.name).norm().square().to(model.device());
     }
   }

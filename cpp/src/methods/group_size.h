@@ -1,4 +1,4 @@
-// How a method's option spells the weights that share a scale.
+// The option `group_size`: how it spells the weights that share a scale, and whether it fits a model.
 #pragma once
 
 #include <charconv>
@@ -9,6 +9,8 @@
 
 #include <hemostat/error.h>
 #include <hemostat/quantize.h>
+
+#include "per_linear.h"
 
 namespace hemostat {
 
@@ -27,6 +29,26 @@ inline int64_t parse_group_size(const std::string& method, const std::string& te
                                  method, text));
   }
   return size;
+}
+
+inline int64_t group_size_of(const std::string& method, const Options& options) {
+  return parse_group_size(method, option<std::string>(options, "group_size"));
+}
+
+// ValueError unless groups divide the rows; one for the whole tensor is taken only where `whole`.
+inline void check_group_size(const std::string& method, const Model& model, const Options& options, bool whole) {
+  const int64_t group_size = group_size_of(method, options);
+  if (group_size == quantize::kPerTensor && !whole) {
+    throw ValueError(
+        fmt::format("hemostat.prepare({}): group_size must be row or a positive integer, got 'tensor'", method));
+  }
+  check_divides(method, model, filter_of(options), "group_size", group_size);
+}
+
+// The same, as a row of the catalogue holds it.
+inline FitCheck group_check(const std::string& method, bool whole) {
+  return
+      [method, whole](const Model& model, const Options& options) { check_group_size(method, model, options, whole); };
 }
 
 }  // namespace hemostat

@@ -20,6 +20,9 @@ const T& option(const Options& options, const char* name) {
   return std::get<T>(options.at(name));
 }
 
+// A method's look at whether its options fit a model.
+using FitCheck = decltype(Method::check);
+
 // ValueError where the filter leaves none.
 void check_chosen(const std::string& method, const Model& model, const LinearFilter& filter);
 

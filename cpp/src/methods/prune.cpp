@@ -1,5 +1,4 @@
 #include <cmath>
-#include <functional>
 #include <map>
 #include <optional>
 #include <set>
@@ -27,7 +26,7 @@ const OptionSpec kPermute{
     "with m: regroup each layer's columns by channel_permutation, so that n:m keeps more of the score",
     {}};
 
-std::function<void(const Model&, const Options&)> permuted_pattern_check(const std::string& method) {
+FitCheck permuted_pattern_check(const std::string& method) {
   return [method](const Model& model, const Options& options) {
     check_pattern(method, model, options);
     if (option<bool>(options, "permute") && option<int64_t>(options, "m") == 0) {
@@ -84,9 +83,8 @@ std::optional<solve::Rounding> joint_rounding(const Options& options) {
   if (bits == 0) {
     return std::nullopt;
   }
-  return solve::Rounding{.bits = bits,
-                         .group_size = parse_group_size("sparsegpt", option<std::string>(options, "group_size")),
-                         .symmetric = option<bool>(options, "symmetric")};
+  return solve::Rounding{
+      .bits = bits, .group_size = group_size_of("sparsegpt", options), .symmetric = option<bool>(options, "symmetric")};
 }
 
 Axis sparsegpt_axis(const Model& model, const Options& options) {
@@ -101,15 +99,12 @@ void check_sparsegpt(const Model& model, const Options& options) {
   if (bits != 0 && !(bits >= 2 && bits <= 8)) {
     throw ValueError(fmt::format("hemostat.prepare(sparsegpt): bits is {}, but must be 0 or from 2 to 8", bits));
   }
-  const int64_t group_size = parse_group_size("sparsegpt", option<std::string>(options, "group_size"));
+  const int64_t group_size = group_size_of("sparsegpt", options);
   if (bits == 0 && (group_size != quantize::kPerRow || option<bool>(options, "symmetric"))) {
     throw ValueError(
         "hemostat.prepare(sparsegpt): group_size and symmetric say how what is kept is rounded, but bits is not given");
   }
-  if (group_size == quantize::kPerTensor) {
-    throw ValueError("hemostat.prepare(sparsegpt): group_size must be row or a positive integer, got 'tensor'");
-  }
-  check_divides("sparsegpt", model, filter_of(options), "group_size", group_size);
+  check_group_size("sparsegpt", model, options, /*whole=*/false);
 }
 
 Prepared prepare_sparsegpt(const Model& model, const Statistics* statistics, const Options& options) {

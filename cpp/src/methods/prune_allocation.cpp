@@ -53,7 +53,7 @@ Model alone(const Model& model, const Block& block) {
   return result;
 }
 
-// The inner method's options, complete, with owl's filter.
+// The inner method's options, with owl's filter.
 Options inner_options(const Inner& inner, const Options& options) {
   Options own = inner.spec.options;
   if (own.count("include") + own.count("exclude") > 0) {

@@ -1,5 +1,4 @@
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <string>
 
@@ -18,7 +17,7 @@ namespace hemostat {
 namespace {
 
 // An n:m pattern that fits, and a count that is not negative.
-std::function<void(const Model&, const Options&)> check_of(const std::string& method, const char* count) {
+FitCheck check_of(const std::string& method, const char* count) {
   return [method, count](const Model& model, const Options& options) {
     check_pattern(method, model, options);
     if (option<int64_t>(options, count) < 0) {

@@ -33,7 +33,7 @@ void check_pattern(const std::string& method, const Model& model, const Options&
   check_divides(method, model, filter_of(options), "m", option<int64_t>(options, "m"));
 }
 
-std::function<void(const Model&, const Options&)> pattern_check(const std::string& method) {
+FitCheck pattern_check(const std::string& method) {
   return [method](const Model& model, const Options& options) { check_pattern(method, model, options); };
 }
 

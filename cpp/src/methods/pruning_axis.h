@@ -24,7 +24,7 @@ Axis pruning_axis(const Model& model, const Options& options);
 void check_pattern(const std::string& method, const Model& model, const Options& options);
 
 // The same, as a row of the catalogue holds it.
-std::function<void(const Model&, const Options&)> pattern_check(const std::string& method);
+FitCheck pattern_check(const std::string& method);
 
 // An operator's options at a severity of that axis. Each severity selects anew: a mask costs little more than reading
 // the weight, less than keeping an order would.

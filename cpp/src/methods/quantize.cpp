@@ -1,4 +1,3 @@
-#include <functional>
 #include <map>
 #include <set>
 #include <string>
@@ -20,20 +19,8 @@
 namespace hemostat {
 namespace {
 
-// Groups that divide the rows; of one for the whole tensor only where that is `whole`.
-std::function<void(const Model&, const Options&)> group_check(const std::string& method, bool whole) {
-  return [method, whole](const Model& model, const Options& options) {
-    const int64_t group_size = parse_group_size(method, option<std::string>(options, "group_size"));
-    if (group_size == quantize::kPerTensor && !whole) {
-      throw ValueError(
-          fmt::format("hemostat.prepare({}): group_size must be row or a positive integer, got 'tensor'", method));
-    }
-    check_divides(method, model, filter_of(options), "group_size", group_size);
-  };
-}
-
 Prepared prepare_rtn(const Model& model, const Statistics*, const Options& options) {
-  quantize::RtnOptions rtn{.group_size = parse_group_size("rtn", option<std::string>(options, "group_size")),
+  quantize::RtnOptions rtn{.group_size = group_size_of("rtn", options),
                            .symmetric = option<bool>(options, "symmetric"),
                            .search_clip = option<bool>(options, "search_clip")};
   const auto change = [rtn](const std::string&, const Linear& linear, double severity) mutable {
@@ -44,7 +31,7 @@ Prepared prepare_rtn(const Model& model, const Statistics*, const Options& optio
 }
 
 Prepared prepare_gptq(const Model& model, const Statistics* statistics, const Options& options) {
-  quantize::GptqOptions gptq{.group_size = parse_group_size("gptq", option<std::string>(options, "group_size")),
+  quantize::GptqOptions gptq{.group_size = group_size_of("gptq", options),
                              .symmetric = option<bool>(options, "symmetric")};
   const auto factors = gram_factors("gptq", model, filter_of(options), *statistics,
                                     {.damp = option<double>(options, "damp"),
@@ -81,7 +68,7 @@ std::set<std::string> queries_and_keys(const Model& model) {
 Prepared prepare_awq(const Model& model, const Statistics* statistics, const Options& options) {
   const LinearFilter filter = filter_of(options);
   check_chosen("awq", model, filter);
-  quantize::AwqOptions awq{.group_size = parse_group_size("awq", option<std::string>(options, "group_size")),
+  quantize::AwqOptions awq{.group_size = group_size_of("awq", options),
                            .symmetric = option<bool>(options, "symmetric")};
   check_statistics("awq", model, filter, *statistics, Need::absmean);
   check_statistics("awq", model, filter, *statistics, Need::gram);

@@ -34,7 +34,7 @@ void for_each_part(const at::Tensor& weight, const Function& function) {
 }
 
 at::Tensor magnitude_of(const at::Tensor& weight, int64_t first, int64_t count) {
-  return weight.narrow(0, first, count).to(at::kFloat).abs();
+  return weight.narrow(0, first, count).to(at::kFloat).abs().contiguous();  // one order of loops for every layout
 }
 
 // Importance relative to the sums of rows and columns, which are taken once.
@@ -59,16 +59,20 @@ class RelativeImportance {
     of_column_.masked_fill_(of_column_.eq(0), 1);
   }
 
-  at::Tensor rows(int64_t first, int64_t count) const {
+  // The scores of these rows, written to `score`.
+  at::Tensor rows(int64_t first, int64_t count, at::Tensor score) const {
     const at::Tensor magnitude = magnitude_of(weight_, first, count);
-    at::Tensor score = at::div(magnitude, of_row_.narrow(0, first, count));
+    at::div_out(score, magnitude, of_row_.narrow(0, first, count));
     return score.addcdiv_(magnitude, of_column_).mul_(of_activation_);
+  }
+
+  at::Tensor rows(int64_t first, int64_t count) const {
+    return rows(first, count, at::empty({count, weight_.size(1)}, of_row_.options()));
   }
 
   at::Tensor all() const {
     at::Tensor score = at::empty(weight_.sizes(), of_row_.options());
-    for_each_part(weight_,
-                  [&](int64_t first, int64_t count) { score.narrow(0, first, count).copy_(rows(first, count)); });
+    for_each_part(weight_, [&](int64_t first, int64_t count) { rows(first, count, score.narrow(0, first, count)); });
     return score;
   }
 
@@ -91,9 +95,10 @@ at::Tensor ria(const at::Tensor& weight, const at::Tensor& activation_norm, cons
   const at::Tensor norm = checked_norm(kOperation, weight, activation_norm, options.check_finite);
   checked_choice(kOperation, weight, "weight", options.sparsity, options.pattern, options.scope, options.out);
   const RelativeImportance importance(kOperation, weight, norm, options.alpha, options.check_finite);
+  // The sums have told whether all entries are finite, and then so are the scores.
   const auto choose = [&](const at::Tensor& score, const std::optional<at::Tensor>& out) {
     return select(kOperation, {.score = score, .name = "weight"}, options.sparsity, options.pattern, options.scope, out,
-                  options.check_finite);
+                  /*check_finite=*/false);
   };
   if (options.scope == Scope::tensor && !options.pattern) {
     return choose(importance.all(), options.out);

@@ -3,7 +3,6 @@
 #include <memory>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include <ATen/TensorOperators.h>
@@ -48,10 +47,7 @@ struct Levels {
 };
 
 Levels checked(std::string_view operation, const AwqOptions& options, int64_t in_features) {
-  if (options.group_size == kPerTensor) {
-    throw ValueError(
-        fmt::format("{}: group_size is \"tensor\", but must be a number of weights, or -1 for whole rows", operation));
-  }
+  check_within_rows(operation, options.group_size);
   return {.count = checked_levels(operation, options.bits),
           .group_size = checked_group_size(operation, options.group_size, in_features),
           .symmetric = options.symmetric};
@@ -112,36 +108,34 @@ at::Tensor searched_clip(const at::Tensor& scaled, const at::Tensor& scale, cons
   return best;
 }
 
-// weight · diag(scale), clipped where that is asked for.
-at::Tensor scaled_and_clipped(const at::Tensor& weight, const at::Tensor& scale, const at::Tensor& gram,
-                              const Levels& levels, bool search_clip) {
-  const at::Tensor scaled = weight.detach().to(at::kFloat).mul(scale).contiguous();
-  if (!search_clip || scaled.numel() == 0) {
-    return scaled;
-  }
-  const at::Tensor limit = searched_clip(scaled, scale, gram, levels);
-  const at::Tensor grouped = scaled.view({scaled.size(0), -1, levels.group_size});
-  return at::clamp(grouped, -limit, limit).view(scaled.sizes());
-}
-
 // A checked weight with the scale of its input features.
 struct Scaled {
   at::Tensor weight, scale, gram;
   Levels levels;
 };
 
+// weight · diag(scale), clipped where that is asked for.
+at::Tensor scaled_and_clipped(const Scaled& given, bool search_clip) {
+  const at::Tensor scaled = given.weight.detach().to(at::kFloat).mul(given.scale).contiguous();
+  if (!search_clip || scaled.numel() == 0) {
+    return scaled;
+  }
+  const at::Tensor limit = searched_clip(scaled, given.scale, given.gram, given.levels);
+  const at::Tensor grouped = scaled.view({scaled.size(0), -1, given.levels.group_size});
+  return at::clamp(grouped, -limit, limit).view(scaled.sizes());
+}
+
 at::Tensor rounded(const Scaled& given, const AwqOptions& options) {
   if (given.weight.numel() == 0) {
     return at::empty(given.weight.sizes(), given.weight.options());
   }
-  const at::Tensor levelled = rounded(
-      scaled_and_clipped(given.weight, given.scale, given.gram, given.levels, options.search_clip), given.levels);
+  const at::Tensor levelled = rounded(scaled_and_clipped(given, options.search_clip), given.levels);
   return straight_through(given.weight, levelled.div(given.scale).to(given.weight.scalar_type()));
 }
 
 std::shared_ptr<GroupPacked> packed(const Scaled& given, const AwqOptions& options) {
   const auto codes = rtn_packed(
-      scaled_and_clipped(given.weight, given.scale, given.gram, given.levels, options.search_clip),
+      scaled_and_clipped(given, options.search_clip),
       {.bits = options.bits, .group_size = options.group_size, .symmetric = options.symmetric, .check_finite = false});
   return std::make_shared<GroupPacked>(codes->codes(), codes->scale(), codes->zero(), codes->group_size(),
                                        codes->bits(), codes->symmetric(), given.weight.scalar_type(), at::Tensor(),
@@ -165,38 +159,41 @@ at::Tensor checked_gram(std::string_view operation, const at::Tensor& gram, bool
   return whole;
 }
 
+// The weight and the Gram matrix of its inputs, by their shapes; no scale yet.
+Scaled unscaled(std::string_view operation, const at::Tensor& weight, const at::Tensor& gram,
+                const AwqOptions& options) {
+  arguments::check_matrix(operation, "weight", weight);
+  arguments::check_gram(operation, gram, "weight", weight);
+  return {.weight = weight, .scale = {}, .gram = gram, .levels = checked(operation, options, weight.size(1))};
+}
+
 Scaled checked_scaled(const at::Tensor& weight, const at::Tensor& scale, const at::Tensor& gram,
                       const AwqOptions& options) {
   constexpr std::string_view kOperation = "hemostat.quantize.awq_scaled";
-  arguments::check_matrix(kOperation, "weight", weight);
-  arguments::check_gram(kOperation, gram, "weight", weight);
-  const Levels levels = checked(kOperation, options, weight.size(1));
-  const at::Tensor factors = arguments::checked_features(kOperation, "scale", scale, weight);
+  Scaled given = unscaled(kOperation, weight, gram, options);
+  given.scale = arguments::checked_features(kOperation, "scale", scale, weight);
   if (options.check_finite) {
-    const at::Tensor valid = at::logical_and(at::isfinite(factors), factors.gt(0));
+    const at::Tensor valid = at::logical_and(at::isfinite(given.scale), given.scale.gt(0));
     arguments::check_invalid(kOperation, "scale", valid.logical_not().sum(), "NaN, infinite or not positive");
     arguments::check_finite(kOperation, "weight", weight);
   }
-  return {.weight = weight,
-          .scale = factors,
-          .gram = checked_gram(kOperation, gram, options.check_finite),
-          .levels = levels};
+  given.gram = checked_gram(kOperation, gram, options.check_finite);
+  return given;
 }
 
 Scaled with_searched_scale(const at::Tensor& weight, const at::Tensor& activation_absmean, const at::Tensor& gram,
                            const AwqOptions& options) {
   constexpr std::string_view kOperation = "hemostat.quantize.awq";
-  arguments::check_matrix(kOperation, "weight", weight);
-  arguments::check_gram(kOperation, gram, "weight", weight);
-  const Levels levels = checked(kOperation, options, weight.size(1));
+  Scaled given = unscaled(kOperation, weight, gram, options);
   const at::Tensor absmean = checked_absmean(kOperation, activation_absmean, weight, options.check_finite);
   if (options.check_finite) {
     arguments::check_finite(kOperation, "weight", weight);
   }
-  const at::Tensor whole = checked_gram(kOperation, gram, options.check_finite);
-  at::Tensor scale = weight.numel() == 0 ? at::ones_like(absmean)
-                                         : searched_scale({weight.detach().to(at::kFloat)}, absmean, whole, levels);
-  return {.weight = weight, .scale = std::move(scale), .gram = whole, .levels = levels};
+  given.gram = checked_gram(kOperation, gram, options.check_finite);
+  given.scale = weight.numel() == 0
+                    ? at::ones_like(absmean)
+                    : searched_scale({weight.detach().to(at::kFloat)}, absmean, given.gram, given.levels);
+  return given;
 }
 
 }  // namespace

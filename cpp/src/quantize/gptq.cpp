@@ -3,12 +3,11 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
-#include <fmt/format.h>
 
-#include <hemostat/error.h>
 #include <hemostat/quantize.h>
 #include <hemostat/solve.h>
 
+#include "groups.h"
 #include "straight_through.h"
 
 namespace hemostat::quantize {
@@ -18,10 +17,7 @@ namespace {
 constexpr std::string_view kOperation = "hemostat.quantize.gptq";
 
 solve::SolveOptions solve_options(const GptqOptions& options) {
-  if (options.group_size == kPerTensor) {
-    throw ValueError(
-        fmt::format("{}: group_size is \"tensor\", but must be a number of weights, or -1 for whole rows", kOperation));
-  }
+  check_within_rows(kOperation, options.group_size);
   return {.rounding =
               solve::Rounding{.bits = options.bits, .group_size = options.group_size, .symmetric = options.symmetric},
           .check_finite = options.check_finite};

@@ -69,4 +69,11 @@ int64_t checked_group_size(std::string_view operation, int64_t group_size, int64
   return group_size;
 }
 
+void check_within_rows(std::string_view operation, int64_t group_size) {
+  if (group_size == kPerTensor) {
+    throw ValueError(
+        fmt::format("{}: group_size is \"tensor\", but must be a number of weights, or -1 for whole rows", operation));
+  }
+}
+
 }  // namespace hemostat::quantize

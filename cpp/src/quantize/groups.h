@@ -17,4 +17,7 @@ int64_t checked_levels(std::string_view operation, double bits);
 // divide in_features.
 int64_t checked_group_size(std::string_view operation, int64_t group_size, int64_t in_features);
 
+// ValueError where it is kPerTensor: for what takes groups of a row only.
+void check_within_rows(std::string_view operation, int64_t group_size);
+
 }  // namespace hemostat::quantize

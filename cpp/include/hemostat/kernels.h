@@ -74,7 +74,8 @@ struct ColumnArguments {
   int64_t levels = 0;  // 2 or more: value → (clamp(round(value / scale) + zero, 0, levels − 1) − zero) · scale
 };
 
-// Rows of every argument have no gaps between neighbours. solution: float32 [rows, columns], the q; error: weight − q.
+// Rows of every argument have no gaps between neighbours. solution: float32 [rows, columns], the q, which may take the
+// place of `current`; error: weight − q.
 void solve_columns(const ColumnArguments& block, at::Tensor& solution, at::Tensor& error);
 
 // llama.cpp's block formats. `type` is ggml's number of the type: 2 Q4_0, 3 Q4_1, 6 Q5_0, 7 Q5_1, 8 Q8_0,

@@ -5,7 +5,6 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/addmm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
@@ -17,7 +16,6 @@
 
 #include "arguments.h"
 #include "gram.h"
-#include "huge_pages.h"
 #include "integer_part.h"
 
 namespace hemostat::solve {
@@ -73,14 +71,19 @@ void check(std::string_view operation, const at::Tensor& weight, const at::Tenso
   }
 }
 
-// One weight on its way through the columns. Everything is in the factor's order.
+// One weight on its way through the columns, panel after panel. Everything is in the factor's order.
 class Solver {
  public:
   Solver(const at::Tensor& weight, const GramFactor& factor, const SolveOptions& options)
-      : weight_(weight), factor_(factor), options_(options), features_(weight.size(1)) {
+      : weight_(weight),
+        factor_(factor),
+        options_(options),
+        features_(weight.size(1)),
+        // Panels hold whole blocks.
+        panel_(std::max<int64_t>(1, kPanel / factor.block_size()) * factor.block_size()) {
     const auto floats = weight.options();
-    solution_ = empty_in_huge_pages(weight.sizes(), floats);
-    error_ = empty_in_huge_pages(weight.sizes(), floats);
+    solution_ = weight.clone();
+    error_ = at::empty({weight.size(0), std::min(panel_, features_)}, floats);
     if (options.rounding) {
       levels_ = std::llround(std::exp2(options.rounding->bits));
       group_size_ = options.rounding->group_size == -1 ? features_ : options.rounding->group_size;
@@ -93,21 +96,16 @@ class Solver {
   }
 
   Solution solve() {
-    // Panels hold whole blocks.
-    const int64_t panel = std::max<int64_t>(1, kPanel / factor_.block_size()) * factor_.block_size();
-    at::Tensor room = empty_in_huge_pages({weight_.size(0), std::min(panel, features_)}, weight_.options());
-    for (int64_t begin = 0; begin < features_; begin += panel) {
-      const int64_t end = std::min(begin + panel, features_);
-      at::Tensor current = room.narrow(1, 0, end - begin);
-      gather(begin, end, 0, begin, current);
-      for (int64_t start = begin; start < end; start += factor_.block_size()) {
+    for (begin_ = 0; begin_ < features_; begin_ += panel_) {
+      const int64_t end = std::min(begin_ + panel_, features_);
+      for (int64_t start = begin_; start < end; start += factor_.block_size()) {
         const int64_t stop = std::min(start + factor_.block_size(), end);
-        at::Tensor block = current.narrow(1, start - begin, stop - start);
-        if (start > begin) {
-          block.addmm_(columns(error_, begin, start), part(begin, start, start, stop));
-        }
+        at::Tensor block = columns(solution_, start, stop);
+        take_up(start, start, stop, block);
         solve_block(start, stop, block);
       }
+      at::Tensor later = columns(solution_, end, features_);
+      take_up(end, end, features_, later);
     }
     const at::Tensor mask = options_.pruning ? at::cat(masks_, 1) : at::Tensor();
     return {.weight = solution_, .mask = mask, .scale = scale_, .zero = zero_, .order = factor_.order()};
@@ -121,18 +119,16 @@ class Solver {
     return columns(factor_.matrix().narrow(0, row, row_end - row), column, column_end);
   }
 
-  // out = the weights of columns [begin, end) with the errors of columns [first, last) taken up.
-  void gather(int64_t begin, int64_t end, int64_t first, int64_t last, at::Tensor& out) const {
-    const at::Tensor own = columns(weight_, begin, end);
-    if (last == first) {
-      out.copy_(own);
-    } else {
-      at::addmm_out(out, own, columns(error_, first, last), part(first, last, begin, end));
+  // weights: of columns [first, last), which have taken up the errors of earlier panels; now they take up those of
+  // the panel's columns before `start`.
+  void take_up(int64_t start, int64_t first, int64_t last, at::Tensor& weights) const {
+    if (start > begin_ && first < last) {
+      weights.addmm_(columns(error_, 0, start - begin_), part(begin_, start, first, last));
     }
   }
 
-  // current: the weights of columns [start, stop) when their turn comes.
-  void solve_block(int64_t start, int64_t stop, const at::Tensor& current) {
+  // current: the weights of columns [start, stop) when their turn comes; their solution takes the place.
+  void solve_block(int64_t start, int64_t stop, at::Tensor& current) {
     kernels::ColumnArguments block{
         .current = current, .weight = columns(weight_, start, stop), .inverse = part(start, stop, start, stop)};
     if (options_.pruning) {
@@ -157,8 +153,8 @@ class Solver {
       block.first = start % group_size_;
       block.levels = levels_;
     }
-    at::Tensor solution = columns(solution_, start, stop), error = columns(error_, start, stop);
-    kernels::solve_columns(block, solution, error);
+    at::Tensor error = columns(error_, start - begin_, stop - begin_);
+    kernels::solve_columns(block, current, error);
   }
 
   // Grids of the groups that begin in [start, stop), of the weights when `start` comes.
@@ -183,8 +179,8 @@ class Solver {
     at::Tensor handed = columns(weight_, start, stop) - current;
     for (int64_t begin = stop; begin < end; begin += factor_.block_size()) {
       const int64_t next = std::min(begin + factor_.block_size(), features_);
-      at::Tensor weights = at::empty({weight_.size(0), next - begin}, weight_.options());
-      gather(begin, next, 0, start, weights);
+      at::Tensor weights = columns(solution_, begin, next).clone();
+      take_up(start, begin, next, weights);
       weights.addmm_(handed, part(start, begin, begin, next));
       handed = at::cat({handed, columns(weight_, begin, next) - weights}, 1);
     }
@@ -201,8 +197,11 @@ class Solver {
   at::Tensor weight_;
   const GramFactor& factor_;
   const SolveOptions& options_;
-  int64_t features_, levels_ = 0, group_size_ = 1;
-  at::Tensor solution_, error_, scale_, zero_;
+  int64_t features_, panel_, begin_ = 0;  // of the panel whose turn it is
+  int64_t levels_ = 0, group_size_ = 1;
+  at::Tensor solution_;  // before the panel solved, after it what all panels before left
+  at::Tensor error_;     // of the panel's columns
+  at::Tensor scale_, zero_;
   std::vector<at::Tensor> masks_;  // of one block after the other
 };
 

@@ -16,7 +16,6 @@
 
 #include "arguments.h"
 #include "gram.h"
-#include "huge_pages.h"
 
 namespace hemostat::solve {
 
@@ -25,24 +24,55 @@ namespace {
 constexpr std::string_view kOperation = "hemostat.solve.GramFactor";
 constexpr double kLeastDamp = 1e-6, kMostDamp = 1.0;
 
-// Entries copied at a time, so that what lies between is still in cache.
-constexpr int64_t kTogether = 256 * 1024;
+// Rows whose products are taken together: fewer would leave a GEMM far below its speed.
+constexpr int64_t kPanel = 512;
 
-// to = from with its rows and columns in reverse.
-void copy_reversed(const at::Tensor& from, const at::Tensor& to) {
-  const int64_t rows = from.size(0), step = std::max<int64_t>(1, kTogether / std::max<int64_t>(1, from.size(1)));
-  for (int64_t row = 0; row < rows; row += step) {
-    const int64_t count = std::min(step, rows - row);
-    to.narrow(0, rows - row - count, count).copy_(from.narrow(0, row, count).flip({0, 1}));
-  }
+at::Tensor rows(const at::Tensor& matrix, int64_t begin, int64_t end, int64_t columns) {
+  return matrix.narrow(0, begin, end - begin).narrow(1, 0, columns);
 }
 
-// Lᵀ with matrix = L·Lᵀ after damp · mean(diagonal) was added; undefined where that is not positive definite.
-at::Tensor cholesky(const at::Tensor& matrix, const at::Tensor& diagonal, double damp) {
-  matrix.diagonal().copy_(diagonal + diagonal.mean() * damp);
-  auto [upper, info] = at::linalg_cholesky_ex(matrix, /*upper=*/true);
-  const bool done = info.item<int>() == 0 && at::isfinite(upper.diagonal()).all().item<bool>();
-  return done ? upper : at::Tensor();
+// U upper triangular with matrix = U·Uᵀ, of which the lower triangle counts; undefined where it is not positive
+// definite.
+at::Tensor upper_factor(const at::Tensor& matrix) {
+  // In reverse, U is the lower factor of the matrix in reverse.
+  const auto [lower, info] = at::linalg_cholesky_ex(matrix.flip({0, 1}).t());
+  const bool done = info.item<int>() == 0 && at::isfinite(lower.diagonal()).all().item<bool>();
+  return done ? lower.flip({0, 1}) : at::Tensor();
+}
+
+// Replaces a symmetric matrix, of which the lower triangle counts, by what GramFactor::matrix says. Blocks are factored
+// from the last to the first: its columns above the diagonal are final then, and in its rows Uᵀ waits until all earlier
+// rows of the panel have taken it up, and with its panel all before. False where it is not positive definite.
+bool factor_in_place(const at::Tensor& matrix, int64_t block_size) {
+  const int64_t features = matrix.size(0), panel = std::max<int64_t>(1, kPanel / block_size) * block_size;
+  const auto take_up = [&](int64_t begin, int64_t end, const at::Tensor& upper) {
+    if (begin < end) {
+      rows(matrix, begin, end, end).addmm_(upper.narrow(1, begin, end - begin).t(), upper.narrow(1, 0, end), 1, -1);
+    }
+  };
+  for (int64_t begin = (features - 1) / block_size * block_size; begin >= 0; begin -= block_size) {
+    const int64_t end = std::min(begin + block_size, features), panel_begin = begin / panel * panel;
+    const at::Tensor block = matrix.narrow(0, begin, end - begin).narrow(1, begin, end - begin);
+    const at::Tensor factor = upper_factor(block);
+    if (!factor.defined()) {
+      return false;
+    }
+    const at::Tensor inverse =
+        at::linalg_solve_triangular(factor, at::eye(end - begin, block.options()), /*upper=*/true);
+    const at::Tensor before = rows(matrix, begin, end, begin), upper = at::mm(inverse, before);
+    at::Tensor above = matrix.narrow(0, 0, begin).narrow(1, begin, end - begin);
+    at::mm_out(above, upper.t(), inverse);
+    before.copy_(upper);
+    block.copy_(inverse);
+    take_up(panel_begin, begin, upper);
+    if (begin == panel_begin) {
+      const at::Tensor uppers = rows(matrix, begin, std::min(begin + panel, features), begin);
+      for (int64_t earlier = 0; earlier < begin; earlier += panel) {
+        take_up(earlier, earlier + panel, uppers);
+      }
+    }
+  }
+  return true;
 }
 
 }  // namespace
@@ -84,34 +114,20 @@ GramFactor::GramFactor(const at::Tensor& gram, const GramFactorOptions& options)
     // The lower triangle is the one that counts, also where its rows and columns change places.
     matrix = (matrix.tril() + matrix.tril(-1).t()).index_select(0, order_).index_select(1, order_);
   }
-  diagonal = diagonal.flip(0);
-
-  // U upper with H = U·Uᵀ is, in reverse, the lower factor L of H in reverse. LAPACK's columns are our rows: Lᵀ as it
-  // leaves it is L as we read it.
-  matrix_ = empty_in_huge_pages(matrix.sizes(), matrix.options());
-  copy_reversed(matrix, matrix_);
-  at::Tensor lower;
-  for (double damp = options.damp; !lower.defined(); damp = std::min(std::max(damp * 10, kLeastDamp), kMostDamp)) {
+  matrix_ = at::empty(matrix.sizes(), matrix.options());
+  for (double damp = options.damp;; damp = std::min(std::max(damp * 10, kLeastDamp), kMostDamp)) {
     damp_ = damp;
-    const at::Tensor upper = cholesky(matrix_, diagonal, damp);
-    if (upper.defined()) {
-      lower = upper.t();
-    } else if (damp >= kMostDamp) {
+    matrix_.copy_(matrix);
+    matrix_.diagonal().copy_(diagonal + diagonal.mean() * damp);
+    if (factor_in_place(matrix_, block_size_)) {
+      return;
+    }
+    if (damp >= kMostDamp) {
       throw NumericalError(
           fmt::format("{}: gram is not positive semidefinite: with {} of its mean diagonal entry added it still has no "
                       "Cholesky factorization",
                       kOperation, damp));
     }
-  }
-
-  for (int64_t begin = 0; begin < features; begin += block_size_) {
-    const int64_t count = std::min(block_size_, features - begin), end = begin + count;
-    const at::Tensor columns = lower.narrow(1, features - end, count);
-    const at::Tensor block = columns.narrow(0, features - end, count);
-    const at::Tensor inverse = at::linalg_solve_triangular(block, at::eye(count, block.options()), /*upper=*/false);
-    const at::Tensor into = matrix_.narrow(1, begin, count);
-    copy_reversed(inverse, into.narrow(0, begin, count));
-    copy_reversed(at::mm(columns.narrow(0, features - begin, begin), inverse), into.narrow(0, 0, begin));
   }
 }
 

@@ -22,9 +22,6 @@ namespace hemostat::solve {
 
 namespace {
 
-// Columns whose errors a GEMM gathers at once: fewer would leave it far below its speed.
-constexpr int64_t kPanel = 512;
-
 // gram: the factor's matrix, or what it is to be made of.
 void check(std::string_view operation, const at::Tensor& weight, const at::Tensor& gram, int64_t block_size,
            const SolveOptions& options) {
@@ -79,15 +76,13 @@ class Solver {
         factor_(factor),
         options_(options),
         features_(weight.size(1)),
-        // Panels hold whole blocks.
-        panel_(std::max<int64_t>(1, kPanel / factor.block_size()) * factor.block_size()) {
-    const auto floats = weight.options();
-    solution_ = weight.clone();
-    error_ = at::empty({weight.size(0), std::min(panel_, features_)}, floats);
+        panel_(panel_size(factor.block_size())),
+        solution_(weight.clone()),
+        error_(at::empty({weight.size(0), std::min(panel_, features_)}, weight.options())) {
     if (options.rounding) {
       levels_ = std::llround(std::exp2(options.rounding->bits));
       group_size_ = options.rounding->group_size == -1 ? features_ : options.rounding->group_size;
-      scale_ = at::empty({weight.size(0), features_ / group_size_}, floats);
+      scale_ = at::empty({weight.size(0), features_ / group_size_}, weight.options());
       zero_ = at::empty_like(scale_);
       if (group_size_ == features_) {
         take_range(0, weight_);
@@ -197,7 +192,8 @@ class Solver {
   at::Tensor weight_;
   const GramFactor& factor_;
   const SolveOptions& options_;
-  int64_t features_, panel_, begin_ = 0;  // of the panel whose turn it is
+  int64_t features_, panel_;
+  int64_t begin_ = 0;  // of the panel whose turn it is
   int64_t levels_ = 0, group_size_ = 1;
   at::Tensor solution_;  // before the panel solved, after it what all panels before left
   at::Tensor error_;     // of the panel's columns

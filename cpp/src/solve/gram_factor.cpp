@@ -5,6 +5,7 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/eye.h>
 #include <ATen/ops/linalg_cholesky_ex.h>
 #include <ATen/ops/linalg_solve_triangular.h>
@@ -24,9 +25,6 @@ namespace {
 constexpr std::string_view kOperation = "hemostat.solve.GramFactor";
 constexpr double kLeastDamp = 1e-6, kMostDamp = 1.0;
 
-// Rows whose products are taken together: fewer would leave a GEMM far below its speed.
-constexpr int64_t kPanel = 512;
-
 at::Tensor rows(const at::Tensor& matrix, int64_t begin, int64_t end, int64_t columns) {
   return matrix.narrow(0, begin, end - begin).narrow(1, 0, columns);
 }
@@ -44,7 +42,7 @@ at::Tensor upper_factor(const at::Tensor& matrix) {
 // from the last to the first: its columns above the diagonal are final then, and in its rows Uᵀ waits until all earlier
 // rows of the panel have taken it up, and with its panel all before. False where it is not positive definite.
 bool factor_in_place(const at::Tensor& matrix, int64_t block_size) {
-  const int64_t features = matrix.size(0), panel = std::max<int64_t>(1, kPanel / block_size) * block_size;
+  const int64_t features = matrix.size(0), panel = panel_size(block_size);
   const auto take_up = [&](int64_t begin, int64_t end, const at::Tensor& upper) {
     if (begin < end) {
       rows(matrix, begin, end, end).addmm_(upper.narrow(1, begin, end - begin).t(), upper.narrow(1, 0, end), 1, -1);

@@ -75,6 +75,15 @@ def test_plain_formats_are_the_reference_byte_for_byte(name, dtype):
         assert torch.equal(found.data.cpu(), expected), kind
 
 
+# A minimum of 0 is stored without a sign here, with that of some zero there: the same weights.
+@pytest.mark.parametrize("name", [name for name in PLAIN if not name.endswith("_1")])
+def test_blocks_of_zeros_of_both_signs_are_the_reference_byte_for_byte(name):
+    signs = torch.randn(40, 320, generator=torch.Generator().manual_seed(2))
+    for weight in (signs * 0, signs.abs() * -0.0):
+        expected = torch.from_numpy(gguf.quants.quantize(weight.numpy(), ggml_type(name)))
+        assert torch.equal(quantize.gguf(weight, type=name, packed=True).data.cpu(), expected)
+
+
 @pytest.mark.parametrize("case", LLAMA_ERRORS)
 @pytest.mark.parametrize("name", TYPES)
 def test_errs_no_more_than_llama_cpp(name, case):

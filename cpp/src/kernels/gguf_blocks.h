@@ -32,13 +32,42 @@ HEMOSTAT_BLOCKS uint16_t to_half(float value) { return Float16::store(value); }
 HEMOSTAT_BLOCKS float half_at(const uint8_t* bytes) {
   return from_half(static_cast<uint16_t>(bytes[0] | (bytes[1] << 8)));
 }
-HEMOSTAT_BLOCKS void put_half(uint8_t* bytes, float value) {
-  const uint16_t bits = to_half(value);
+HEMOSTAT_BLOCKS void put_half(uint8_t* bytes, uint16_t bits) {
   bytes[0] = static_cast<uint8_t>(bits);
   bytes[1] = static_cast<uint8_t>(bits >> 8);
 }
 
 constexpr int kChunk = 32;
+
+// 32 nibbles, less `zero` where they are read: i and i + 16 share a byte, i the low half of it. Whole vectors: a load
+// that spans two stores would wait for both.
+#ifdef __CUDACC__
+HEMOSTAT_BLOCKS void split_nibbles(const uint8_t* __restrict from, int zero, int8_t* __restrict to) {
+  for (int i = 0; i < 16; ++i) {
+    to[i] = static_cast<int8_t>((from[i] & 15) - zero);
+    to[i + 16] = static_cast<int8_t>((from[i] >> 4) - zero);
+  }
+}
+HEMOSTAT_BLOCKS void join_nibbles(const uint8_t* __restrict from, uint8_t* __restrict to) {
+  for (int i = 0; i < 16; ++i) to[i] = static_cast<uint8_t>((from[i] & 15) | (from[i + 16] << 4));
+}
+#else
+typedef uint8_t Bytes __attribute__((vector_size(16)));
+inline void split_nibbles(const uint8_t* from, uint8_t zero, int8_t* to) {
+  Bytes bytes;
+  __builtin_memcpy(&bytes, from, 16);
+  const Bytes first = (bytes & 15) - zero, second = (bytes >> 4) - zero;
+  __builtin_memcpy(to, &first, 16);
+  __builtin_memcpy(to + 16, &second, 16);
+}
+inline void join_nibbles(const uint8_t* from, uint8_t* to) {
+  Bytes first, second;
+  __builtin_memcpy(&first, from, 16);
+  __builtin_memcpy(&second, from + 16, 16);
+  const Bytes bytes = (first & 15) | (second << 4);
+  __builtin_memcpy(to, &bytes, 16);
+}
+#endif
 
 // What differs from format to format. Offsets are in bytes from the start of a block.
 //   low_bits   of a code, at `low`; `high_bits` more, at `high`
@@ -114,15 +143,7 @@ HEMOSTAT_BLOCKS void unpack(const uint8_t* __restrict block, int chunk, int8_t* 
   if constexpr (type == BlockType::q8_0) {
     for (int i = 0; i < 32; ++i) codes[i] = static_cast<int8_t>(block[kCodes.low + i]);
   } else if constexpr (kCodes.subscales < 0) {  // 32 weights: code i and code i + 16 share a byte
-    constexpr uint64_t kNibbles = 0x0f0f0f0f0f0f0f0f;
-    for (int eight = 0; eight < 2; ++eight) {
-      uint64_t bytes;
-      __builtin_memcpy(&bytes, block + kCodes.low + 8 * eight, 8);
-      const uint64_t first = bytes & kNibbles, second = bytes >> 4 & kNibbles;
-      __builtin_memcpy(codes + 8 * eight, &first, 8);
-      __builtin_memcpy(codes + 8 * eight + 16, &second, 8);
-    }
-    for (int i = 0; i < 32; ++i) codes[i] = static_cast<int8_t>(codes[i] - kCodes.zero);
+    split_nibbles(block + kCodes.low, kCodes.zero, codes);
     if constexpr (kCodes.high_bits > 0) {
       uint32_t high;
       __builtin_memcpy(&high, block + kCodes.high, 4);
@@ -200,9 +221,7 @@ HEMOSTAT_BLOCKS void pack(uint8_t* __restrict block, int chunk, const uint8_t* _
   if constexpr (type == BlockType::q8_0) {
     for (int i = 0; i < 32; ++i) block[kCodes.low + i] = codes[i];
   } else if constexpr (kCodes.subscales < 0) {
-    for (int i = 0; i < 16; ++i) {
-      block[kCodes.low + i] = static_cast<uint8_t>((codes[i] & 15) | ((codes[i + 16] & 15) << 4));
-    }
+    join_nibbles(codes, block + kCodes.low);
     if constexpr (kCodes.high_bits > 0) {
       uint32_t high = 0;
       for (int i = 0; i < 32; ++i) high |= static_cast<uint32_t>(codes[i] >> 4) << i;

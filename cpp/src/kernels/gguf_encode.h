@@ -8,11 +8,14 @@
 namespace hemostat::kernels {
 namespace {
 
+HEMOSTAT_BLOCKS bool is_finite_half(uint16_t bits) { return (bits & 0x7c00) != 0x7c00; }
+
 // Rounded to float16 as it will be read; counts one that is infinite or NaN.
 HEMOSTAT_BLOCKS float put_scale(uint8_t* bytes, float value, int64_t& invalid) {
-  put_half(bytes, value);
-  invalid += (bytes[1] & 0x7c) == 0x7c;
-  return half_at(bytes);
+  const uint16_t bits = to_half(value);
+  put_half(bytes, bits);
+  invalid += !is_finite_half(bits);
+  return from_half(bits);
 }
 
 template <BlockType type>
@@ -180,64 +183,74 @@ HEMOSTAT_BLOCKS int64_t encode_super(const float* values, const float* importanc
   return invalid;
 }
 
-// A block of a format that is not searched: the largest magnitude, or the range, on the ends of the codes. In float32,
-// in the order in which llama.cpp's reference computes it, without contraction.
-template <BlockType type>
-HEMOSTAT_BLOCKS int64_t encode_plain(const float* __restrict values, uint8_t* __restrict block) {
-  constexpr BlockCodes kCodes = codes_of<type>();
-  int64_t invalid = 0;
+// Of 32 values: the least and the largest; or of those that are largest in size, the first, and its negative.
+template <bool kRange>
+HEMOSTAT_BLOCKS void range_of(const float* values, float& low, float& high) {
   Lanes lows = load(values), highs = lows;
   for (int i = kWidth; i < 32; i += kWidth) {
     const Lanes own = load(values + i);
     lows = least(own, lows);
     highs = most(own, highs);
   }
-  float of_lanes[2][kWidth];
-  store(of_lanes[0], lows);
-  store(of_lanes[1], highs);
-  float low = of_lanes[0][0], high = of_lanes[1][0];
-  for (int i = 1; i < kWidth; ++i) {
-    low = of_lanes[0][i] < low ? of_lanes[0][i] : low;
-    high = of_lanes[1][i] > high ? of_lanes[1][i] : high;
-  }
-  uint8_t codes[32];
-  if constexpr (type == BlockType::q8_0) {
-    const float scale = (-low > high ? -low : high) / 127.0f;
-    const float inverse = scale < 1e-30f ? 0.0f : 1.0f / scale;
-    put_scale(block + kCodes.scale, scale, invalid);
-    int32_t rounded[32];
-    for (int i = 0; i < 32; i += kWidth) {  // halves away from zero
-      const Lanes scaled = load(values + i) * inverse, size = magnitude(scaled), even = nearest(size);
-      const Lanes whole = even > size ? even - 1.0f : even;
-      const Lanes away = size - whole >= 0.5f ? whole + 1.0f : whole;
-      store_codes(rounded + i, scaled < 0.0f ? -away : away);
+  low = least_lane(lows);
+  high = -least_lane(-highs);
+  if constexpr (!kRange) {
+    float peak = high > -low ? high : low;
+    if (high == -low) {
+      for (int i = 31; i >= 0; --i) peak = values[i] == high || values[i] == low ? values[i] : peak;
     }
-    for (int i = 0; i < 32; ++i) codes[i] = static_cast<uint8_t>(rounded[i]);
-  } else {
-    float scale, offset, shift;
-    if constexpr (kHasMinimum<type>) {
-      scale = (high - low) / static_cast<float>(kLast<type>);
-      offset = low;
-      shift = 0.5f;
-      put_scale(block + kCodes.minimum, low + 0.0f, invalid);  // of zeros of both signs, the positive one
+    high = peak;
+    low = -peak;
+  }
+}
+
+// Blocks of a format that is not searched: the largest magnitude, or the range, on the ends of the codes. In float32,
+// in the order in which llama.cpp's reference computes it, without contraction.
+template <BlockType type>
+HEMOSTAT_BLOCKS int64_t encode_plain(const float* __restrict values, int blocks, uint8_t* __restrict data) {
+  constexpr BlockCodes kCodes = codes_of<type>();
+  constexpr bool kBytes = type == BlockType::q8_0;
+  float low[kLanes] = {}, high[kLanes] = {}, inverse[kLanes];
+  uint16_t scales[kLanes], minima[kLanes];
+  for (int i = 0; i < blocks; ++i) range_of<kHasMinimum<type> || kBytes>(values + i * 32, low[i], high[i]);
+  int64_t invalid = 0;
+  for (int i = 0; i < kLanes; ++i) {
+    float scale;
+    if constexpr (kBytes) {
+      scale = (-low[i] > high[i] ? -low[i] : high[i]) / 127.0f + 0.0f;  // not the negative zero
+    } else if constexpr (kHasMinimum<type>) {
+      scale = (high[i] - low[i]) / static_cast<float>(kLast<type>);
     } else {
-      float peak = high > -low ? high : low;
-      if (high == -low) {  // the first of the two
-        for (int i = 31; i >= 0; --i) peak = values[i] == high || values[i] == low ? values[i] : peak;
-      }
-      scale = peak / static_cast<float>(-kZero<type>);
-      offset = 0.0f;
-      shift = static_cast<float>(kZero<type>) + 0.5f;
+      scale = high[i] / static_cast<float>(-kZero<type>);
     }
     const float size = scale < 0.0f ? -scale : scale;
-    const float inverse = size < 1e-30f ? 0.0f : 1.0f / scale;
-    put_scale(block + kCodes.scale, scale, invalid);
-    for (int i = 0; i < 32; ++i) {
-      const int code = static_cast<int>((values[i] - offset) * inverse + shift);
-      codes[i] = static_cast<uint8_t>(code > kLast<type> ? kLast<type> : code);
-    }
+    inverse[i] = size < 1e-30f ? 0.0f : 1.0f / scale;
+    scales[i] = to_half(scale);
+    minima[i] = kHasMinimum<type> ? to_half(low[i] + 0.0f) : uint16_t{0};
+    invalid += !is_finite_half(scales[i]) + !is_finite_half(minima[i]);
   }
-  pack<type>(block, 0, codes);
+  for (int j = 0; j < blocks; ++j, values += 32, data += bytes_of<type>()) {
+    int32_t rounded[32];
+    if constexpr (kBytes) {
+      for (int i = 0; i < 32; i += kWidth) {  // halves away from zero
+        const Lanes scaled = load(values + i) * inverse[j], size = magnitude(scaled), even = nearest(size);
+        const Lanes whole = even > size ? even - 1.0f : even;
+        const Lanes away = size - whole >= 0.5f ? whole + 1.0f : whole;
+        store_codes(rounded + i, scaled < 0.0f ? -away : away);
+      }
+    } else {
+      const float offset = kHasMinimum<type> ? low[j] : 0.0f, shift = static_cast<float>(kZero<type>) + 0.5f;
+      const Lanes last = splat(kLast<type>);
+      for (int i = 0; i < 32; i += kWidth) {
+        store_codes(rounded + i, least((load(values + i) - offset) * inverse[j] + shift, last));
+      }
+    }
+    uint8_t codes[32];
+    for (int i = 0; i < 32; ++i) codes[i] = static_cast<uint8_t>(rounded[i]);
+    put_half(data + kCodes.scale, scales[j]);
+    if constexpr (kHasMinimum<type>) put_half(data + kCodes.minimum, minima[j]);
+    pack<type>(data, 0, codes);
+  }
   return invalid;
 }
 
@@ -249,9 +262,7 @@ HEMOSTAT_BLOCKS int64_t encode_group(const float* values, const float* importanc
   } else if constexpr (type == BlockType::iq4_nl || (kWeighted && type != BlockType::q8_0)) {
     return encode_single<type, kWeighted>(values, importance, blocks, data);
   } else {
-    int64_t invalid = 0;
-    for (int i = 0; i < blocks; ++i) invalid += encode_plain<type>(values + i * 32, data + i * bytes_of<type>());
-    return invalid;
+    return encode_plain<type>(values, blocks, data);
   }
 }
 

@@ -18,8 +18,31 @@
 namespace hemostat {
 namespace {
 
-// Of the Gram matrix only the blocks on and below the diagonal are summed: half the work of the whole.
 constexpr int64_t kGramBlock = 256;
+
+// block += leftᵀ · right
+void add_product(at::Tensor block, const at::Tensor& left, const at::Tensor& right) {
+  if (block.device() == left.device()) {
+    block.addmm_(left.t(), right);
+  } else {  // mapped to a file, while the inputs are on an accelerator
+    block.add_(at::mm(left.t(), right).to(block.device()));
+  }
+}
+
+// gram += rowsᵀ · rows, of which only the lower triangle counts: half the work of the whole. By halves, because square
+// products run at full speed.
+void add_triangle(const at::Tensor& gram, const at::Tensor& rows) {
+  const int64_t features = rows.size(1), half = features / 2;
+  if (features <= kGramBlock) {
+    add_product(gram, rows, rows);
+    return;
+  }
+  const at::Tensor left = rows.narrow(1, 0, half), right = rows.narrow(1, half, features - half);
+  const at::Tensor below = gram.narrow(0, half, features - half);
+  add_triangle(gram.narrow(0, 0, half).narrow(1, 0, half), left);
+  add_triangle(below.narrow(1, half, features - half), right);
+  add_product(below.narrow(1, 0, half), right, left);
+}
 
 }  // namespace
 
@@ -84,18 +107,7 @@ void InputStatistics::add(const at::Tensor& x) {
   }
 
   if (gram_.defined()) {
-    rows = rows.to(at::kFloat);
-    for (int64_t start = 0; start < in_features_; start += kGramBlock) {
-      const int64_t end = std::min(start + kGramBlock, in_features_);
-      const at::Tensor left = rows.narrow(1, start, end - start).t();
-      const at::Tensor right = rows.narrow(1, 0, end);
-      at::Tensor block = gram_.narrow(0, start, end - start).narrow(1, 0, end);
-      if (block.device() == rows.device()) {
-        block.addmm_(left, right);
-      } else {  // mapped to a file, while x is on an accelerator
-        block.add_(at::mm(left, right).to(block.device()));
-      }
-    }
+    add_triangle(gram_, rows.to(at::kFloat));
   }
   count_ += tokens;
 }

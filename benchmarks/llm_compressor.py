@@ -79,6 +79,8 @@ def theirs(name: str, source: Path, calibration: torch.Tensor, out: Path) -> tup
     from llmcompressor import oneshot
     from transformers import AutoModelForCausalLM
 
+    if not torch.cuda.is_available():  # its AWQ pins what it keeps, for copies to a GPU
+        torch.Tensor.pin_memory = lambda self: self
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
     rows = calibration.tolist()
     data = Dataset.from_dict({"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]})

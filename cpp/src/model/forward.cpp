@@ -4,6 +4,10 @@
 #include <map>
 #include <tuple>
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
@@ -54,6 +58,18 @@ at::Tensor activated(Activation activation, at::Tensor x) {
   return x;
 }
 
+// glibc's heap does not fill the holes that aligned tensors leave behind, and would grow to several times what a pass
+// over many tokens holds. Every few blocks, because pages that were given back cost time when they are touched again.
+constexpr size_t kBlocksOfHoles = 8;
+
+void release_holes(const at::Tensor& x) {
+#ifdef __GLIBC__
+  if (x.is_cpu() && x.nbytes() > size_t{1} << 20) {
+    ::malloc_trim(0);
+  }
+#endif
+}
+
 // One pass over blocks.
 class Interpreter {
  public:
@@ -74,6 +90,9 @@ class Interpreter {
         observer_->hidden_state(index, x);
       }
       x = run_block(model_.blocks[index], std::move(x));
+      if ((index + 1) % kBlocksOfHoles == 0 || index + 1 == last) {
+        release_holes(x);
+      }
     }
     if (observer_ != nullptr) {
       observer_->hidden_state(last, x);

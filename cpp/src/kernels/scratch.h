@@ -6,7 +6,9 @@
 #include <cstdlib>
 #include <new>
 
-#include "kernels/huge_pages.h"
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 namespace hemostat::kernels {
 
@@ -16,12 +18,16 @@ template <class T>
 class Scratch {
  public:
   explicit Scratch(int64_t count) {
+    constexpr size_t kHugePage = size_t{2} << 20;
     size_t bytes = static_cast<size_t>(count > 0 ? count : 1) * sizeof(T);
-    const size_t alignment = bytes >= 2 * kHugePage ? kHugePage : 64;
+    const bool huge = bytes >= 2 * kHugePage;
+    const size_t alignment = huge ? kHugePage : 64;
     bytes = (bytes + alignment - 1) / alignment * alignment;
     data_ = static_cast<T*>(std::aligned_alloc(alignment, bytes));
     if (data_ == nullptr) throw std::bad_alloc();
-    advise_huge_pages(data_, bytes);
+#ifdef __linux__
+    if (huge) madvise(data_, bytes, MADV_HUGEPAGE);
+#endif
   }
   ~Scratch() { std::free(data_); }
   Scratch(const Scratch&) = delete;

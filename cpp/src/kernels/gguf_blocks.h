@@ -42,7 +42,7 @@ constexpr int kChunk = 32;
 // 32 nibbles, less `zero` where they are read: i and i + 16 share a byte, i the low half of it. Whole vectors: a load
 // that spans two stores would wait for both.
 #ifdef __CUDACC__
-HEMOSTAT_BLOCKS void split_nibbles(const uint8_t* __restrict from, int zero, int8_t* __restrict to) {
+HEMOSTAT_BLOCKS void split_nibbles(const uint8_t* __restrict from, uint8_t zero, int8_t* __restrict to) {
   for (int i = 0; i < 16; ++i) {
     to[i] = static_cast<int8_t>((from[i] & 15) - zero);
     to[i + 16] = static_cast<int8_t>((from[i] >> 4) - zero);

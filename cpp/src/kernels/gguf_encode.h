@@ -183,7 +183,7 @@ HEMOSTAT_BLOCKS int64_t encode_super(const float* values, const float* importanc
   return invalid;
 }
 
-// Of 32 values: the least and the largest; or of those that are largest in size, the first, and its negative.
+// Of 32 values the least and the largest; without kRange `high` is instead the first of those that are largest in size.
 template <bool kRange>
 HEMOSTAT_BLOCKS void range_of(const float* values, float& low, float& high) {
   Lanes lows = load(values), highs = lows;
@@ -200,7 +200,6 @@ HEMOSTAT_BLOCKS void range_of(const float* values, float& low, float& high) {
       for (int i = 31; i >= 0; --i) peak = values[i] == high || values[i] == low ? values[i] : peak;
     }
     high = peak;
-    low = -peak;
   }
 }
 

@@ -24,7 +24,6 @@ HEMOSTAT_BLOCKS Lanes load(const float* from) { return *from; }
 HEMOSTAT_BLOCKS void store(float* to, Lanes lanes) { *to = lanes; }
 HEMOSTAT_BLOCKS void store_codes(int32_t* to, Lanes lanes) { *to = static_cast<int32_t>(lanes); }
 HEMOSTAT_BLOCKS Lanes magnitude(Lanes lanes) { return fabsf(lanes); }
-HEMOSTAT_BLOCKS float least_lane(Lanes lanes) { return lanes; }
 #else
 typedef float Lanes __attribute__((vector_size(4 * kWidth)));
 typedef int32_t Integers __attribute__((vector_size(4 * kWidth)));
@@ -40,20 +39,24 @@ inline void store_codes(int32_t* to, Lanes lanes) {
   __builtin_memcpy(to, &codes, sizeof(codes));
 }
 inline Lanes magnitude(Lanes lanes) { return lanes < 0.0f ? -lanes : lanes; }
-
-template <int... kLane>
-inline float least_lane(Lanes lanes, std::integer_sequence<int, kLane...>) {
-  const auto meet = [](Lanes a, Lanes b) { return a < b ? a : b; };
-  if constexpr (kWidth > 8) lanes = meet(lanes, __builtin_shufflevector(lanes, lanes, (kLane ^ 8)...));
-  if constexpr (kWidth > 4) lanes = meet(lanes, __builtin_shufflevector(lanes, lanes, (kLane ^ 4)...));
-  lanes = meet(lanes, __builtin_shufflevector(lanes, lanes, (kLane ^ 2)...));
-  return meet(lanes, __builtin_shufflevector(lanes, lanes, (kLane ^ 1)...))[0];
-}
-inline float least_lane(Lanes lanes) { return least_lane(lanes, std::make_integer_sequence<int, kWidth>()); }
 #endif
 
 HEMOSTAT_BLOCKS Lanes least(Lanes a, Lanes b) { return a < b ? a : b; }
 HEMOSTAT_BLOCKS Lanes most(Lanes a, Lanes b) { return a > b ? a : b; }
+
+// The least of a vector's entries.
+#ifdef __CUDACC__
+HEMOSTAT_BLOCKS float least_lane(Lanes lanes) { return lanes; }
+#else
+template <int... kLane>
+inline float least_lane(Lanes lanes, std::integer_sequence<int, kLane...>) {
+  if constexpr (kWidth > 8) lanes = least(lanes, __builtin_shufflevector(lanes, lanes, (kLane ^ 8)...));
+  if constexpr (kWidth > 4) lanes = least(lanes, __builtin_shufflevector(lanes, lanes, (kLane ^ 4)...));
+  lanes = least(lanes, __builtin_shufflevector(lanes, lanes, (kLane ^ 2)...));
+  return least(lanes, __builtin_shufflevector(lanes, lanes, (kLane ^ 1)...))[0];
+}
+inline float least_lane(Lanes lanes) { return least_lane(lanes, std::make_integer_sequence<int, kWidth>()); }
+#endif
 
 // To the nearest integer, halves to even, for |value| < 2^22.
 HEMOSTAT_BLOCKS Lanes nearest(Lanes value) {

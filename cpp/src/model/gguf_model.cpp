@@ -1,9 +1,12 @@
 #include "gguf_model.h"
 
 #include <algorithm>
+#include <array>
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <set>
+#include <string_view>
 
 #include <ATen/ops/arange.h>
 #include <fmt/format.h>
@@ -11,10 +14,13 @@
 
 #include <hemostat/error.h>
 
+#include "cast.h"
 #include "family_fit.h"
+#include "finite.h"
 #include "gguf.h"
 #include "gguf_config.h"
 #include "gguf_tokenizer.h"
+#include "partial_file.h"
 #include "skeleton.h"
 #include "tensor_slots.h"
 
@@ -77,13 +83,18 @@ class Source {
 
   // In `dtype`; 1-D tensors have no blocks of rows, and none is stored so.
   at::Tensor dense(const TensorInfo& info, const std::string& name, at::ScalarType dtype) const {
+    const std::string subject = "hemostat.Model.load: " + name;
     if (!info.type->blocks) {
-      return rows(info, name).to(dtype);
+      return cast(rows(info, name), dtype, subject);
     }
     if (info.shape.size() != 2) {
       file_.fail(fmt::format("stores tensor '{}', which is no matrix, as {}", info.name, info.type->name));
     }
-    return packed(info, name, dtype)->dequantize();
+    at::Tensor values = packed(info, name, dtype)->dequantize();
+    if (dtype == at::kHalf && !extent_of(values).finite()) {
+      values = cast(packed(info, name, at::kFloat)->dequantize(), dtype, subject);
+    }
+    return values;
   }
 
   void check_complete() const {
@@ -172,6 +183,30 @@ void copy_descriptions(Writer& writer, const File& file) {
   }
 }
 
+bool begins_as_gguf(const fs::path& path) {
+  std::array<char, 4> magic{};
+  std::ifstream file(path, std::ios::binary);
+  return file.read(magic.data(), magic.size()) && std::string_view(magic.data(), magic.size()) == "GGUF";
+}
+
+// Where the file goes: a place that is free, empty or a GGUF file's.
+fs::path replaceable(const std::string& path) {
+  const fs::path target = save_target(path);
+  std::error_code error;
+  const fs::file_status status = fs::status(target, error);
+  if (fs::exists(status)) {
+    const char* wrong = fs::is_directory(status)            ? "is a directory"
+                        : !fs::is_regular_file(status)      ? "is not a regular file"
+                        : fs::file_size(target, error) == 0 ? nullptr
+                        : !begins_as_gguf(target)           ? "exists and is not a GGUF file"
+                                                            : nullptr;
+    if (wrong != nullptr) {
+      throw ValueError(fmt::format("hemostat.Model.save: {} {}; save to another path", path, wrong));
+    }
+  }
+  return target;
+}
+
 }  // namespace
 
 bool is_path(const std::string& path) { return path.ends_with(".gguf"); }
@@ -179,7 +214,7 @@ bool is_path(const std::string& path) { return path.ends_with(".gguf"); }
 Model load_model(const std::string& path, const LoadOptions& options) {
   const File file(path);
   const CheckpointConfig config = read_config(file);
-  const at::ScalarType dtype = options.dtype.value_or(config.dtype);
+  const at::ScalarType dtype = options.dtype.value_or(config.dtype.value());
   if (dtype != at::kFloat && dtype != at::kBFloat16 && dtype != at::kHalf) {
     throw ValueError(
         fmt::format("hemostat.Model.load: dtype is {}; give float32, bfloat16 or float16", c10::toString(dtype)));
@@ -210,7 +245,7 @@ Model load_model(const std::string& path, const LoadOptions& options) {
   if (tied) {
     model.head.linear.weight = model.embedding;
   }
-  model.source = fs::absolute(path).lexically_normal().string();
+  model.source = settled(path).string();
   return options.device == model.device() ? model : model.to(std::nullopt, options.device);
 }
 
@@ -229,6 +264,9 @@ std::string save_model(const Model& model, const std::string& path) {
                     path, model.config.family));
   }
 
+  const fs::path target = replaceable(path);
+  PartialFile output(target);
+
   Writer writer;
   std::vector<std::string> notes;
   if (const std::string overlooked = add_config(writer, model, config); !overlooked.empty()) {
@@ -242,20 +280,16 @@ std::string save_model(const Model& model, const std::string& path) {
   std::error_code error;
   if (is_path(model.source) && fs::is_regular_file(model.source, error)) {
     copy_descriptions(writer, File(model.source));
-  } else if (!model.source.empty()) {
+  } else if (fs::is_directory(model.source, error)) {
     if (const std::string note = add_tokenizer(writer, model.source, model); !note.empty()) {
       notes.push_back(note);
     }
+  } else if (!model.source.empty()) {
+    notes.push_back(fmt::format("{}, where the model came from, is not there any more, and so its tokenizer is missing",
+                                model.source));
   }
-
-  const fs::path target = fs::path(path);
-  if (fs::is_directory(target, error)) {
-    fail(fmt::format("{} is a directory", path));
-  }
-  if (target.has_parent_path()) {
-    fs::create_directories(target.parent_path(), error);
-  }
-  writer.save(path);
+  writer.write([&](const void* data, size_t bytes) { output.write(data, bytes); });
+  output.finish();
   return notes.empty() ? "" : fmt::format("{}: {}", path, fmt::join(notes, "; "));
 }
 

@@ -1,7 +1,6 @@
 #include <ATen/core/Tensor.h>
 
 #include "gguf.h"
-#include "partial_file.h"
 
 namespace hemostat::gguf {
 namespace {
@@ -116,12 +115,6 @@ void Writer::write(const std::function<void(const void* data, size_t bytes)>& ou
     output(bytes.const_data_ptr(), bytes.nbytes());
     output(zeros.data(), padding(bytes.nbytes()));
   }
-}
-
-void Writer::save(const std::string& path) const {
-  PartialFile file(path);
-  write([&](const void* data, size_t bytes) { file.write(data, bytes); });
-  file.finish();
 }
 
 }  // namespace hemostat::gguf

@@ -12,6 +12,8 @@
 
 #include <hemostat/error.h>
 
+#include "lfs_pointer.h"
+
 namespace hemostat {
 
 MappedFile::MappedFile(const std::string& path) {
@@ -32,6 +34,12 @@ MappedFile::MappedFile(const std::string& path) {
   ::close(file);
   if (data_ == MAP_FAILED) {
     throw ValueError(fmt::format("hemostat.Model.load: cannot map {}: {}", path, std::strerror(error)));
+  }
+  try {
+    refuse_lfs_pointer({static_cast<const char*>(data_), size_}, path);
+  } catch (...) {
+    ::munmap(data_, size_);
+    throw;
   }
 }
 

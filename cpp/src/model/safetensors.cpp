@@ -16,7 +16,6 @@
 
 #include "json.h"
 #include "mapped_file.h"
-#include "partial_file.h"
 
 namespace hemostat::safetensors {
 namespace {
@@ -186,7 +185,8 @@ std::map<std::string, at::Tensor> load(const std::string& path) {
   return tensors;
 }
 
-void save(const std::string& path, const std::map<std::string, at::Tensor>& tensors) {
+void write(const std::map<std::string, at::Tensor>& tensors,
+           const std::function<void(const void* data, size_t bytes)>& output) {
   nlohmann::ordered_json header;
   header["__metadata__"] = {{"format", "pt"}};
   uint64_t offset = 0;
@@ -200,14 +200,12 @@ void save(const std::string& path, const std::map<std::string, at::Tensor>& tens
   std::string text = header.dump();
   text.resize((text.size() + 7) / 8 * 8, ' ');  // so that every tensor's bytes are aligned
   const uint64_t length = text.size();
-  PartialFile output(path);
-  output.write(&length, 8);
-  output.write(text.data(), text.size());
+  output(&length, 8);
+  output(text.data(), text.size());
   for (const auto& [name, tensor] : tensors) {
     const at::Tensor bytes = tensor.detach().to(at::kCPU).contiguous();
-    output.write(bytes.const_data_ptr(), bytes.nbytes());
+    output(bytes.const_data_ptr(), bytes.nbytes());
   }
-  output.finish();
 }
 
 }  // namespace hemostat::safetensors

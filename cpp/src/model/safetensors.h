@@ -2,6 +2,8 @@
 // https://github.com/huggingface/safetensors describes it.
 #pragma once
 
+#include <cstddef>
+#include <functional>
 #include <map>
 #include <string>
 
@@ -13,7 +15,8 @@ namespace hemostat::safetensors {
 // The header is validated whole before anything is made of it. ValueError naming the file and the tensor.
 std::map<std::string, at::Tensor> load(const std::string& path);
 
-// Writes contiguous CPU bytes of the tensors in name order, to a temporary name first.
-void save(const std::string& path, const std::map<std::string, at::Tensor>& tensors);
+// A whole file of the tensors' contiguous bytes, in name order, piece by piece.
+void write(const std::map<std::string, at::Tensor>& tensors,
+           const std::function<void(const void* data, size_t bytes)>& output);
 
 }  // namespace hemostat::safetensors

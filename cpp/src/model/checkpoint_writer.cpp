@@ -1,0 +1,80 @@
+#include <filesystem>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <hemostat/error.h>
+
+#include "checkpoint_files.h"
+#include "companions.h"
+#include "config.h"
+#include "family_fit.h"
+#include "gguf_model.h"
+#include "partial_checkpoint.h"
+#include "safetensors.h"
+#include "tensor_slots.h"
+
+namespace hemostat {
+namespace {
+
+// Packed weights dequantized, as a checkpoint holds them.
+Model unpacked(Model model) {
+  for (Block& block : model.blocks) {
+    for_each_linear(block, model.config.names, "", [](const std::string&, Linear& linear, bool) {
+      if (linear.packed) {
+        linear = linear.with_weight(linear.dense());
+      }
+    });
+  }
+  return model;
+}
+
+std::string save_directory(const Model& model, const std::string& path) {
+  const FittedConfig saved = fitted_config(model);
+  PartialCheckpoint checkpoint(path);
+  checkpoint.write(kConfig, saved.expressible ? saved.config : with_structure_mark(saved.config));
+  if (!saved.expressible) {
+    checkpoint.write(kStructure, saved.structure);
+  }
+  std::vector<std::string> notes = copy_companions(model.source, checkpoint);
+  NewFile file = checkpoint.file(kTensors);
+  safetensors::write(model.tensors(), [&](const void* data, size_t bytes) { file.write(data, bytes); });
+  file.finish();
+  checkpoint.finish();
+  if (!saved.expressible) {
+    notes.push_back(
+        fmt::format("a {} config cannot express the model; hemostat loads it by its {}, transformers does not",
+                    model.config.family, kStructure));
+  }
+  return notes.empty() ? "" : fmt::format("{}: {}", path, fmt::join(notes, "; "));
+}
+
+}  // namespace
+
+std::map<std::string, at::Tensor> Model::tensors() const {
+  std::map<std::string, at::Tensor> result;
+  Model dense = unpacked(*this);
+  if (dense.tied()) {
+    dense.head.linear.weight = at::Tensor();
+  }
+  for_each_tensor(dense, [&](const std::string& name, at::Tensor& tensor) { result.emplace(name, tensor); });
+  return result;
+}
+
+std::string family_config(const Model& model) {
+  const FittedConfig saved = fitted_config(model);
+  if (!saved.expressible) {
+    throw ValueError(fmt::format("hemostat.Model: a {} config cannot express the model", model.config.family));
+  }
+  return saved.config;
+}
+
+std::string Model::save(const std::string& path) const {
+  try {
+    return gguf::is_path(path) ? gguf::save_model(*this, path) : save_directory(*this, path);
+  } catch (const std::filesystem::filesystem_error& error) {
+    throw ValueError(fmt::format("hemostat.Model.save: {}: {}", path, error.what()));
+  }
+}
+
+}  // namespace hemostat

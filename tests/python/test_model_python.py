@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -248,6 +249,65 @@ def test_path_objects_are_never_asked_of_the_hub(hub):
     with pytest.raises(ValueError, match="absent"):
         hemostat.Model.load(Path("absent"))
     assert hub.calls == []
+
+
+def partial(tiny_checkpoint, directory, *missing):
+    shutil.copytree(tiny_checkpoint, directory, dirs_exist_ok=True)
+    for name in missing:
+        (directory / name).unlink()
+    return directory
+
+
+def test_the_hub_is_asked_for_a_tokenizer_that_is_not_cached(hub, tiny_checkpoint, tmp_path):
+    hub.answers = [partial(tiny_checkpoint, tmp_path, "tokenizer.json"), tiny_checkpoint]
+    assert hemostat.Model.load("somebody/tiny").tokenizer is not None
+    assert [call.get("local_files_only", False) for call in hub.calls] == [True, False]
+
+
+@pytest.mark.parametrize("missing", ["model.safetensors", "config.json"])
+def test_what_the_cache_lacks_is_named(hub, tiny_checkpoint, tmp_path, missing):
+    hub.answers = [partial(tiny_checkpoint, tmp_path, missing), ConnectionError("offline")]
+    with pytest.raises(
+        ValueError, match=f"'somebody/tiny': its cached copy has no {missing}.*hf download somebody/tiny"
+    ):
+        hemostat.Model.load("somebody/tiny")
+
+
+def test_without_a_tokenizer_the_weights_load_and_a_warning_says_what_is_missing(hub, tiny_checkpoint, tmp_path):
+    snapshot = tmp_path / "models--somebody--tiny" / "snapshots" / "0123"
+    hub.answers = [partial(tiny_checkpoint, snapshot, "tokenizer.json"), ConnectionError("offline")]
+    with pytest.warns(UserWarning, match="has no tokenizer.json, and the Hub cannot be reached .*hf download"):
+        model = hemostat.Model.load("somebody/tiny")
+    with pytest.raises(ValueError, match="has no tokenizer.json; fetch it: hf download somebody/tiny tokenizer.json"):
+        hemostat.data.tokens(model, text="x" * 99)
+
+
+def test_other_revisions_in_the_cache_are_named(hub, tiny_checkpoint, tmp_path, monkeypatch):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    partial(tiny_checkpoint, tmp_path / "models--somebody--tiny" / "snapshots" / "0123")
+    hub.answers = [FileNotFoundError("no refs/main"), ConnectionError("offline")]
+    with pytest.raises(ValueError, match="other revisions of it, as directories: .*/snapshots/0123"):
+        hemostat.Model.load("somebody/tiny")
+
+
+@pytest.mark.parametrize("kind", ["vocab.json", "tokenizer.model"])
+def test_an_older_tokenizer_is_made_new_or_named(tiny_checkpoint, tmp_path, kind):
+    directory = partial(tiny_checkpoint, tmp_path / "older", "tokenizer.json")
+    if kind == "vocab.json":
+        pytest.importorskip("transformers")
+        whole = json.loads((tiny_checkpoint / "tokenizer.json").read_text())
+        (directory / "vocab.json").write_text(json.dumps(whole["model"]["vocab"]))
+        (directory / "merges.txt").write_text("#version: 0.2\n")
+        (directory / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer"}')
+        found = hemostat.Model.load(directory).tokenizer
+        expected = hemostat.Model.load(tiny_checkpoint).tokenizer
+        assert found.encode("abc ü").ids == expected.encode("abc ü").ids
+    else:
+        (directory / "tokenizer.model").write_bytes(b"\x0a\x0enonsense")
+        with pytest.raises(ValueError, match=r"has no tokenizer.json, but tokenizer.model.*pip install|AutoTokenizer"):
+            _ = hemostat.Model.load(directory).tokenizer
 
 
 def test_unreachable_hub_is_said_so(hub):

@@ -2,10 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <cmath>
 #include <optional>
-#include <set>
-#include <string_view>
 
 #include <ATen/ops/tensor.h>
 #include <fmt/format.h>
@@ -14,6 +13,7 @@
 
 #include <hemostat/error.h>
 
+#include "config_fields.h"
 #include "json.h"
 
 namespace hemostat {
@@ -66,159 +66,7 @@ const std::array<Family, 3> kFamilies = {{
     {"qwen2", kLlamaNames, 32, 32768, std::nullopt, std::nullopt, false, true, WindowRule::by_layer},
 }};
 
-// Fields that change no number of a causal language model's forward pass in evaluation.
-const std::set<std::string_view> kHarmless = {
-    "_attn_implementation",
-    "_name_or_path",
-    "architectures",
-    "attention_dropout",
-    "auto_map",
-    "initializer_range",
-    "is_llama_config",
-    "model_type",
-    "pad_token_id",
-    "tokenizer_class",
-    "transformers.js_config",
-    "transformers_version",
-    "use_cache",
-    "output_attentions",
-    "output_hidden_states",
-    "return_dict",
-    "id2label",
-    "label2id",
-    "problem_type",
-    "torchscript",
-    "unsloth_version",
-    "unsloth_fixed",
-    "hidden_dropout",
-    "resid_pdrop",
-    "max_length",
-    "do_sample",
-    "num_return_sequences",
-    "keys_to_ignore_at_inference",
-};
-
-// Fields that change numbers, but not at the value they are given here.
-const std::vector<std::pair<std::string_view, json>> kNeutral = {
-    {"chunk_size_feed_forward", 0},
-    {"is_decoder", false},
-    {"is_encoder_decoder", false},
-    {"pretraining_tp", 1},
-    {"rope_interleaved", false},
-    {"add_cross_attention", false},
-    {"cross_attention_hidden_size", nullptr},
-    {"tie_encoder_decoder", false},
-    {"pruned_heads", json::object()},
-};
-
-class Fields {
- public:
-  Fields(const json& object, std::string file) : object_(object), file_(std::move(file)) {}
-
-  [[noreturn]] void fail(const std::string& what) const {
-    throw ValueError(fmt::format("hemostat.Model.load: {}: {}", file_, what));
-  }
-
-  // The field's value, or null where it is missing; it counts as honoured.
-  const json& take(const std::string& name) {
-    static const json kNull;
-    seen_.insert(name);
-    const auto found = object_.find(name);
-    return found == object_.end() ? kNull : *found;
-  }
-
-  bool explicitly_null(const std::string& name) { return object_.contains(name) && take(name).is_null(); }
-
-  int64_t integer(const std::string& name, std::optional<int64_t> missing = std::nullopt, int64_t minimum = 1,
-                  int64_t maximum = int64_t{1} << 31) {
-    const json& value = take(name);
-    if (value.is_null()) {
-      if (!missing) {
-        fail(fmt::format("field '{}' is missing", name));
-      }
-      return *missing;
-    }
-    if (!is_integer(value, minimum, maximum)) {
-      fail(fmt::format("field '{}' is {}; it takes an integer from {} to {}", name, abbreviated(value), minimum,
-                       maximum));
-    }
-    return value.get<int64_t>();
-  }
-
-  double positive(const std::string& name, std::optional<double> missing = std::nullopt) {
-    const json& value = take(name);
-    if (value.is_null()) {
-      if (!missing) {
-        fail(fmt::format("field '{}' is missing", name));
-      }
-      return *missing;
-    }
-    if (!value.is_number() || !(value.get<double>() > 0) || !std::isfinite(value.get<double>())) {
-      fail(fmt::format("field '{}' is {}; it takes a positive number", name, abbreviated(value)));
-    }
-    return value.get<double>();
-  }
-
-  bool boolean(const std::string& name, bool missing) {
-    const json& value = take(name);
-    if (value.is_null()) {
-      return missing;
-    }
-    if (!value.is_boolean()) {
-      fail(fmt::format("field '{}' is {}; it takes true or false", name, abbreviated(value)));
-    }
-    return value.get<bool>();
-  }
-
-  std::string text(const std::string& name, const std::string& missing) {
-    const json& value = take(name);
-    if (value.is_null()) {
-      return missing;
-    }
-    if (!value.is_string()) {
-      fail(fmt::format("field '{}' is {}; it takes a string", name, abbreviated(value)));
-    }
-    return value.get<std::string>();
-  }
-
-  // Everything not taken must be known to change nothing.
-  void refuse_the_rest() const {
-    for (const auto& field : object_.items()) {
-      const std::string& name = field.key();
-      const json& value = field.value();
-      if (seen_.count(name) || value.is_null() || kHarmless.count(name)) {
-        continue;
-      }
-      const auto neutral =
-          std::find_if(kNeutral.begin(), kNeutral.end(), [&](const auto& n) { return n.first == name; });
-      if (neutral == kNeutral.end()) {
-        fail(fmt::format("field '{}' ({}) is not supported", name, abbreviated(value)));
-      }
-      if (value != neutral->second) {
-        fail(fmt::format("field '{}' is {}; only {} is supported", name, abbreviated(value), neutral->second.dump()));
-      }
-    }
-  }
-
-  static bool is_integer(const json& value, int64_t minimum, int64_t maximum) {
-    const bool fits = value.is_number_unsigned() ? value.get<uint64_t>() <= static_cast<uint64_t>(maximum)
-                                                 : value.is_number_integer() && value.get<int64_t>() <= maximum;
-    return fits && value.get<int64_t>() >= minimum;
-  }
-
-  static std::string abbreviated(const json& value) {
-    std::string text = value.dump();
-    if (text.size() > 60) text.replace(57, std::string::npos, "...");
-    return text;
-  }
-
- private:
-  const json& object_;
-  std::string file_;
-  std::set<std::string> seen_;
-};
-
-Activation parse_activation(Fields& fields) {
+Activation parse_activation(ConfigFields& fields) {
   const std::string name = fields.text("hidden_act", "silu");
   if (name == "silu" || name == "swish") return Activation::silu;
   if (name == "gelu") return Activation::gelu;
@@ -228,49 +76,40 @@ Activation parse_activation(Fields& fields) {
       fmt::format("field 'hidden_act' is '{}'; silu, gelu, gelu_new, gelu_pytorch_tanh and relu are supported", name));
 }
 
-at::ScalarType parse_dtype(Fields& fields) {
-  const std::string older = fields.text("torch_dtype", "float32");
-  const std::string name = fields.text("dtype", older);
-  if (name == "float32") return at::kFloat;
+// The dtype that weights stored in several are given. Any other says nothing: what is stored decides.
+std::optional<at::ScalarType> parse_dtype(ConfigFields& fields) {
+  const json older = fields.take("torch_dtype");
+  const json& newer = fields.take("dtype");
+  const json& value = newer.is_null() ? older : newer;
+  std::string name = value.is_string() ? value.get<std::string>() : "";
+  if (name.starts_with("torch.")) name.erase(0, 6);
+  if (name == "float32" || name == "float") return at::kFloat;
   if (name == "bfloat16") return at::kBFloat16;
-  if (name == "float16") return at::kHalf;
-  fields.fail(fmt::format("field 'dtype' is '{}'; float32, bfloat16 and float16 are supported", name));
+  if (name == "float16" || name == "half") return at::kHalf;
+  return std::nullopt;
 }
 
-// Both spellings: rope_theta with rope_scaling (transformers 4), rope_parameters (5).
-Rope parse_rope(Fields& fields, const std::string& file, int64_t head_dim, double& theta) {
-  const json& parameters = fields.take("rope_parameters");
-  const json& scaling = fields.take("rope_scaling");
-  if (!parameters.is_null() && !scaling.is_null() && parameters != scaling) {
-    fields.fail("fields 'rope_parameters' and 'rope_scaling' differ; give one");
-  }
-  const bool newer = !parameters.is_null();
-  const std::string where = newer ? "rope_parameters" : "rope_scaling";
-  const json& given = newer ? parameters : scaling;
+// The rotations that one spelling of them gives: rope_parameters or rope_scaling.
+std::vector<float> parse_frequencies(ConfigFields& fields, const json& given, const std::string& where,
+                                     int64_t head_dim, double& theta) {
   if (!given.is_null() && !given.is_object()) {
-    fields.fail(fmt::format("field '{}' is {}; it takes an object", where, Fields::abbreviated(given)));
+    fields.fail(fmt::format("field '{}' is {}; it takes an object", where, ConfigFields::abbreviated(given)));
   }
   const json object = given.is_null() ? json::object() : given;
-  Fields rope_fields(object, fmt::format("{}: {}", file, where));
-  theta = fields.positive("rope_theta", 10000.0);
-  theta = rope_fields.positive("rope_theta", theta);
-  const std::string older_type = rope_fields.text("type", "default");
-  const std::string type = rope_fields.text("rope_type", older_type);
-  if (rope_fields.positive("partial_rotary_factor", 1.0) != 1.0 ||
-      fields.positive("partial_rotary_factor", 1.0) != 1.0) {
+  ConfigFields rope(object, fmt::format("{}: {}", fields.file(), where));
+  theta = rope.positive("rope_theta", theta);
+  const std::string type = rope.text("rope_type", rope.text("type", "default"));
+  if (rope.positive("partial_rotary_factor", 1.0) != 1.0) {
     fields.fail("field 'partial_rotary_factor' is not 1; partial rotation is not supported");
   }
   std::vector<float> frequencies = inverse_frequencies(theta, head_dim);
-  if (type == "linear") {
-    const auto factor = static_cast<float>(rope_fields.positive("factor"));
-    for (float& frequency : frequencies) {
-      frequency /= factor;
-    }
-  } else if (type == "llama3") {
-    const double factor = rope_fields.positive("factor");
-    const double low = rope_fields.positive("low_freq_factor");
-    const double high = rope_fields.positive("high_freq_factor");
-    const double original = rope_fields.positive("original_max_position_embeddings");
+  std::vector<NeutralField> unused = {{"attention_factor", {1}}};
+  if (type == "llama3") {
+    const double factor = rope.positive("factor");
+    const double low = rope.positive("low_freq_factor");
+    const double high = rope.positive("high_freq_factor");
+    const bool outside = rope.take("original_max_position_embeddings").is_null();
+    const double original = (outside ? fields : rope).positive("original_max_position_embeddings");
     for (float& frequency : frequencies) {
       const double wavelength = 2 * M_PI / frequency;
       if (wavelength > original / low) {
@@ -280,27 +119,73 @@ Rope parse_rope(Fields& fields, const std::string& file, int64_t head_dim, doubl
         frequency = static_cast<float>((1 - smooth) * frequency / factor + smooth * frequency);
       }
     }
-  } else if (type != "default") {
-    fields.fail(fmt::format("field '{}' has rope_type '{}'; default, linear and llama3 are supported", where, type));
+  } else {
+    for (const char* of_others : {"original_max_position_embeddings", "low_freq_factor", "high_freq_factor",
+                                  "beta_fast", "beta_slow", "finetuned"}) {
+      unused.push_back({of_others, {}});
+    }
+    if (type == "linear") {
+      const auto factor = static_cast<float>(rope.positive("factor"));
+      for (float& frequency : frequencies) {
+        frequency /= factor;
+      }
+    } else if (type == "default") {
+      unused.push_back({"factor", {1}});
+    } else {
+      fields.fail(fmt::format("field '{}' has rope_type '{}'; default, linear and llama3 are supported", where, type));
+    }
   }
-  rope_fields.refuse_the_rest();
+  rope.refuse_the_rest(unused);
+  return frequencies;
+}
+
+// Both spellings: rope_theta with rope_scaling (transformers 4), rope_parameters (5).
+Rope parse_rope(ConfigFields& fields, int64_t head_dim, double& theta) {
+  const json& parameters = fields.take("rope_parameters");
+  const json& scaling = fields.take("rope_scaling");
+  theta = fields.positive("rope_theta", 10000.0);
+  if (fields.positive("partial_rotary_factor", 1.0) != 1.0) {
+    fields.fail("field 'partial_rotary_factor' is not 1; partial rotation is not supported");
+  }
+  const bool newer = !parameters.is_null();
+  const std::string where = newer ? "rope_parameters" : "rope_scaling";
+  const auto frequencies = parse_frequencies(fields, newer ? parameters : scaling, where, head_dim, theta);
+  double older_theta = theta;
+  if (newer && !scaling.is_null() &&
+      parse_frequencies(fields, scaling, "rope_scaling", head_dim, older_theta) != frequencies) {
+    fields.fail("fields 'rope_parameters' and 'rope_scaling' differ; give one");
+  }
+  fields.take("original_max_position_embeddings");
   if (!std::all_of(frequencies.begin(), frequencies.end(), [](float f) { return std::isfinite(f); })) {
     fields.fail(fmt::format("fields 'rope_theta' and '{}' give rotations that are not finite", where));
   }
   return Rope{at::tensor(frequencies), 1.0};
 }
 
-std::vector<int64_t> parse_windows(Fields& fields, WindowRule rule, int64_t layers) {
+std::vector<int64_t> parse_windows(ConfigFields& fields, WindowRule rule, int64_t layers, int64_t context) {
   std::vector<int64_t> windows(layers, 0);
   const json& types = fields.take("layer_types");
+  const json& width = fields.take("sliding_window");
+  const bool switched_off = fields.take("use_sliding_window") == false;
+  const bool used = fields.boolean("use_sliding_window", rule != WindowRule::by_layer);
   int64_t window = 0, first = 0;
-  if (rule == WindowRule::every_layer) {
-    window = fields.explicitly_null("sliding_window") ? 0 : fields.integer("sliding_window", 4096);
-  } else if (rule == WindowRule::by_layer) {
-    const bool used = fields.boolean("use_sliding_window", false);
-    const int64_t width = fields.explicitly_null("sliding_window") ? 0 : fields.integer("sliding_window", 4096);
-    first = fields.integer("max_window_layers", 28, 0);
-    window = used ? width : 0;
+  if (rule == WindowRule::none) {
+    const bool matters = used && !width.is_null() && !(width.is_number() && width.get<double>() <= 0) &&
+                         !(width.is_number() && width.get<double>() >= static_cast<double>(context));
+    if (matters) {
+      fields.fail(fmt::format("field 'sliding_window' is {}, but models of this family have none; remove the field",
+                              ConfigFields::abbreviated(width)));
+    }
+  } else if (rule == WindowRule::every_layer || used) {
+    window = fields.contains("sliding_window") && width.is_null() ? 0 : fields.integer("sliding_window", 4096);
+    if (rule == WindowRule::by_layer) {
+      first = fields.integer("max_window_layers", 28, 0);
+    } else if (switched_off && window > 0 && window < context) {
+      fields.fail(
+          fmt::format("field 'use_sliding_window' is false, but this family has its window of {} whatever it "
+                      "says; remove one of the two",
+                      window));
+    }
   }
   for (int64_t layer = 0; layer < layers; ++layer) {
     windows[layer] = layer >= first ? window : 0;
@@ -313,9 +198,9 @@ std::vector<int64_t> parse_windows(Fields& fields, WindowRule rule, int64_t laye
   }
   for (int64_t layer = 0; layer < layers; ++layer) {
     const bool sliding = types[layer] == "sliding_attention";
-    if (!sliding && types[layer] != "full_attention") {
+    if (!sliding && types[layer] != "full_attention" && types[layer] != "attention") {
       fields.fail(fmt::format("field 'layer_types' names {}; full_attention and sliding_attention are supported",
-                              Fields::abbreviated(types[layer])));
+                              ConfigFields::abbreviated(types[layer])));
     }
     if (rule == WindowRule::by_layer) {
       windows[layer] = sliding ? window : 0;
@@ -325,6 +210,35 @@ std::vector<int64_t> parse_windows(Fields& fields, WindowRule rule, int64_t laye
     }
   }
   return windows;
+}
+
+// Whether a class is a causal language model of the family, or one that was saved without its head.
+bool is_language_model(const std::string& architecture, const std::string& family) {
+  const std::string bare = family + "Model";  // LlamaModel
+  return architecture.ends_with("ForCausalLM") ||
+         std::equal(architecture.begin(), architecture.end(), bare.begin(), bare.end(),
+                    [](unsigned char x, unsigned char y) { return std::tolower(x) == std::tolower(y); });
+}
+
+// What other families compute as this one does at these values.
+std::vector<NeutralField> computed_neutrals(const CheckpointConfig& config, const json& activation) {
+  const auto head_dim = static_cast<double>(config.head_dim);
+  return {
+      {"attention_bias", {config.qkv_bias, false}},
+      {"attention_multiplier", {1 / std::sqrt(head_dim), std::pow(head_dim, -0.5)}},
+      {"dim_model_base", {config.model.hidden_size}},
+      {"hidden_activation", {activation}},
+      {"kv_channels", {config.head_dim}},
+      {"layer_norm_epsilon", {config.norm_epsilon}},
+      {"layer_norm_eps", {config.norm_epsilon}},
+      {"norm_eps", {config.norm_epsilon}},
+      {"qk_head_dim", {config.head_dim}},
+      {"qkv_bias", {config.qkv_bias}},
+      {"query_pre_attn_scalar", {config.head_dim}},
+      {"rotary_dim", {config.head_dim}},
+      {"use_qkv_bias", {config.qkv_bias}},
+      {"v_head_dim", {config.head_dim}},
+  };
 }
 
 }  // namespace
@@ -338,9 +252,15 @@ std::vector<float> inverse_frequencies(double theta, int64_t head_dim) {
   return frequencies;
 }
 
+bool is_model_type(const std::string& type) {
+  return std::any_of(kFamilies.begin(), kFamilies.end(), [&](const Family& family) {
+    return type == family.model_type || type == kStructureMark + family.model_type;
+  });
+}
+
 CheckpointConfig parse_config(const std::string& text, const std::string& file) {
   const json object = parse_object(text, file);
-  Fields fields(object, file);
+  ConfigFields fields(object, file);
   const std::string type = fields.text("model_type", "");
   const auto family =
       std::find_if(kFamilies.begin(), kFamilies.end(), [&](const Family& f) { return type == f.model_type; });
@@ -352,14 +272,10 @@ CheckpointConfig parse_config(const std::string& text, const std::string& file) 
     fields.fail(fmt::format("field 'model_type' is '{}'; supported are {}", type, fmt::join(known, ", ")));
   }
   const json& architectures = fields.take("architectures");
-  if (architectures.is_array() && !architectures.empty() && architectures[0].is_string()) {
-    const std::string architecture = architectures[0];
-    const std::string suffix = "ForCausalLM";
-    if (architecture.size() < suffix.size() ||
-        architecture.compare(architecture.size() - suffix.size(), suffix.size(), suffix) != 0) {
-      fields.fail(fmt::format("field 'architectures' is {}; only causal language models are supported",
-                              Fields::abbreviated(architectures)));
-    }
+  if (architectures.is_array() && !architectures.empty() && architectures[0].is_string() &&
+      !is_language_model(architectures[0], type)) {
+    fields.fail(fmt::format("field 'architectures' is {}; only causal language models are supported",
+                            ConfigFields::abbreviated(architectures)));
   }
 
   CheckpointConfig config;
@@ -399,32 +315,28 @@ CheckpointConfig parse_config(const std::string& text, const std::string& file) 
   config.tied = fields.boolean("tie_word_embeddings", false);
   config.activation = parse_activation(fields);
   config.dtype = parse_dtype(fields);
-  config.rope = parse_rope(fields, file, config.head_dim, config.rope_theta);
-  config.windows = parse_windows(fields, family->window, config.layers);
+  config.rope = parse_rope(fields, config.head_dim, config.rope_theta);
+  config.windows = parse_windows(fields, family->window, config.layers, config.model.context);
 
-  const auto token = [&](const json& value, const char* name) {
-    if (!Fields::is_integer(value, 0, int64_t{1} << 31)) {
-      fields.fail(fmt::format("field '{}' is {}; it takes a token ID", name, Fields::abbreviated(value)));
-    }
-    return value.get<int64_t>();
-  };
-  const json& bos = fields.take("bos_token_id");
-  config.model.bos_token_id = object.contains("bos_token_id") ? std::nullopt : family->default_bos;
-  if (!bos.is_null()) {
-    config.model.bos_token_id = token(bos, "bos_token_id");
+  const auto bos = fields.tokens("bos_token_id");
+  if (bos && bos->size() > 1) {
+    fields.fail(fmt::format("field 'bos_token_id' is {}; it takes one token ID",
+                            ConfigFields::abbreviated(object["bos_token_id"])));
   }
-  const json& eos = fields.take("eos_token_id");
-  if (eos.is_array()) {
-    for (const json& id : eos) {
-      config.model.eos_token_ids.push_back(token(id, "eos_token_id"));
-    }
-  } else if (!eos.is_null()) {
-    config.model.eos_token_ids.push_back(token(eos, "eos_token_id"));
-  } else if (!object.contains("eos_token_id") && family->default_eos) {
-    config.model.eos_token_ids.push_back(*family->default_eos);
+  config.model.bos_token_id = !bos ? family->default_bos : bos->empty() ? std::nullopt : std::optional(bos->front());
+  if (const auto eos = fields.tokens("eos_token_id")) {
+    config.model.eos_token_ids = *eos;
+  } else if (family->default_eos) {
+    config.model.eos_token_ids = {*family->default_eos};
   }
-  fields.refuse_the_rest();
+  fields.refuse_the_rest(computed_neutrals(config, object.value("hidden_act", json("silu"))));
   return config;
+}
+
+std::optional<std::vector<int64_t>> generation_eos(const std::string& text, const std::string& file) {
+  const json object = parse_object(text, file);
+  const auto eos = ConfigFields(object, file).tokens("eos_token_id");
+  return eos && !eos->empty() ? eos : std::nullopt;
 }
 
 std::string updated_config(const ModelConfig& config, const std::vector<int64_t>& windows, bool tied,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,7 +12,7 @@ namespace hemostat {
 
 struct CheckpointConfig {
   ModelConfig model;
-  at::ScalarType dtype;
+  std::optional<at::ScalarType> dtype;  // of weights that are stored in several; none: it names none of ours
   int64_t layers, heads, kv_heads, head_dim, intermediate_size;
   double norm_epsilon, rope_theta;
   bool qkv_bias, o_bias, mlp_bias, tied;
@@ -22,6 +23,12 @@ struct CheckpointConfig {
 
 // `file` names the source in messages. Throws ValueError.
 CheckpointConfig parse_config(const std::string& json, const std::string& file);
+
+// Whether a config.json of that model_type is of a family that hemostat reads, perhaps with the structure's mark.
+bool is_model_type(const std::string& model_type);
+
+// The tokens that end a text by generation_config.json, which comes before config.json; none where it names none.
+std::optional<std::vector<int64_t>> generation_eos(const std::string& json, const std::string& file);
 
 // 1/theta^(2i/head_dim): a rotation without scaling, in float32 as transformers computes it.
 std::vector<float> inverse_frequencies(double theta, int64_t head_dim);

@@ -355,10 +355,6 @@ void place(const File& file, std::map<std::string, TensorInfo, std::less<>>& ten
     end = info->begin + info->bytes;
     info->begin += data_begin;
   }
-  const uint64_t last = tensors.empty() ? header_end : data_begin + end;
-  if (file_end > padded(last, alignment)) {
-    file.fail(fmt::format("has {} bytes after its last tensor", file_end - last));
-  }
 }
 
 }  // namespace
@@ -483,6 +479,11 @@ std::optional<int64_t> File::integer(std::string_view key) const {
     fail(fmt::format("has no integer in metadata '{}'", key));
   }
   return result;
+}
+
+std::optional<int64_t> File::token(std::string_view kind) const {
+  const auto id = integer(fmt::format("tokenizer.ggml.{}_token_id", kind));
+  return id && (*id == -1 || *id == UINT32_MAX) ? std::nullopt : id;
 }
 
 std::optional<double> File::number(std::string_view key) const {

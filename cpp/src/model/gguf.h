@@ -95,6 +95,7 @@ class File {
   // Metadata as one kind; std::nullopt where the key is missing, ValueError where it is of another kind.
   std::optional<std::string_view> text(std::string_view key) const;
   std::optional<int64_t> integer(std::string_view key) const;
+  std::optional<int64_t> token(std::string_view kind) const;  // a special token's ID, which −1 is not
   std::optional<double> number(std::string_view key) const;
   std::optional<bool> boolean(std::string_view key) const;
   std::optional<Array> array(std::string_view key) const;
@@ -127,7 +128,6 @@ class Writer {
 
   // The whole file, piece by piece.
   void write(const std::function<void(const void* data, size_t bytes)>& output) const;
-  void save(const std::string& path) const;
 
  private:
   struct Tensor {

@@ -191,11 +191,11 @@ CheckpointConfig read_config(const File& file) {
     config["rope_scaling"] = scaling;
   }
   config["bos_token_id"] = config["eos_token_id"] = nullptr;
-  if (const auto bos = file.integer("tokenizer.ggml.bos_token_id")) {
+  if (const auto bos = file.token("bos")) {
     config["bos_token_id"] = *bos;
   }
   for (const char* kind : {"eos", "eot", "eom"}) {  // all that end a text
-    const auto id = file.integer(fmt::format("tokenizer.ggml.{}_token_id", kind));
+    const auto id = file.token(kind);
     json& known = config["eos_token_id"];
     if (id && known.is_null()) {
       known = json::array({*id});
@@ -210,6 +210,15 @@ CheckpointConfig read_config(const File& file) {
   parameters.only<int64_t>("expert_count", parameters.integer("expert_count"), 0);
   parameters.only<int64_t>("expert_used_count", parameters.integer("expert_used_count"), 0);
   parameters.only<bool>("attention.causal", parameters.boolean("attention.causal"), true);
+  for (const char* factor : {"logit_scale", "embedding_scale", "residual_scale"}) {
+    parameters.only<double>(factor, parameters.number(factor), 1);
+  }
+  for (const char* cap : {"attn_logit_softcapping", "final_logit_softcapping"}) {
+    parameters.only<double>(cap, parameters.number(cap), 0);
+  }
+  for (const char* none : {"expert_shared_count", "leading_dense_block_count", "pooling_type"}) {
+    parameters.only<int64_t>(none, parameters.integer(none), 0);
+  }
   parameters.only<bool>("use_parallel_residual", parameters.boolean("use_parallel_residual"), false);
   parameters.harmless("tensor_data_layout");
   const std::optional<int64_t> window = parameters.integer("attention.sliding_window");

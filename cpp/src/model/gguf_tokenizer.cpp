@@ -1,6 +1,7 @@
 #include "gguf_tokenizer.h"
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <string_view>
 #include <tuple>
@@ -48,13 +49,12 @@ Vocabulary vocabulary(const File& file) {
 
 // The text of the token that metadata names by its number.
 std::optional<std::string> special_token(const File& file, const Vocabulary& vocabulary, const char* kind) {
-  const std::string key = fmt::format("tokenizer.ggml.{}_token_id", kind);
-  const auto id = file.integer(key);
+  const auto id = file.token(kind);
   if (!id) {
     return std::nullopt;
   }
   if (*id < 0 || *id >= static_cast<int64_t>(vocabulary.tokens.size())) {
-    file.fail(fmt::format("has {} {}, but {} tokens", key, *id, vocabulary.tokens.size()));
+    file.fail(fmt::format("has tokenizer.ggml.{}_token_id {}, but {} tokens", kind, *id, vocabulary.tokens.size()));
   }
   return std::string(vocabulary.tokens[*id]);
 }
@@ -162,8 +162,7 @@ json post_processor(const File& file, const Vocabulary& vocabulary, bool bos_by_
     json parts = json::array();
     const auto token = [&](const std::string& text, const char* kind) {
       parts.push_back({{"SpecialToken", {{"id", text}, {"type_id", 0}}}});
-      special[text] = {
-          {"id", text}, {"ids", {*file.integer(fmt::format("tokenizer.ggml.{}_token_id", kind))}}, {"tokens", {text}}};
+      special[text] = {{"id", text}, {"ids", {*file.token(kind)}}, {"tokens", {text}}};
     };
     for (const char* sequence : sequences) {
       if (add_bos) token(*bos, "bos");
@@ -265,6 +264,23 @@ std::string tokenizer_config_json(const File& file) {
     config["chat_template"] = std::string(*chat);
   }
   return dumped(file, config) + "\n";
+}
+
+std::map<std::string, std::string> chat_templates(const File& file) {
+  constexpr std::string_view kPrefix = "tokenizer.chat_template.";
+  std::map<std::string, std::string> templates;
+  for (const auto& [key, entry] : file.metadata()) {
+    if (key.starts_with(kPrefix)) {
+      const std::string name = key.substr(kPrefix.size());
+      const bool plain = !name.empty() && std::all_of(name.begin(), name.end(), [](unsigned char letter) {
+        return std::isalnum(letter) != 0 || letter == '_' || letter == '-';
+      });
+      if (const auto text = file.text(key); text && plain) {
+        templates.emplace(name, *text);
+      }
+    }
+  }
+  return templates;
 }
 
 }  // namespace hemostat::gguf

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 
@@ -22,6 +23,9 @@ std::optional<std::string> tokenizer_json(const File& file);
 
 // tokenizer_config.json: the names of the special tokens, and the chat template.
 std::string tokenizer_config_json(const File& file);
+
+// Chat templates beside the usual one, by names that can be a file's.
+std::map<std::string, std::string> chat_templates(const File& file);
 
 // The tokenizer of a checkpoint's directory, if it has one, for a model of it. The result says what other readers would
 // not find, empty: nothing.

@@ -1,16 +1,18 @@
 #include <algorithm>
 #include <fstream>
+#include <iterator>
 #include <map>
-#include <sstream>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include <hemostat/error.h>
 
+#include "checkpoint_files.h"
 #include "gguf_pre_tokenizers.h"
 #include "gguf_tokenizer.h"
 #include "json.h"
+#include "partial_file.h"
 
 namespace hemostat::gguf {
 namespace {
@@ -18,10 +20,20 @@ namespace {
 using nlohmann::json;
 namespace fs = std::filesystem;
 
+// std::nullopt where there is no such file; one that cannot be read is an error.
 std::optional<std::string> text_of(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  return file && text << file.rdbuf() ? std::optional(text.str()) : std::nullopt;
+  if (!fs::exists(fs::symlink_status(path))) {
+    return std::nullopt;
+  }
+  std::ifstream file;
+  if (fs::is_regular_file(path)) {
+    file.open(path, std::ios::binary);
+  }
+  std::string text{std::istreambuf_iterator<char>(file), {}};
+  if (!file.is_open() || file.bad()) {
+    throw ValueError(fmt::format("hemostat.Model.save: cannot read {}", path.string()));
+  }
+  return text;
 }
 
 // Whether a part of that type is anywhere in a normalizer, pre-tokenizer or decoder.
@@ -124,14 +136,49 @@ std::vector<float> scores_of(const Tokens& tokens, const std::vector<std::string
   return scores;
 }
 
-std::optional<std::string> chat_template(const fs::path& directory) {
-  if (std::optional<std::string> own = text_of(directory / "chat_template.jinja")) {
-    return own;
+// Chat templates by name; the usual one is "default". A file of its own comes before what tokenizer_config.json has.
+std::map<std::string, std::string> chat_templates(const fs::path& directory) {
+  std::map<std::string, std::string> found;
+  const auto add = [&](const std::string& name, const json& text) {
+    if (text.is_string()) {
+      found.emplace(name, text.get<std::string>());
+    }
+  };
+  if (fs::is_directory(directory / kChatTemplates)) {
+    for (const std::string& name : names_in(directory / kChatTemplates)) {
+      if (name.ends_with(".jinja")) {
+        add(fs::path(name).stem().string(), *text_of(directory / kChatTemplates / name));
+      }
+    }
   }
-  const std::optional<std::string> text = text_of(directory / "tokenizer_config.json");
-  const json config = text ? parse_object(*text, "tokenizer_config.json") : json::object();
-  const json found = config.value("chat_template", json(nullptr));
-  return found.is_string() ? std::optional(found.get<std::string>()) : std::nullopt;
+  if (const std::optional<std::string> own = text_of(directory / "chat_template.jinja")) {
+    add("default", *own);
+  }
+  for (const char* file : {"chat_template.json", "tokenizer_config.json"}) {
+    if (const std::optional<std::string> text = text_of(directory / file)) {
+      const json chat = parse_object(*text, file).value("chat_template", json(nullptr));
+      add("default", chat);
+      for (const json& named : chat.is_array() ? chat : json::array()) {
+        add(named.at("name").get<std::string>(), named.at("template"));
+      }
+    }
+  }
+  return found;
+}
+
+void add_chat_templates(Writer& writer, const std::map<std::string, std::string>& templates) {
+  std::vector<std::string> names;
+  for (const auto& [name, text] : templates) {
+    if (name == "default") {
+      writer.add("tokenizer.chat_template", text);
+    } else {
+      writer.add("tokenizer.chat_template." + name, text);
+      names.push_back(name);
+    }
+  }
+  if (!names.empty()) {
+    writer.add("tokenizer.chat_templates", names);
+  }
 }
 
 std::string add_parts(Writer& writer, const json& tokenizer, const Model& model) {
@@ -190,14 +237,12 @@ std::string add_tokenizer(Writer& writer, const fs::path& directory, const Model
   if (!text) {
     return "";
   }
+  const std::map<std::string, std::string> templates = chat_templates(directory);
   try {
     const json tokenizer = parse_object(*text, "tokenizer.json");
-    const std::optional<std::string> chat = chat_template(directory);
     std::string note = add_parts(writer, tokenizer, model);  // throws before it adds, or not at all
     writer.add(kWholeTokenizer, *text);
-    if (chat) {
-      writer.add("tokenizer.chat_template", *chat);
-    }
+    add_chat_templates(writer, templates);
     return note;
   } catch (const ValueError&) {  // it is no JSON
   } catch (const json::exception&) {

@@ -1,5 +1,7 @@
 #include "json.h"
 
+#include <fstream>
+#include <iterator>
 #include <set>
 #include <vector>
 
@@ -7,6 +9,8 @@
 #include <nlohmann/json.hpp>
 
 #include <hemostat/error.h>
+
+#include "lfs_pointer.h"
 
 namespace hemostat {
 namespace {
@@ -76,6 +80,16 @@ json parse_object(std::string_view text, const std::string& file) {
     throw ValueError(fmt::format("hemostat.Model.load: {} is not a JSON object", file));
   }
   return object;
+}
+
+std::string read_text(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  const std::string bytes(std::istreambuf_iterator<char>(file), {});
+  if (file.bad() || !file.is_open()) {
+    throw ValueError(fmt::format("hemostat.Model.load: cannot read {}", path.string()));
+  }
+  refuse_lfs_pointer(bytes, path.string());
+  return bytes;
 }
 
 }  // namespace hemostat

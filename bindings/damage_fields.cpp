@@ -33,6 +33,7 @@ void visit_kl(Summary& kl, const Visit& visit) {
   visit("max", kl.max);
   visit("by_confidence", kl.by_confidence);
   visit("reverse_mean", kl.reverse_mean);
+  visit.added("mean_interval", kl.mean_interval);
 }
 
 template <class Owner, class Visit>
@@ -47,7 +48,15 @@ void visit_fields(Owner& damage, const Visit& visit) {
   visit("delta_nll_interval", damage.delta_nll_interval);
   visit("bits_per_byte", damage.bits_per_byte);
   visit("kl", damage.kl);
+  visit.added("acceptance", damage.acceptance);
+  visit.added("acceptance_interval", damage.acceptance_interval);
   visit("top1_agreement", damage.top1_agreement);
+  visit.added("top1_agreement_interval", damage.top1_agreement_interval);
+  visit.derived("volume", damage.volume());
+  visit.added("direction", damage.direction);
+  visit.added("direction_interval", damage.direction_interval);
+  visit.added("delta_nll_unchanged", damage.delta_nll_unchanged);
+  visit.derived("silent", damage.silent());
   visit("top5_overlap", damage.top5_overlap);
   visit("flips_right_to_wrong", damage.flips_right_to_wrong);
   visit("flips_wrong_to_right", damage.flips_wrong_to_right);
@@ -58,8 +67,12 @@ void visit_fields(Owner& damage, const Visit& visit) {
   visit("entropy_baseline", damage.entropy_baseline);
   visit("entropy_shift", damage.entropy_shift);
   visit("index", damage.index);
+  visit.added("unigram_nll", damage.unigram_nll);
+  visit.derived("no_better_than_unigram", damage.no_better_than_unigram());
   visit("index_source", damage.index_source);
   visit("within_noise_floor", damage.within_noise_floor);
+  visit.added("bytes_baseline", damage.bytes_baseline);
+  visit.added("bytes", damage.bytes);
 }
 
 template <class Owner, class Visit>
@@ -85,11 +98,19 @@ template <class Owner, class Visit>
 void visit_windows(Owner& damage, const Visit& visit) {
   visit("window_nll_baseline", damage.window_nll_baseline);
   visit("window_nll", damage.window_nll);
+  visit.added("window_kl", damage.window_kl);
+  visit.added("window_top1_agreement", damage.window_top1_agreement);
+  visit.added("window_acceptance", damage.window_acceptance);
 }
 
+// A visitor is called with each field; `added` are those that earlier versions did not store, `derived` those that
+// others give.
 struct Writer {
   py::dict& target;
   bool finite;
+
+  void added(const char* name, const auto& value) const { (*this)(name, value); }
+  void derived(const char* name, const auto& value) const { (*this)(name, value); }
 
   py::object number(double value) const {
     return finite && !std::isfinite(value) ? py::object(py::none()) : py::object(py::float_(value));
@@ -105,9 +126,14 @@ struct Writer {
     }
     target[name] = list;
   }
-  void operator()(const char* name, const Interval& interval) const {
-    (*this)(name, std::vector<double>{interval.low, interval.high});
+  void operator()(const char* name, const std::optional<Interval>& interval) const {
+    if (interval) {
+      (*this)(name, std::vector<double>{interval->low, interval->high});
+    } else {
+      target[name] = py::none();
+    }
   }
+  void operator()(const char* name, const std::optional<bool>& value) const { target[name] = py::cast(value); }
   void operator()(const char* name, const KlSummary& kl) const {
     py::dict inner;
     visit_kl(kl, Writer{inner, finite});
@@ -123,8 +149,24 @@ struct Writer {
 struct Reader {
   const py::dict& fields;
 
-  static double number(py::handle value) {
-    return value.is_none() ? std::numeric_limits<double>::quiet_NaN() : value.cast<double>();
+  void added(const char* name, auto& value) const {
+    if (fields.contains(name)) {
+      (*this)(name, value);
+    }
+  }
+  void derived(const char*, const auto&) const {}
+
+  template <class Value>
+  static Value as(const char* name, py::handle value, const char* takes) {
+    try {
+      return value.cast<Value>();
+    } catch (const py::cast_error&) {
+      throw ValueError(fmt::format("hemostat.Damage.from_dict: {} has {}, but takes {}", name,
+                                   py::repr(value).cast<std::string>(), takes));
+    }
+  }
+  static double number(const char* name, py::handle value) {
+    return value.is_none() ? std::numeric_limits<double>::quiet_NaN() : as<double>(name, value, "a number or None");
   }
   py::object field(const char* name) const {
     if (!fields.contains(name)) {
@@ -132,33 +174,38 @@ struct Reader {
     }
     return fields[name];
   }
-  void operator()(const char* name, double& value) const { value = number(field(name)); }
+  void operator()(const char* name, double& value) const { value = number(name, field(name)); }
   void operator()(const char* name, std::optional<double>& value) const {
     const py::object given = field(name);
-    value = given.is_none() ? std::nullopt : std::optional<double>(given.cast<double>());
+    value = given.is_none() ? std::nullopt : std::optional(number(name, given));
   }
   void operator()(const char* name, std::vector<double>& values) const {
     values.clear();
-    for (py::handle value : field(name)) {
-      values.push_back(number(value));
+    for (py::handle value : as<py::sequence>(name, field(name), "a list of numbers")) {
+      values.push_back(number(name, value));
     }
   }
-  void operator()(const char* name, Interval& interval) const {
+  void operator()(const char* name, std::optional<Interval>& interval) const {
+    interval.reset();
+    if (field(name).is_none()) {
+      return;
+    }
     std::vector<double> ends;
     (*this)(name, ends);
     if (ends.size() != 2) {
       throw ValueError(fmt::format("hemostat.Damage.from_dict: {} has {} entries, but takes 2", name, ends.size()));
     }
-    interval = {.low = ends[0], .high = ends[1]};
+    interval = Interval{.low = ends[0], .high = ends[1]};
   }
   void operator()(const char* name, KlSummary& kl) const {
-    const auto inner = field(name).cast<py::dict>();
+    const auto inner = as<py::dict>(name, field(name), "a dict");
     visit_kl(kl, Reader{inner});
   }
   template <class Value>
     requires plain<Value>
   void operator()(const char* name, Value& value) const {
-    value = field(name).template cast<Value>();
+    value =
+        as<Value>(name, field(name), std::is_same_v<Value, std::string> ? "a text" : "a whole number or a truth value");
   }
 };
 
@@ -191,6 +238,9 @@ Damage damage_from_dict(const py::dict& fields) {
   Damage damage;
   const Reader reader{fields};
   visit_fields(damage, reader);
+  if (damage.windows < 2) {
+    damage.delta_nll_interval.reset();  // earlier versions stored one without width
+  }
   if (fields.contains("window_nll")) {
     visit_windows(damage, reader);
   }
@@ -198,6 +248,9 @@ Damage damage_from_dict(const py::dict& fields) {
     const auto inner = fields["generation"].cast<py::dict>();
     GenerationDamage& generation = damage.generation.emplace();
     visit_generation(generation, Reader{inner});
+    if (generation.prompts < 2) {
+      generation.divergence.first_divergence_interval.reset();
+    }
     if (inner.contains("positions")) {
       generation.divergence.positions = inner["positions"].cast<std::vector<int64_t>>();
     }

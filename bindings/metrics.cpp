@@ -30,10 +30,13 @@ using py::literals::operator""_a;
 
 std::string text(const Damage& damage) {
   const std::string index = damage.index ? fmt::format("{:.3g}", *damage.index) : "None";
+  const auto& interval = damage.delta_nll_interval;
   return fmt::format(
-      "Damage(perplexity {:.5g} → {:.5g}, ΔNLL {:.4g} [{:.4g}, {:.4g}], KL {:.4g}, top-1 agreement {:.4g}, index {}{})",
-      damage.perplexity_baseline, damage.perplexity, damage.delta_nll, damage.delta_nll_interval.low,
-      damage.delta_nll_interval.high, damage.kl.mean, damage.top1_agreement, index,
+      "Damage(perplexity {:.5g} → {:.5g}, ΔNLL {:.4g}{}, KL {:.4g}, acceptance {:.4g}, top-1 agreement {:.4g}, "
+      "index {}{}{})",
+      damage.perplexity_baseline, damage.perplexity, damage.delta_nll,
+      interval ? fmt::format(" [{:.4g}, {:.4g}]", interval->low, interval->high) : "", damage.kl.mean,
+      damage.acceptance, damage.top1_agreement, index, damage.silent().value_or(false) ? ", silent" : "",
       damage.within_noise_floor ? ", within the noise floor" : "");
 }
 
@@ -48,6 +51,8 @@ Tensors have the targets' shape; NLL, KL and entropy are in nats.
                     "float32: −log of the damaged model's probability of the target.")
       .def_readonly("kl", &metrics::TokenDivergence::kl, "float32: KL(baseline ‖ damaged).")
       .def_readonly("kl_reverse", &metrics::TokenDivergence::kl_reverse, "float32: KL(damaged ‖ baseline).")
+      .def_readonly("acceptance", &metrics::TokenDivergence::acceptance,
+                    "float32, 0 … 1: Σ min(p, q), the chance that speculative decoding accepts a token.")
       .def_readonly("entropy_baseline", &metrics::TokenDivergence::entropy_baseline,
                     "float32: entropy of the baseline.")
       .def_readonly("entropy_damaged", &metrics::TokenDivergence::entropy_damaged,
@@ -130,6 +135,9 @@ void register_damage(py::module_& module) {
       .def_readonly("by_confidence", &KlSummary::by_confidence,
                     "Mean in each quartile of the baseline's confidence, least confident first.")
       .def_readonly("reverse_mean", &KlSummary::reverse_mean, "Mean of KL(damaged ‖ baseline).")
+      .def_property_readonly(
+          "mean_interval", [](const KlSummary& self) { return ends(self.mean_interval); },
+          "(low, high) of the mean, 95 %, paired bootstrap over windows; None of one window.")
       .def("__repr__", [](const KlSummary& self) {
         return fmt::format("KlSummary(mean={:.4g}, median={:.4g}, p90={:.4g}, p99={:.4g}, max={:.4g})", self.mean,
                            self.median, self.p90, self.p99, self.max);
@@ -138,7 +146,8 @@ void register_damage(py::module_& module) {
   py::class_<Damage>(module, "Damage", R"(What was measured between a baseline and a damaged model on the same tokens.
 
 Teacher forcing: every target inside a window counts once. Logarithms are natural. :attr:`generation` alone is measured on
-text that the models write. Read-only.
+text that the models write. Intervals are 95 %, from one paired bootstrap over windows; one window has none, they are
+None. Read-only.
 )")
       .def_readonly("windows", &Damage::windows, "Windows that were evaluated.")
       .def_readonly("tokens", &Damage::tokens, "Targets that were evaluated.")
@@ -148,13 +157,42 @@ text that the models write. Read-only.
       .def_readonly("perplexity", &Damage::perplexity, "exp(nll) of the damaged model.")
       .def_readonly("delta_nll", &Damage::delta_nll, "nll − nll_baseline, nats per token.")
       .def_property_readonly(
-          "delta_nll_interval",
-          [](const Damage& self) { return std::pair(self.delta_nll_interval.low, self.delta_nll_interval.high); },
-          "(low, high) of delta_nll, 95 %, paired bootstrap over windows.")
+          "delta_nll_interval", [](const Damage& self) { return ends(self.delta_nll_interval); },
+          "(low, high) of delta_nll, 95 %, paired bootstrap over windows; None of one window.")
+      .def_property_readonly(
+          "silent", &Damage::silent,
+          R"(Whether delta_nll_interval holds 0: no damage was shown, which does not prove that there is none.
+
+None where there is no interval.
+)")
       .def_readonly("bits_per_byte", &Damage::bits_per_byte,
                     "NLL in bits per UTF-8 byte, comparable across tokenizers; None without a byte count.")
       .def_readonly("kl", &Damage::kl, "KL(baseline ‖ damaged).")
+      .def_readonly("acceptance", &Damage::acceptance,
+                    R"(Mean over tokens of Σ min(p, q), 0 … 1: what speculative decoding would accept.
+
+1 − acceptance is the mean total variation distance. NaN in damage that an earlier version stored without it.
+)")
+      .def_property_readonly(
+          "acceptance_interval", [](const Damage& self) { return ends(self.acceptance_interval); },
+          "(low, high) of acceptance; None of one window.")
       .def_readonly("top1_agreement", &Damage::top1_agreement, "Fraction of tokens with the same likeliest prediction.")
+      .def_property_readonly(
+          "top1_agreement_interval", [](const Damage& self) { return ends(self.top1_agreement_interval); },
+          "(low, high) of top1_agreement; None of one window.")
+      .def_property_readonly("volume", &Damage::volume,
+                             "How much changed: fraction of tokens whose likeliest prediction did, 1 − top1_agreement.")
+      .def_readonly("direction", &Damage::direction,
+                    R"(Which way it changed: mean ΔNLL of the tokens whose likeliest prediction did, nats.
+
+Above 0 the changes are for the worse, below for the better; None where none changed. ``delta_nll`` is
+``volume · direction + (1 − volume) · delta_nll_unchanged``.
+)")
+      .def_property_readonly(
+          "direction_interval", [](const Damage& self) { return ends(self.direction_interval); },
+          "(low, high) of direction, a ratio of sums over windows; None unless two windows have a change.")
+      .def_readonly("delta_nll_unchanged", &Damage::delta_nll_unchanged,
+                    "Mean ΔNLL of the other tokens, nats; None where all changed.")
       .def_readonly("top5_overlap", &Damage::top5_overlap, "Mean shared fraction of the five likeliest predictions.")
       .def_readonly("flips_right_to_wrong", &Damage::flips_right_to_wrong,
                     "Fraction of tokens that only the baseline got right.")
@@ -172,14 +210,29 @@ text that the models write. Read-only.
 
 0 for the unchanged model, 1 where it is no better than the unigram model; None where the baseline is no better.
 )")
+      .def_readonly(
+          "unigram_nll", &Damage::unigram_nll,
+          "Mean NLL of the unigram model on the targets, nats per token; None in damage that earlier versions "
+          "stored.")
+      .def_property_readonly(
+          "no_better_than_unigram", &Damage::no_better_than_unigram,
+          "Whether the baseline predicts the text no better than the unigram model does: then damage "
+          "to it says nothing about what is safe, and there is no index.")
       .def_readonly("index_source", &Damage::index_source,
                     "Where the unigram counts came from: 'given' or 'evaluated tokens'.")
       .def_readonly("within_noise_floor", &Damage::within_noise_floor,
                     "Whether a sweep found no more damage than numerics alone do.")
+      .def_readonly("bytes_baseline", &Damage::bytes_baseline, "Bytes of the baseline, as :attr:`Model.bytes`.")
+      .def_readonly("bytes", &Damage::bytes,
+                    "Bytes of the damaged model as stored, in the formats that its weights were rounded to; None in "
+                    "damage that earlier versions stored.")
       .def_readonly("generation", &Damage::generation,
                     "Damage measured on continuations, a :class:`GenerationDamage`; None where it was not.")
       .def_readonly("window_nll_baseline", &Damage::window_nll_baseline, "The baseline's mean NLL of each window.")
       .def_readonly("window_nll", &Damage::window_nll, "The damaged model's mean NLL of each window.")
+      .def_readonly("window_kl", &Damage::window_kl, "Mean KL(baseline ‖ damaged) of each window.")
+      .def_readonly("window_top1_agreement", &Damage::window_top1_agreement, "top1_agreement of each window.")
+      .def_readonly("window_acceptance", &Damage::window_acceptance, "acceptance of each window.")
       .def(
           "to_dict",
           [](const Damage& self, bool windows, bool finite) {
@@ -189,23 +242,24 @@ text that the models write. Read-only.
           R"(Every field, ready for JSON: None stands for NaN and infinity.
 
 Args:
-    windows: Whether to include each window's NLL, which intervals of thresholds are made from, and each prompt's first
-        divergence.
+    windows: Whether to include each window's NLL, KL, top-1 agreement and acceptance, which intervals of thresholds
+        and of differences are made from, and each prompt's first divergence.
     finite: False: NaN and infinity stay as they are, so that :meth:`from_dict` gives back exactly this damage.
 
 Returns:
-    dict: ``kl`` is a dict, the interval a list. ``generation`` is there where it was measured.
+    dict: ``kl`` is a dict, an interval a list or None. ``generation`` is there where it was measured.
 )")
       .def_static("from_dict", damage_from_dict, "fields"_a, R"(The inverse of :meth:`to_dict`.
 
 Args:
-    fields: What ``to_dict(windows=True)`` gave. None stands for NaN.
+    fields: What ``to_dict(windows=True)`` gave, by this version or an earlier one. None stands for NaN.
 
 Returns:
-    Damage: The same damage.
+    Damage: The same damage. What an earlier version did not measure is NaN, None or empty.
 
 Raises:
-    ValueError: For a field that is missing, other than the windows' NLL and generation.
+    ValueError: For a field that is missing, other than the windows' means, generation, and what earlier versions did
+        not store.
 )")
       .def("__repr__", [](const Damage& self) { return text(self); })
       .def(py::pickle([](const Damage& self) { return damage_to_dict(self, {.windows = true, .finite = false}); },
@@ -228,6 +282,9 @@ Args:
     seed: Of the resampling, and of sampled text.
     generation: How :meth:`compare_generation` measures.
     progress: Called with (done, total) windows; what it raises ends the work.
+
+Raises:
+    NumericalError: Where the baseline is not finite; the message says where that begins, and the dtype's part.
 )")
       .def(
           py::init([](const Model& baseline, const at::Tensor& tokens, const std::optional<at::Tensor>& unigram,

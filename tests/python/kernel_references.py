@@ -20,6 +20,7 @@ DIVERGENCE = [
     "top1_baseline",
     "top1_damaged",
     "top5_overlap",
+    "acceptance",
 ]
 
 
@@ -128,6 +129,7 @@ def reference_divergence(baseline, damaged, targets, scale):
         top_a[:, 0],
         top_b[:, 0],
         (top_a[:, :, None] == top_b[:, None, :]).sum((1, 2)).double() / k,
+        torch.minimum(p, q).sum(1),
     ]
 
 

@@ -32,7 +32,7 @@ def test_damage_dict_has_every_field(damage):
     fields = damage.to_dict()
     listed = {name for name, value in inspect.getmembers(hemostat.Damage) if isinstance(value, property)}
     asked_for = {"generation"}  # where it was measured
-    assert fields.keys() == listed - asked_for - {"window_nll", "window_nll_baseline"}
+    assert fields.keys() == {name for name in listed - asked_for if not name.startswith("window_")}
     assert damage.to_dict(windows=True).keys() == listed - asked_for
     assert fields["kl"].keys() == {
         name for name, value in inspect.getmembers(hemostat.KlSummary) if isinstance(value, property)
@@ -60,6 +60,30 @@ def test_damage_survives_pickle_and_json(damage):
     assert hemostat.Damage.from_dict(json.loads(text)).to_dict(windows=True) == damage.to_dict(windows=True)
     with pytest.raises(ValueError, match="nll"):
         hemostat.Damage.from_dict({"windows": 1, "tokens": 2})
+
+
+LATER = {"acceptance", "acceptance_interval", "top1_agreement_interval", "volume", "direction", "direction_interval"}
+LATER |= {"delta_nll_unchanged", "silent", "window_kl", "window_top1_agreement", "window_acceptance"}
+
+
+@pytest.mark.parametrize("windows", [1, 10])
+def test_damage_of_earlier_versions_is_read(damage, tiny_model, damaged, tiny_tokens, windows):
+    now = hemostat.compare(tiny_model, damaged, tiny_tokens[:windows])
+    stored = {name: value for name, value in now.to_dict(windows=True, finite=False).items() if name not in LATER}
+    del stored["kl"]["mean_interval"]
+    if windows == 1:
+        stored["delta_nll_interval"] = [stored["delta_nll"]] * 2  # one window had an interval without width
+    old = hemostat.Damage.from_dict(stored)
+    assert old.delta_nll_interval == now.delta_nll_interval and old.silent is now.silent
+    assert (old.delta_nll_interval is None) is (windows == 1)
+    assert old.volume == now.volume and old.window_nll == now.window_nll
+    assert math.isnan(old.acceptance) and old.window_kl == old.window_top1_agreement == old.window_acceptance == []
+    for name in LATER - {"volume", "silent", "acceptance"}:
+        assert not getattr(old, name), name
+    assert old.kl.mean_interval is None
+    assert old.to_dict()["acceptance"] is None
+    again = pickle.loads(pickle.dumps(old))
+    assert again.to_dict(windows=True) == old.to_dict(windows=True)
 
 
 def test_collapse_is_null_in_json(tiny_model, tiny_tokens):
@@ -250,16 +274,16 @@ def test_curve_made_from_stored_trials(curve):
         hemostat.SweepCurve("magnitude", curve.axis, [0.1], [], curve.noise_floor)
 
 
-def test_zone_is_a_number(curve):
+def test_edge_is_a_number(curve):
     threshold = hemostat.find_threshold(curve)
     tolerance = curve.damages[1].delta_nll
     if tolerance <= 0:
         tolerance = 0.05
-    edge = threshold.zone(tolerance)
+    edge = threshold.edge(tolerance)
     assert isinstance(edge, float) and edge + 1 > edge
     details = threshold.zone_details(tolerance)
-    assert details.severity == edge and details.tolerance == tolerance
-    assert details.censored in (True, False)
+    assert details.edge == edge and details.tolerance == tolerance
+    assert details.edge_censored in (True, False)
     with pytest.raises(ValueError):
         threshold.zone(0)
 

@@ -64,6 +64,51 @@ def test_divergence_of_the_same_is_zero(device):
     assert torch.equal(found["kl"], torch.zeros(5)) and torch.equal(found["kl_reverse"], torch.zeros(5))
     assert torch.equal(found["nll_baseline"], found["nll_damaged"])
     assert torch.equal(found["top5_overlap"], torch.ones(5))
+    assert torch.equal(found["acceptance"], torch.ones(5))
+
+
+@pytest.mark.parametrize("kind", ["wide", "masked", "ascending", "shifted"])
+def test_the_same_is_accepted_for_certain(device, kind):
+    a, _ = logits(kind, 6, 7000)
+    for dtype in DTYPES:
+        rows = a.to(dtype)
+        found = dict(zip(DIVERGENCE, divergence(device, rows, rows.clone(), torch.zeros(6).long()), strict=True))
+        assert torch.equal(found["acceptance"], torch.ones(6)), dtype
+    # A shift changes no probability; in powers of two, which round nothing, exactly.
+    found = divergence(device, a.round(), a.round() + 4096, torch.zeros(6).long())[-1]
+    assert torch.equal(found, torch.ones(6))
+
+
+def test_acceptance_of_what_shares_no_mass_is_zero(device):
+    a = torch.full((3, 5000), -float("inf"))
+    a[:, 10] = 0.0
+    b = a.roll(3000, 1)
+    b[1, 4000] = 0.0
+    b[2, 10] = 0.0  # half of it
+    found = dict(zip(DIVERGENCE, divergence(device, a, b, torch.full((3,), 10)), strict=True))
+    assert found["acceptance"].tolist() == [0.0, 0.0, 0.5]
+
+
+def test_acceptance_where_a_block_lies_far_below_the_next(device):
+    # What is kept of a block is relative to the largest so far: here hundreds of nats below the row's largest, in one
+    # row or the other.
+    a, b = logits("normal", 3, 6000)
+    a[0, :4096] -= 500
+    b[1, :4096] -= 500
+    a[2, :2048], b[2, :2048] = a[2, :2048] - 3e4, b[2, :2048] - 100
+    expected = reference_divergence(a, b, torch.zeros(3).long(), 1.0)[-1]
+    found = divergence(device, a, b, torch.zeros(3).long())[-1]
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
+    assert 0 < expected[1] < 0.5 < expected[2]
+
+
+def test_small_differences_in_acceptance_are_not_lost_in_rounding(device):
+    a = random(20, 4000) * 2
+    b = a + random(20, 4000, seed=1) * 1e-4
+    expected = 1 - reference_divergence(a, b, torch.zeros(20).long(), 1.0)[-1]
+    found = 1 - divergence(device, a, b, torch.zeros(20).long())[-1].double()
+    assert 2e-5 < expected.mean() < 1e-4
+    torch.testing.assert_close(found, expected, rtol=0, atol=3e-7)
 
 
 def test_divergence_is_never_negative(device):
@@ -73,6 +118,7 @@ def test_divergence_is_never_negative(device):
     for name in ("kl", "kl_reverse", "entropy_baseline", "entropy_damaged"):
         assert (found[name] >= 0).all()
     assert found["kl"].max() < 1e-6
+    assert (found["acceptance"] <= 1).all() and found["acceptance"].min() > 1 - 1e-6
 
 
 def test_mass_that_the_damaged_logits_lost_is_infinite(device):
@@ -90,7 +136,7 @@ def test_divergence_of_logits_without_a_distribution_is_nan(device):
     a[2, 7] = float("inf")
     b[3] = -float("inf")
     found = dict(zip(DIVERGENCE, divergence(device, a, b, torch.zeros(5, dtype=torch.int64)), strict=True))
-    for name in ("kl", "kl_reverse", "top5_overlap"):
+    for name in ("kl", "kl_reverse", "top5_overlap", "acceptance"):
         assert found[name].isnan().tolist() == [True, True, True, True, False], name
     for name in ("nll_baseline", "entropy_baseline", "confidence_baseline"):
         assert found[name].isnan().tolist() == [True, False, True, False, False], name

@@ -58,6 +58,7 @@ def reference(pair):
         "right": (q.argmax(1) == targets).numpy(),
         "agree": (p.argmax(1) == q.argmax(1)).numpy(),
         "overlap": np.array([len(a & set(b)) / 5 for a, b in zip(top5, q.topk(5).indices.tolist(), strict=True)]),
+        "acceptance": torch.minimum(p.exp(), q.exp()).sum(1).numpy(),
     }
 
 
@@ -122,13 +123,77 @@ class TestCompare:
         assert damage.index == pytest.approx(damage.delta_nll / (unigram - damage.nll_baseline), rel=1e-9)
         assert damage.index_source == "given"
 
-    def test_interval_covers_as_an_independent_bootstrap(self, damage):
+    def test_acceptance(self, damage, reference):
+        assert damage.acceptance == pytest.approx(reference["acceptance"].mean(), abs=1e-6)
+
+    def test_means_of_windows(self, damage, reference):
+        def windows(name):
+            return pytest.approx(reference[name].reshape(10, -1).mean(1), abs=1e-5)
+
+        assert damage.window_kl == windows("kl")
+        assert damage.window_acceptance == windows("acceptance")
+        one = 1.5 * 10 / len(reference["agree"])  # one token whose two likeliest are equal to rounding
+        assert damage.window_top1_agreement == pytest.approx(reference["agree"].reshape(10, -1).mean(1), abs=one)
+        assert damage.kl.mean == pytest.approx(np.mean(damage.window_kl), rel=1e-9)
+        assert damage.top1_agreement == pytest.approx(np.mean(damage.window_top1_agreement), rel=1e-9)
+
+    def test_volume_and_direction(self, pair, damage, reference):
+        delta, changed = reference["nll"] - reference["nll_baseline"], ~reference["agree"]
+        assert damage.volume == 1 - damage.top1_agreement > 0
+        few = 20 / changed.sum()  # as above
+        assert damage.direction == pytest.approx(delta[changed].mean(), abs=few)
+        assert damage.delta_nll_unchanged == pytest.approx(delta[~changed].mean(), abs=few)
+        parts = damage.volume * damage.direction + (1 - damage.volume) * damage.delta_nll_unchanged
+        assert damage.delta_nll == pytest.approx(parts, abs=1e-9)
+        back = hemostat.compare(pair[1], pair[0], pair[2])  # what is undone points the other way
+        assert back.volume == damage.volume
+        assert back.direction == pytest.approx(-damage.direction, rel=1e-6)
+
+    def test_intervals_cover_as_an_independent_bootstrap(self, damage, reference):
+        draws = np.random.default_rng(0).integers(0, 10, (20000, 10))
         delta = np.array(damage.window_nll) - np.array(damage.window_nll_baseline)
-        draws = np.random.default_rng(0).integers(0, len(delta), (20000, len(delta)))
-        low, high = np.quantile(delta[draws].mean(1), [0.025, 0.975])
-        width = high - low
-        assert damage.delta_nll_interval[0] == pytest.approx(low, abs=0.1 * width)
-        assert damage.delta_nll_interval[1] == pytest.approx(high, abs=0.1 * width)
+        changed = ~reference["agree"].reshape(10, -1)
+        of_changed = ((reference["nll"] - reference["nll_baseline"]).reshape(10, -1) * changed).sum(1)
+        ratio = of_changed[draws].sum(1) / changed.sum(1)[draws].sum(1)
+        for found, resampled in [
+            (damage.delta_nll_interval, delta[draws].mean(1)),
+            (damage.kl.mean_interval, np.array(damage.window_kl)[draws].mean(1)),
+            (damage.top1_agreement_interval, np.array(damage.window_top1_agreement)[draws].mean(1)),
+            (damage.acceptance_interval, np.array(damage.window_acceptance)[draws].mean(1)),
+            (damage.direction_interval, ratio),
+        ]:
+            ends = np.quantile(resampled, [0.025, 0.975])
+            assert found == pytest.approx(ends, abs=0.1 * (ends[1] - ends[0]))
+
+    def test_silent_where_the_interval_holds_zero(self, pair, damage):
+        model, _, tokens = pair
+        assert damage.silent is False and damage.delta_nll_interval[0] > 0
+        whisper = hemostat.compare(model, hemostat.prepare(model, "gaussian").at(1e-4), tokens)
+        low, high = whisper.delta_nll_interval
+        assert whisper.silent is (low <= 0 <= high)
+        assert "silent" not in repr(damage) and ("silent" in repr(whisper)) is whisper.silent
+
+    def test_one_window_has_no_interval(self, pair):
+        model, damaged, tokens = pair
+        damage = hemostat.compare(model, damaged, tokens[:1], generation=True)
+        fields = damage.to_dict()
+        for name in ("delta_nll", "top1_agreement", "acceptance", "direction"):
+            assert getattr(damage, f"{name}_interval") is None and fields[f"{name}_interval"] is None
+        assert damage.kl.mean_interval is None and fields["kl"]["mean_interval"] is None
+        assert damage.silent is None and fields["silent"] is None
+        assert damage.generation.first_divergence_interval is None
+        assert damage.direction is not None and damage.volume > 0
+        assert "[" not in repr(damage)
+        again = hemostat.Damage.from_dict(damage.to_dict(windows=True))
+        assert again.to_dict(windows=True) == damage.to_dict(windows=True)
+
+    def test_a_change_in_one_window_alone_has_a_direction_without_interval(self, pair):
+        model, _, tokens = pair
+        for sigma in (3e-3, 1e-3, 5e-4, 2e-4):
+            found = hemostat.compare(model, hemostat.prepare(model, "gaussian").at(sigma), tokens[:2])
+            changed = sum(agreement < 1 for agreement in found.window_top1_agreement)
+            assert (found.direction is None) is (changed == 0)
+            assert (found.direction_interval is None) is (changed < 2)
 
     def test_is_the_same_for_a_seed_and_for_any_memory(self, pair):
         one, other = (hemostat.compare(*pair, memory_budget=budget) for budget in (2**30, 0))
@@ -143,7 +208,9 @@ class TestCompare:
         model, _, tokens = pair
         damage = hemostat.compare(model, model, tokens, batch=batch)
         assert damage.delta_nll == 0
-        assert damage.delta_nll_interval == (0, 0)
+        assert damage.delta_nll_interval == damage.kl.mean_interval == (0, 0)
+        assert damage.acceptance == 1 and damage.acceptance_interval == (1, 1)
+        assert damage.volume == damage.delta_nll_unchanged == 0 and damage.direction is None and damage.silent
         assert damage.kl.mean == damage.kl.max == damage.kl.reverse_mean == 0
         assert damage.top1_agreement == damage.top5_overlap == 1
         assert damage.index == 0
@@ -174,6 +241,10 @@ def test_collapse_is_nan_and_null(pair):
     fields = damage.to_dict()
     assert fields["perplexity"] is None
     assert fields["perplexity_baseline"] > 1
+    assert math.isnan(damage.acceptance) and fields["acceptance"] is None
+    assert fields["direction"] is fields["delta_nll_unchanged"] is None
+    assert fields["delta_nll_interval"] == fields["acceptance_interval"] == [None, None]
+    assert damage.silent is False and damage.volume == 1
 
 
 class TestDivergence:
@@ -188,6 +259,9 @@ class TestDivergence:
         torch.testing.assert_close(found.kl_reverse.double(), (q.exp() * (q - p)).sum(-1), rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(
             found.nll_damaged.double(), -q.gather(-1, targets[..., None])[..., 0], rtol=1e-5, atol=1e-5
+        )
+        torch.testing.assert_close(
+            found.acceptance.double(), torch.minimum(p.exp(), q.exp()).sum(-1), rtol=1e-5, atol=1e-6
         )
         assert torch.equal(found.right_baseline, a.argmax(-1) == targets)
         assert torch.equal(found.agree, a.argmax(-1) == b.argmax(-1))
@@ -207,6 +281,27 @@ class TestDivergence:
         assert found.right_damaged.tolist() == [True, False]
         assert found.kl[0] == 0
         assert math.isnan(found.kl[1])
+        assert found.acceptance[0] == 1 and math.isnan(found.acceptance[1])
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"damaged_scale": 0.0}, "damaged_scale is 0, but takes a positive finite number"),
+            ({"damaged_scale": math.nan}, "damaged_scale is nan, but takes a positive finite number"),
+            ({"targets": torch.tensor([0, -1])}, "targets has -1, but the vocabulary has 5 tokens"),
+            ({"targets": torch.tensor([5, 1])}, "targets has 5, but the vocabulary has 5 tokens"),
+            ({"targets": torch.tensor([0])}, r"targets is \[1\], but the logits \[2, 5\] are of tokens \[2\]"),
+            ({"targets": torch.tensor([0, 1], dtype=torch.int32)}, "targets is int32, but takes int64"),
+            ({"baseline_logits": torch.zeros(2, 0), "damaged_logits": torch.zeros(2, 0)}, "a vocabulary of at least 1"),
+            ({"damaged_logits": torch.zeros(2, 4)}, r"damaged_logits is \[2, 4\], but baseline_logits is \[2, 5\]"),
+            ({"damaged_logits": torch.zeros(2, 5).double()}, "damaged_logits is float64"),
+        ],
+    )
+    def test_says_its_own_name(self, change, message):
+        arguments = {"baseline_logits": torch.zeros(2, 5), "damaged_logits": torch.zeros(2, 5)}
+        arguments |= {"targets": torch.tensor([0, 1])} | change
+        with pytest.raises((ValueError, TypeError), match=f"^hemostat.metrics.divergence: .*{message}"):
+            hemostat.metrics.divergence(**arguments)
 
 
 def test_calibration_error_matches_the_formula():

@@ -49,7 +49,8 @@ at::Tensor kept_until(const at::Tensor& score, const std::optional<at::Tensor>& 
 //               zero = round(−min/scale), code = clamp(round(w/scale) + zero, 0, levels − 1)
 //               true (as GPTQ): amax = max |w|, scale = 2·amax/(levels − 1), zero = floor(levels/2), same code
 //   out         weight's dtype and shape, contiguous: (code − zero) · scale. `out` may be `weight` itself.
-// round is to nearest, halves to even. A group of zeros stays zero. invalid counts NaN and Inf.
+// round is to nearest, halves to even. A group of zeros stays zero. invalid counts NaN and Inf, and
+// groups whose extremes round to infinite values of weight's dtype.
 at::Tensor fake_quantize(const at::Tensor& weight, int64_t levels, int64_t group_size, bool symmetric, at::Tensor& out);
 
 // The codes themselves, levels ≤ 256: codes uint8 [rows, columns]; scale, zero float32 [rows, groups]
@@ -164,6 +165,7 @@ struct Divergence {
   at::Tensor confidence_baseline, confidence_damaged;  // float32: the largest probability
   at::Tensor top1_baseline, top1_damaged;              // int64: its token; of equal logits the lowest index
   at::Tensor top5_overlap;                             // float32: |top-5 ∩ top-5| / 5 (of vocab where it is < 5)
+  at::Tensor acceptance;                               // float32, 0 … 1: Σ min(p, q)
 };
 
 // baseline_logits, damaged_logits [tokens, vocab] of one dtype; targets int64 [tokens] in 0 … vocab − 1
@@ -171,7 +173,8 @@ struct Divergence {
 // damaged_scale multiplies the damaged logits (1/temperature), which are ranked as they were. NaN or +Inf logits, or
 // none but −Inf, give NaN in what depends on them. Elsewhere a logit of −Inf has no mass and adds nothing; KL is +Inf
 // where the other has mass. Mass below exp(−87) of the largest is 0. KL of equal rows is 0, and never negative; its
-// rounding error is about 1e-7 nats, or 2^-23 of the largest logit where that is more.
+// rounding error is about 1e-7 nats, or 2^-23 of the largest logit where that is more. The acceptance of equal rows is
+// exactly 1, and off by about 1e-7 elsewhere.
 Divergence divergence(const at::Tensor& baseline_logits, const at::Tensor& damaged_logits, const at::Tensor& targets,
                       double damaged_scale = 1.0);
 

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -26,6 +27,8 @@ namespace metrics {
 struct TokenDivergence {
   at::Tensor nll_baseline, nll_damaged;                // float32, nats: −log p(target)
   at::Tensor kl, kl_reverse;                           // float32, nats: KL(baseline ‖ damaged), KL(damaged ‖ baseline)
+  at::Tensor acceptance;                               // float32, 0 … 1: Σ min(p, q), the chance that speculative
+                                                       // decoding accepts a token of one where the other verifies
   at::Tensor entropy_baseline, entropy_damaged;        // float32, nats
   at::Tensor confidence_baseline, confidence_damaged;  // float32, 0 … 1: the largest probability
   at::Tensor top5_overlap;                             // float32, 0 … 1: |top-5 ∩ top-5| / 5
@@ -57,6 +60,8 @@ double unigram_nll(const at::Tensor& counts, const at::Tensor& targets);
 
 struct Interval {
   double low = 0, high = 0;
+
+  bool contains(double value) const { return low <= value && value <= high; }  // false where an end is NaN
 };
 
 namespace metrics {
@@ -65,10 +70,10 @@ using Continuations = std::vector<std::vector<int64_t>>;  // token IDs, one list
 
 // How far two models' continuations of the same prompts stay together, and how varied each model's are.
 struct GenerationDivergence {
-  std::vector<int64_t> positions;      // of each prompt: how many tokens both have in common before the first that
-                                       // differs, or that only one has; new_tokens where none does
-  double first_divergence = 0;         // their mean, in tokens
-  Interval first_divergence_interval;  // 95 %, bootstrap over prompts
+  std::vector<int64_t> positions;  // of each prompt: how many tokens both have in common before the first that
+                                   // differs, or that only one has; new_tokens where none does
+  double first_divergence = 0;     // their mean, in tokens
+  std::optional<Interval> first_divergence_interval = std::nullopt;  // 95 %, bootstrap over prompts; none for one
   double first_divergence_median = 0;
   double exact_match = 0;  // fraction of prompts with equal continuations
   // Fraction of a continuation's 4-grams that occurred before in it, mean over continuations of at least 4 tokens
@@ -110,21 +115,34 @@ struct GenerationDamage {
 // KL(baseline ‖ damaged) over tokens, in nats. Quantiles are interpolated linearly between order statistics.
 struct KlSummary {
   double mean = 0, median = 0, p90 = 0, p99 = 0, max = 0;
+  std::optional<Interval> mean_interval = std::nullopt;  // see Damage
   std::vector<double> by_confidence;  // mean in each quarter of the tokens, ordered by the baseline's
                                       // confidence, least confident first; NaN in a quarter without tokens
   double reverse_mean = 0;            // KL(damaged ‖ baseline)
 };
 
 // Numbers are NaN where the damaged model's logits are (a collapse). A token with such logits agrees with nothing.
+// Intervals are 95 %, from one paired bootstrap over windows that all of them share; none where there is one window.
 struct Damage {
   int64_t windows = 0, tokens = 0;   // targets
   double nll_baseline = 0, nll = 0;  // nats per token
   double perplexity_baseline = 0, perplexity = 0;
-  double delta_nll = 0;                                // nll − nll_baseline, nats per token
-  Interval delta_nll_interval;                         // 95 %, paired bootstrap over windows; one window: no width
+  double delta_nll = 0;  // nll − nll_baseline, nats per token
+  std::optional<Interval> delta_nll_interval = std::nullopt;
   std::optional<double> bits_per_byte = std::nullopt;  // where the byte count was given
   KlSummary kl;
-  double top1_agreement = 0, top5_overlap = 0;                // fractions
+  // Mean over tokens of Σ min(p, q), 0 … 1: what speculative decoding would accept; 1 − it is the mean total variation.
+  // NaN also in damage stored by versions that did not measure it.
+  double acceptance = std::numeric_limits<double>::quiet_NaN();
+  std::optional<Interval> acceptance_interval = std::nullopt;
+  double top1_agreement = 0, top5_overlap = 0;  // fractions
+  std::optional<Interval> top1_agreement_interval = std::nullopt;
+  // Mean ΔNLL of the targets whose top-1 prediction changed, nats: above 0 the changes are for the worse. None where
+  // none changed. Its interval is of a ratio of sums over windows, and needs two windows with a change.
+  // delta_nll = volume · direction + (1 − volume) · delta_nll_unchanged.
+  std::optional<double> direction = std::nullopt;
+  std::optional<Interval> direction_interval = std::nullopt;
+  std::optional<double> delta_nll_unchanged = std::nullopt;   // of the other targets; none where all changed
   double flips_right_to_wrong = 0, flips_wrong_to_right = 0;  // fractions of all tokens
   double accuracy_baseline = 0, accuracy = 0;                 // of the top-1 token
   double calibration_error_baseline = 0, calibration_error = 0;
@@ -132,10 +150,27 @@ struct Damage {
   // Hemorrhage index: delta_nll / (nll of the unigram model − nll_baseline), clipped below at 0. 0 is unchanged, 1 is
   // no better than the unigram. None where the baseline is itself no better than the unigram.
   std::optional<double> index = std::nullopt;
-  std::string index_source;         // where the unigram counts came from: "given", "evaluated tokens"
-  bool within_noise_floor = false;  // set by sweep
+  std::optional<double> unigram_nll = std::nullopt;  // of the targets; none in damage that earlier versions stored
+  std::string index_source;                          // where the unigram counts came from: "given", "evaluated tokens"
+  bool within_noise_floor = false;                   // set by sweep
+  // Model::bytes() of both: as stored, in the formats that weights were rounded to. None in damage between logits, and
+  // in what earlier versions stored.
+  std::optional<double> bytes_baseline = std::nullopt, bytes = std::nullopt;
   std::optional<GenerationDamage> generation = std::nullopt;  // where it was measured
   std::vector<double> window_nll_baseline, window_nll;        // mean of each window, for intervals
+  std::vector<double> window_kl, window_top1_agreement, window_acceptance;
+
+  // Whether the baseline predicts the text no better than the unigram model does: damage to it says nothing about what
+  // is safe, and there is no index.
+  bool no_better_than_unigram() const { return unigram_nll ? !(nll_baseline < *unigram_nll) : !index; }
+
+  // Share of targets whose top-1 prediction changed, 0 … 1.
+  double volume() const { return 1 - top1_agreement; }
+
+  // Whether ΔNLL's interval holds 0: no damage was shown, which does not prove that there is none. None without one.
+  std::optional<bool> silent() const {
+    return delta_nll_interval ? std::optional(delta_nll_interval->contains(0)) : std::nullopt;
+  }
 };
 
 struct CompareOptions {
@@ -160,7 +195,8 @@ struct CompareOptions {
 class BaselineEvaluation {
  public:
   // ValueError, before any work, for tokens that are not [windows ≥ 1, length ≥ 2] or out of range, and for options out
-  // of range.
+  // of range. NumericalError naming the window and first_nonfinite's place where the baseline is not finite: from here,
+  // or where its head alone is to blame, from the first comparison.
   BaselineEvaluation(Model baseline, at::Tensor tokens, CompareOptions options = {});
 
   // By teacher forcing: raw logits, divided by each model's decoder.temperature. The same model gives exactly no

@@ -53,20 +53,20 @@ DivergenceTensors empty_divergence(const at::Tensor& baseline_logits) {
     return at::empty_symint({tokens}, baseline_logits.options().dtype(dtype));
   };
   return {of(at::kFloat), of(at::kFloat), of(at::kFloat), of(at::kFloat), of(at::kFloat), of(at::kFloat),
-          of(at::kFloat), of(at::kFloat), of(at::kLong),  of(at::kLong),  of(at::kFloat)};
+          of(at::kFloat), of(at::kFloat), of(at::kLong),  of(at::kLong),  of(at::kFloat), of(at::kFloat)};
 }
 
 DivergenceOut divergence_out(DivergenceTensors& tensors) {
   return std::apply(
       [](auto& nll_baseline, auto& nll_damaged, auto& kl, auto& kl_reverse, auto& entropy_baseline,
          auto& entropy_damaged, auto& confidence_baseline, auto& confidence_damaged, auto& top1_baseline,
-         auto& top1_damaged, auto& top5_overlap) {
+         auto& top1_damaged, auto& top5_overlap, auto& acceptance) {
         const auto floats = [](at::Tensor& tensor) { return tensor.mutable_data_ptr<float>(); };
         const auto tokens = [](at::Tensor& tensor) { return tensor.mutable_data_ptr<int64_t>(); };
         return DivergenceOut{floats(nll_baseline),        floats(nll_damaged),        floats(kl),
                              floats(kl_reverse),          floats(entropy_baseline),   floats(entropy_damaged),
                              floats(confidence_baseline), floats(confidence_damaged), tokens(top1_baseline),
-                             tokens(top1_damaged),        floats(top5_overlap)};
+                             tokens(top1_damaged),        floats(top5_overlap),       floats(acceptance)};
       },
       tensors);
 }
@@ -95,7 +95,7 @@ DivergenceTensors divergence_cpu(const at::Tensor& baseline_logits, const at::Te
   const Matrix baseline = matrix_of(baseline_logits), damaged = matrix_of(damaged_logits);
   const int64_t tokens_per_task = std::max<int64_t>(1, (int64_t{1} << 13) / vocab);
   at::parallel_for(0, tokens, tokens_per_task, [&](int64_t begin, int64_t end) {
-    const Scratch<float> buffer(2 * kDivergenceBlock);
+    const Scratch<float> buffer(divergence_buffer(vocab));
     loops().rows(baseline, damaged, target, static_cast<float>(damaged_scale), begin, end, out, buffer.get());
   });
   return result;
@@ -125,7 +125,7 @@ TORCH_LIBRARY_FRAGMENT(hemostat, m) {
       "divergence(Tensor baseline_logits, Tensor damaged_logits, Tensor targets, float damaged_scale=1.0) -> "
       "(Tensor nll_baseline, Tensor nll_damaged, Tensor kl, Tensor kl_reverse, Tensor entropy_baseline, "
       "Tensor entropy_damaged, Tensor confidence_baseline, Tensor confidence_damaged, Tensor top1_baseline, "
-      "Tensor top1_damaged, Tensor top5_overlap)",
+      "Tensor top1_damaged, Tensor top5_overlap, Tensor acceptance)",
       {at::Tag::pt2_compliant_tag});
 }
 

@@ -1,6 +1,7 @@
 // CUDA kernel of `divergence`. See hemostat/kernels.h for what it computes and launchers.h for how it is called.
 //
-// A block a token, one read of both rows. With x = a − max a and p = exp x, and y, q alike for the damaged row b:
+// A block a token, one read of both rows for all but Σ min(p, q), which needs the sums: a second read, from the end,
+// where the L2 cache still has it. With x = a − max a and p = exp x, and y, q alike for the damaged row b:
 //   KL(a ‖ b) = Σ p (x − y) / Σ p − log Σ p + log Σ q        H(a) = log Σ p − Σ p x / Σ p
 // Every thread sums in float32 below a running maximum of its own; the threads' sums are added in float64, in an order
 // that depends on nothing but their number.
@@ -123,6 +124,7 @@ __device__ bool any_enters(const Top& top, float highest) {
 struct Shared {
   float maximum[4][kWarps];  // of the baseline and the damaged row; of what each has alone
   double sums[6][kWarps];
+  float ratio;  // Σ p / Σ q
   float value[2][kWarps * kTop];
   uint32_t index[2][kWarps * kTop];
   uint32_t top[2][kTop];
@@ -147,6 +149,36 @@ __device__ double warp_sum(double value) {
   return value;
 }
 
+// The thread's values of two rows from `begin` on, and where they lie; beyond the rows −Inf at kNowhere.
+template <class Type>
+__device__ void load(const typename Type::Storage* a_row, const typename Type::Storage* b_row, int64_t columns,
+                     int64_t begin, int unit, float (&a)[kValues], float (&b)[kValues], uint32_t (&indices)[kValues]) {
+  if (unit == kUnit) {
+#pragma unroll
+    for (int j = 0; j < kValues; j += kUnit) {
+      const int64_t first = begin + static_cast<int64_t>(j) * kThreads + static_cast<int64_t>(threadIdx.x) * kUnit;
+      if (first < columns) {
+        load_unit<Type>(a_row + first, kUnit, a + j);
+        load_unit<Type>(b_row + first, kUnit, b + j);
+      }
+#pragma unroll
+      for (int k = j; k < j + kUnit; ++k) {
+        indices[k] = first < columns ? static_cast<uint32_t>(first) + (k - j) : kNowhere;
+        a[k] = first < columns ? a[k] : minus_infinity();
+        b[k] = first < columns ? b[k] : minus_infinity();
+      }
+    }
+  } else {
+#pragma unroll
+    for (int j = 0; j < kValues; ++j) {
+      const int64_t i = begin + static_cast<int64_t>(j) * kThreads + threadIdx.x;
+      indices[j] = i < columns ? static_cast<uint32_t>(i) : kNowhere;
+      a[j] = i < columns ? Type::load(a_row[i]) : minus_infinity();
+      b[j] = i < columns ? Type::load(b_row[i]) : minus_infinity();
+    }
+  }
+}
+
 template <class Type>
 __global__ void __launch_bounds__(kThreads)
     divergence_of_row(Logits<Type> baseline, Logits<Type> damaged, int64_t columns, int unit, const int64_t* targets,
@@ -164,30 +196,7 @@ __global__ void __launch_bounds__(kThreads)
   for (int64_t begin = 0; begin < columns; begin += kThreads * kValues) {
     float a[kValues], b[kValues];
     uint32_t indices[kValues];
-    if (unit == kUnit) {
-#pragma unroll
-      for (int j = 0; j < kValues; j += kUnit) {
-        const int64_t first = begin + static_cast<int64_t>(j) * kThreads + static_cast<int64_t>(threadIdx.x) * kUnit;
-        if (first < columns) {
-          load_unit<Type>(a_row + first, kUnit, a + j);
-          load_unit<Type>(b_row + first, kUnit, b + j);
-        }
-#pragma unroll
-        for (int k = j; k < j + kUnit; ++k) {
-          indices[k] = first < columns ? static_cast<uint32_t>(first) + (k - j) : kNowhere;
-          a[k] = first < columns ? a[k] : minus_infinity();
-          b[k] = first < columns ? b[k] : minus_infinity();
-        }
-      }
-    } else {
-#pragma unroll
-      for (int j = 0; j < kValues; ++j) {
-        const int64_t i = begin + static_cast<int64_t>(j) * kThreads + threadIdx.x;
-        indices[j] = i < columns ? static_cast<uint32_t>(i) : kNowhere;
-        a[j] = i < columns ? Type::load(a_row[i]) : minus_infinity();
-        b[j] = i < columns ? Type::load(b_row[i]) : minus_infinity();
-      }
-    }
+    load<Type>(a_row, b_row, columns, begin, unit, a, b, indices);
 
     const float a_highest = largest(a), b_highest = largest(b);
     if (any_enters(a_top, a_highest)) {
@@ -261,19 +270,44 @@ __global__ void __launch_bounds__(kThreads)
     if (lane < kTop) shared.top[warp][lane] = top.index;
   }
   __syncthreads();
-  if (threadIdx.x != 0) return;
 
   const double not_a_number = __longlong_as_double(0x7ff8000000000000ll);
-  const auto total_of = [&](int first, float maximum) {
-    double sums[3] = {0, 0, 0};
-    for (int i = 0; i < 3; ++i) {
-      for (int j = 0; j < kWarps; ++j) sums[i] += shared.sums[first + i][j];
-    }
-    // A NaN or +Inf among the logits has made the sum NaN.
-    if (maximum == minus_infinity()) sums[0] = not_a_number;
-    return Total{sums[0], sums[1], sums[2], log(sums[0])};
+  const auto sum_of = [&](int which) {
+    double sum = 0;
+    for (int j = 0; j < kWarps; ++j) sum += shared.sums[which][j];
+    return sum;
   };
-  const Total a = total_of(0, a_maximum), b = total_of(3, b_maximum);
+  const auto total_of = [&](int first, float maximum) {
+    // A NaN or +Inf among the logits has made the sum NaN.
+    const double total = maximum == minus_infinity() ? not_a_number : sum_of(first);
+    return Total{total, sum_of(first + 1), sum_of(first + 2), log(total)};
+  };
+  Total a, b;
+  if (threadIdx.x == 0) {
+    a = total_of(0, a_maximum);
+    b = total_of(3, b_maximum);
+    shared.ratio = static_cast<float>(a.total / b.total);
+  }
+  __syncthreads();
+
+  // Σ max(p − ratio · q, 0): over Σ p it is 1 − acceptance, and exactly 0 for equal rows.
+  float more = 0;
+  const float ratio = shared.ratio;
+  constexpr int64_t kStep = static_cast<int64_t>(kThreads) * kValues;
+  for (int64_t begin = (columns - 1) / kStep * kStep; begin >= 0; begin -= kStep) {
+    float p[kValues], q[kValues];
+    uint32_t indices[kValues];
+    load<Type>(a_row, b_row, columns, begin, unit, p, q, indices);
+#pragma unroll
+    for (int j = 0; j < kValues; ++j) {
+      more += fmaxf(expf(p[j] - a_maximum) - ratio * expf(q[j] * damaged_scale - b_maximum), 0.0f);
+    }
+  }
+  const double more_of_warp = warp_sum(more);
+  if (lane == 0) shared.sums[5][warp] = more_of_warp;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+
   // Rounding must not make negative what cannot be; NaN stays.
   const auto positive = [](double value) { return static_cast<float>(value < 0 ? 0.0 : value); };
   const double forward = a.difference / a.total - a.log_total + b.log_total;
@@ -305,6 +339,7 @@ __global__ void __launch_bounds__(kThreads)
   const int most = columns < kTop ? static_cast<int>(columns) : kTop;
   out.top5_overlap[row] =
       valid ? static_cast<float>(common) / static_cast<float>(most) : static_cast<float>(not_a_number);
+  out.acceptance[row] = valid ? positive(1 - sum_of(5) / a.total) : static_cast<float>(not_a_number);
 }
 
 }  // namespace

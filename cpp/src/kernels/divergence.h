@@ -15,7 +15,7 @@ struct DivergenceOut {
   float *entropy_baseline, *entropy_damaged;
   float *confidence_baseline, *confidence_damaged;
   int64_t *top1_baseline, *top1_damaged;
-  float* top5_overlap;
+  float *top5_overlap, *acceptance;
 };
 
 // What one pass over a row of both gathers. Exponents are relative to the largest logit of their own row: with
@@ -28,12 +28,18 @@ struct DivergenceSums {
 
 struct DivergenceLoops {
   // Tokens [begin, end) of [tokens, vocab ≥ 1] logits of one element type; targets in range. `buffer` has room for
-  // 2 · kDivergenceBlock floats.
+  // divergence_buffer(vocab) floats.
   void (*rows)(const Matrix& baseline, const Matrix& damaged, const int64_t* targets, float damaged_scale,
                int64_t begin, int64_t end, const DivergenceOut& out, float* buffer);
 };
 
 inline constexpr int64_t kDivergenceBlock = 2048;
+
+// Two blocks of logits; then, of each block of a row, what its e are relative to in both, and its e of both.
+inline int64_t divergence_buffer(int64_t vocab) {
+  const int64_t blocks = (vocab + kDivergenceBlock - 1) / kDivergenceBlock;
+  return 2 * kDivergenceBlock + blocks * (2 + 2 * kDivergenceBlock);
+}
 
 HEMOSTAT_FOR_EACH_ISA(extern const DivergenceLoops divergence_loops;)
 

@@ -2,6 +2,7 @@
 //
 // A row of both logits is read once, block by block. Each block is reduced while it lies in the L1 cache: its largest
 // logits, then the sums of DivergenceSums relative to the largest so far, which are shifted when a larger one comes.
+// Σ min(p, q) needs both sums first: the exponentials are kept, in the L2 cache, for a second look.
 // Sums have 16 lanes within a block whatever the vectors' width, and double precision across blocks, so that every
 // instruction set gives the same bits.
 #include "kernels/divergence.h"
@@ -38,24 +39,20 @@ constexpr float kNegativeInfinity = -__builtin_inff();
 // Below this exponent e is taken as 0: what is left out of a row is less than its vocabulary · 1e-38.
 constexpr float kLeast = -87.0f;
 
-// exp(x) for kLeast ≤ x ≤ 0: 2^n · exp(r) with |r| ≤ ln 2 / 2, where exp(r) − 1 − r is r² times a polynomial fitted
-// for the least relative error. Off by at most 1.4 · 2^-24 of the result; exp(0) = 1; NaN stays NaN.
+// exp(x) for kLeast ≤ x ≤ 0: 2^n · 2^r with n + r = x log₂e and |r| ≤ ½, where 2^r is a polynomial fitted for the least
+// relative error, 1.6 · 2^-24. Off by at most (4 + 1.2 |x|) · 2^-24 of the result; exp(0) = 1; NaN stays NaN.
 inline Vector exponential(Vector x) {
   constexpr float kLog2E = 1.44269504f;
-  // ln 2 in two parts; the first has few bits, so that n times it is exact.
-  constexpr float kLn2High = 0.693359375f;
-  constexpr float kLn2Low = static_cast<float>(0.693147180559945309 - 0.693359375);
   // Adding this rounds to an integer and leaves n + 127 in the lowest bits.
   constexpr float kShift = 12582912.0f + 127.0f;
-  const Vector shifted = x * kLog2E + kShift;
-  const Vector n = shifted - kShift;
-  const Vector r = (x - n * kLn2High) - n * kLn2Low;
-  Vector p = r * 0.0013814540579915047f + 0.00836874544620514f;
-  p = p * r + 0.04166838899254799f;
-  p = p * r + 0.1666652113199234f;
-  p = p * r + 0.4999999403953552f;
-  p = p * (r * r) + r;
-  p = p + 1.0f;
+  const Vector exponent = x * kLog2E;
+  const Vector shifted = exponent + kShift;
+  const Vector r = exponent - (shifted - kShift);
+  Vector p = r * 0.0013269404880702496f + 0.009671294130384922f;
+  p = p * r + 0.0555071122944355f;
+  p = p * r + 0.24022246897220612f;
+  p = p * r + 0.6931470036506653f;
+  p = p * r + 1.0f;
   const Integers power = reinterpret_cast<const Integers&>(shifted) << 23;
   return p * reinterpret_cast<const Vector&>(power);
 }
@@ -95,11 +92,12 @@ Extremes extremes(const float* values, int64_t count) {
   return found;
 }
 
-// Adds a block to the sums; `at` and `damaged_at` are what exponents are relative to. `wide` allows for exponents
-// below kLeast, among them those of −Inf. `next` and `next_damaged` will be read soon.
+// Adds a block to the sums, and keeps its exponentials; `at` and `damaged_at` are what exponents are relative to.
+// `wide` allows for exponents below kLeast, among them those of −Inf. `next` and `next_damaged` will be read soon.
 template <bool wide>
 void add_block(const float* baseline, const float* damaged, int64_t count, float damaged_scale, float at,
-               float damaged_at, const char* next, const char* next_damaged, int64_t next_step, DivergenceSums& sums) {
+               float damaged_at, const char* next, const char* next_damaged, int64_t next_step, DivergenceSums& sums,
+               float* kept, float* kept_damaged) {
   // x − y is at − damaged_at less than the logits' own difference, which is exact where they are close. So that it is
   // also where one row is shifted far from the other, the offset's multiple of 16 is taken off first, without rounding.
   const double offset = static_cast<double>(at) - damaged_at;
@@ -123,6 +121,8 @@ void add_block(const float* baseline, const float* damaged, int64_t count, float
         const Vector y_within = y < kLeast ? least : y;
         const Vector e = x < kLeast ? zero : exponential(x_within);
         const Vector f = y < kLeast ? zero : exponential(y_within);
+        *reinterpret_cast<Vector*>(kept + i + j * kWidth) = e;
+        *reinterpret_cast<Vector*>(kept_damaged + i + j * kWidth) = f;
         // Where e is 0 the other may be −Inf, and the product NaN.
         const Vector by_x = e * difference, by_y = f * difference;
         e_sum.part[j] += e;
@@ -134,6 +134,8 @@ void add_block(const float* baseline, const float* damaged, int64_t count, float
       } else {
         const Vector e = exponential(x);
         const Vector f = exponential(y);
+        *reinterpret_cast<Vector*>(kept + i + j * kWidth) = e;
+        *reinterpret_cast<Vector*>(kept_damaged + i + j * kWidth) = f;
         e_sum.part[j] += e;
         f_sum.part[j] += f;
         ex_sum.part[j] += e * x;
@@ -161,6 +163,55 @@ void shift(double up, double damaged_up, DivergenceSums& sums) {
   sums.damaged_excess = damaged_factor * (sums.damaged_excess + (up - damaged_up) * sums.damaged);
   sums.baseline *= factor;
   sums.damaged *= damaged_factor;
+}
+
+// Rounding must not make negative what cannot be; NaN stays.
+inline double positive(double value) { return value < 0 ? 0.0 : value; }
+
+// Σ max(e − ratio · f, 0) of a block's exponentials.
+inline float excess_mass(const float* e, const float* f, int64_t count, float ratio) {
+  Lanes total;
+  const Vector zero = {};
+  for (int64_t i = 0; i < count; i += kLanes) {
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j) {
+      const int64_t first = i + j * kWidth;
+      const Vector more =
+          *reinterpret_cast<const Vector*>(e + first) - *reinterpret_cast<const Vector*>(f + first) * ratio;
+      total.part[j] += more > zero ? more : zero;
+    }
+  }
+  return sum(total);
+}
+
+// What a row's blocks keep for a second look.
+struct Kept {
+  float *relative, *damaged_relative;  // of each block: what its exponentials are relative to
+  float* exponentials;                 // of each block: kDivergenceBlock of the baseline, then of the damaged
+
+  Kept(float* buffer, int64_t vocab)
+      : relative(buffer),
+        damaged_relative(buffer + (vocab + kDivergenceBlock - 1) / kDivergenceBlock),
+        exponentials(damaged_relative + (vocab + kDivergenceBlock - 1) / kDivergenceBlock) {}
+};
+
+// Σ max(p − q, 0), which is 1 − Σ min(p, q), and exactly 0 for equal rows.
+double total_variation(const Kept& kept, int64_t vocab, double at, double damaged_at, const DivergenceSums& sums) {
+  double total = 0;
+  for (int64_t block = (vocab - 1) / kDivergenceBlock; block >= 0; --block) {
+    const int64_t left = vocab - block * kDivergenceBlock;
+    const int64_t count = left < kDivergenceBlock ? (left + kLanes - 1) / kLanes * kLanes : kDivergenceBlock;
+    // Before the first finite logit they are relative to 0, and all 0.
+    const double up = positive(at - kept.relative[block]);
+    const double damaged_up = positive(damaged_at - kept.damaged_relative[block]);
+    const float* e = kept.exponentials + 2 * kDivergenceBlock * block;
+    // Beyond float's range a block's p are below 1e-38.
+    const double ratio = __builtin_exp(up - damaged_up) * (sums.baseline / sums.damaged);
+    constexpr double kLargest = 3e38;
+    const auto clipped = static_cast<float>(ratio < kLargest ? ratio : kLargest);
+    total += __builtin_exp(-up) / sums.baseline * excess_mass(e, e + kDivergenceBlock, count, clipped);
+  }
+  return total;
 }
 
 // The five largest logits and their tokens, in order; of equal ones the lowest token first.
@@ -236,6 +287,7 @@ void row(const Matrix& baseline, const Matrix& damaged, int64_t target, float da
   const int64_t step = baseline.element == Element::float32 ? 4 : 2;
   float at = kNegativeInfinity, damaged_at = kNegativeInfinity;
   DivergenceSums sums{0, 0, 0, 0, 0, 0};
+  const Kept kept(buffer + 2 * kDivergenceBlock, vocab);
   TopFive top, top_damaged;
   for (int64_t begin = 0; begin < vocab; begin += kDivergenceBlock) {
     const int64_t count = vocab - begin < kDivergenceBlock ? vocab - begin : kDivergenceBlock;
@@ -262,32 +314,37 @@ void row(const Matrix& baseline, const Matrix& damaged, int64_t target, float da
     const float relative = at == kNegativeInfinity ? 0.0f : at;
     const float damaged_relative = damaged_at == kNegativeInfinity ? 0.0f : damaged_at;
     const bool narrow = of_x.least - relative >= kLeast && of_y.least * damaged_scale - damaged_relative >= kLeast;
+    const int64_t block = begin / kDivergenceBlock;
+    kept.relative[block] = relative;
+    kept.damaged_relative[block] = damaged_relative;
+    float* exponentials = kept.exponentials + 2 * begin;
     const char* next = address(baseline, token, begin) + kDivergenceBlock * step;
     const char* next_damaged = address(damaged, token, begin) + kDivergenceBlock * step;
     (narrow ? add_block<false> : add_block<true>)(x, y, lanes, damaged_scale, relative, damaged_relative, next,
-                                                  next_damaged, step, sums);
+                                                  next_damaged, step, sums, exponentials,
+                                                  exponentials + kDivergenceBlock);
   }
 
   const double nan = __builtin_nan("");
   if (at == kNegativeInfinity) sums.baseline = nan;
   if (damaged_at == kNegativeInfinity) sums.damaged = nan;
   const double log_sum = __builtin_log(sums.baseline), damaged_log_sum = __builtin_log(sums.damaged);
-  // Rounding must not make negative what cannot be; NaN stays.
-  const auto positive = [](double value) { return static_cast<float>(value < 0 ? 0.0 : value); };
+  const auto set = [&](float* values, double value) { values[token] = static_cast<float>(positive(value)); };
   const double logit = logit_at(baseline, token, target);
   const double damaged_logit = logit_at(damaged, token, target) * damaged_scale;
-  out.nll_baseline[token] = positive(log_sum + at - logit);
-  out.nll_damaged[token] = positive(damaged_log_sum + damaged_at - damaged_logit);
-  out.kl[token] = positive(sums.baseline_excess / sums.baseline - log_sum + damaged_log_sum);
-  out.kl_reverse[token] = positive(sums.damaged_excess / sums.damaged - damaged_log_sum + log_sum);
-  out.entropy_baseline[token] = positive(log_sum - sums.baseline_x / sums.baseline);
-  out.entropy_damaged[token] = positive(damaged_log_sum - sums.damaged_x / sums.damaged);
+  set(out.nll_baseline, log_sum + at - logit);
+  set(out.nll_damaged, damaged_log_sum + damaged_at - damaged_logit);
+  set(out.kl, sums.baseline_excess / sums.baseline - log_sum + damaged_log_sum);
+  set(out.kl_reverse, sums.damaged_excess / sums.damaged - damaged_log_sum + log_sum);
+  set(out.entropy_baseline, log_sum - sums.baseline_x / sums.baseline);
+  set(out.entropy_damaged, damaged_log_sum - sums.damaged_x / sums.damaged);
   out.confidence_baseline[token] = static_cast<float>(1 / sums.baseline);
   out.confidence_damaged[token] = static_cast<float>(1 / sums.damaged);
   out.top1_baseline[token] = top.tokens[0];
   out.top1_damaged[token] = top_damaged.tokens[0];
   const bool valid = sums.baseline == sums.baseline && sums.damaged == sums.damaged;
   out.top5_overlap[token] = valid ? overlap(top, top_damaged) : static_cast<float>(nan);
+  set(out.acceptance, valid ? 1 - total_variation(kept, vocab, at, damaged_at, sums) : nan);
 }
 
 void rows(const Matrix& baseline, const Matrix& damaged, const int64_t* targets, float damaged_scale, int64_t begin,

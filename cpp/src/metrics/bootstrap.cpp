@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <random>
+#include <utility>
 
 namespace hemostat {
 
@@ -44,17 +45,27 @@ double quantile(const std::vector<double>& sorted, double q) {
   return t < 0.5 ? low + (high - low) * t : high - (high - low) * (1 - t);
 }
 
-Interval bootstrap_interval(const std::vector<double>& series, int64_t samples, int64_t seed) {
-  if (std::any_of(series.begin(), series.end(), [](double value) { return std::isnan(value); })) {
-    return {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::quiet_NaN()};
+std::optional<Interval> middle_95(std::vector<double> values) {
+  if (values.empty()) {
+    return std::nullopt;
+  }
+  if (std::any_of(values.begin(), values.end(), [](double value) { return std::isnan(value); })) {
+    return Interval{std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::quiet_NaN()};
+  }
+  std::sort(values.begin(), values.end());
+  return Interval{quantile(values, 0.025), quantile(values, 0.975)};
+}
+
+std::optional<Interval> bootstrap_interval(const std::vector<double>& series, int64_t samples, int64_t seed) {
+  if (series.size() < 2) {
+    return std::nullopt;
   }
   std::vector<double> means;
   means.reserve(samples);
   for (const auto& sample : bootstrap_means({series}, samples, seed)) {
     means.push_back(sample.front());
   }
-  std::sort(means.begin(), means.end());
-  return {quantile(means, 0.025), quantile(means, 0.975)};
+  return middle_95(std::move(means));
 }
 
 }  // namespace hemostat

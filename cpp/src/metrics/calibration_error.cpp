@@ -23,10 +23,11 @@ double expected_calibration_error(const at::Tensor& confidence, const at::Tensor
   arguments::check_dense(kOperation, "right", right);
   if (!at::isFloatingType(confidence.scalar_type())) {
     throw TypeError(fmt::format("{}: confidence is {}, but takes a floating dtype", kOperation,
-                                c10::toString(confidence.scalar_type())));
+                                arguments::dtype_name(confidence.scalar_type())));
   }
   if (right.scalar_type() != at::kBool) {
-    throw TypeError(fmt::format("{}: right is {}, but takes bool", kOperation, c10::toString(right.scalar_type())));
+    throw TypeError(
+        fmt::format("{}: right is {}, but takes bool", kOperation, arguments::dtype_name(right.scalar_type())));
   }
   if (right.sizes() != confidence.sizes()) {
     throw ValueError(fmt::format("{}: right is {}, but confidence is {}", kOperation, arguments::shape(right.sizes()),

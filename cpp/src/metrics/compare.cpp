@@ -10,6 +10,7 @@
 
 #include "metrics/comparison.h"
 #include "metrics/damage.h"
+#include "model/finite.h"
 
 namespace hemostat {
 namespace {
@@ -37,7 +38,9 @@ BaselineEvaluation::BaselineEvaluation(Model baseline, at::Tensor tokens, Compar
   PairedHeads heads(model_, model_, length - 1);
   for (int64_t start = 0; start < windows; start += options_.batch) {
     const int64_t count = std::min(options_.batch, windows - start);
-    const at::Tensor hidden = predicting_states(hidden_states(model_, tokens_.narrow(0, start, count)));
+    const at::Tensor batch = tokens_.narrow(0, start, count);
+    const at::Tensor hidden = predicting_states(hidden_states(model_, batch));
+    check_finite_values(model_, batch, hidden, kBaseline, start);
     if (keep_logits) {
       logits_.push_back(heads.baseline_logits(hidden));
     } else if (budget.take(static_cast<double>(hidden.nbytes()))) {
@@ -73,11 +76,15 @@ Damage BaselineEvaluation::compare(const Model& damaged, bool itself) const {
                                        .hidden = keeps_logits() ? at::Tensor() : hidden_[batch]};
     const at::Tensor hidden = itself ? at::Tensor() : predicting_states(hidden_states(damaged, tokens));
     parts.push_back(heads.compare(predictions, hidden));
+    check_finite_values(model_, tokens, parts.back().nll_baseline, kBaseline, start);  // the head may overflow too
     if (options_.progress && !itself) {
       options_.progress(start + count, windows);
     }
   }
-  return summarize(concatenated(parts), windows, unigram_nll_, options_);
+  Damage damage = summarize(concatenated(parts), windows, unigram_nll_, options_);
+  damage.bytes_baseline = model_.bytes();
+  damage.bytes = damaged.bytes();
+  return damage;
 }
 
 Damage compare(const Model& baseline, const Model& damaged, const at::Tensor& tokens, const CompareOptions& options) {

@@ -9,6 +9,8 @@
 
 #include <hemostat/error.h>
 
+#include "arguments.h"
+
 namespace hemostat {
 
 void check_options(const CompareOptions& options, int64_t vocab, const char* operation) {
@@ -30,7 +32,7 @@ void check_options(const CompareOptions& options, int64_t vocab, const char* ope
     const at::Tensor& counts = *options.unigram;
     if (!counts.defined() || !at::isIntegralType(counts.scalar_type(), false)) {
       throw TypeError(fmt::format("{}: unigram is {}, but takes int64", operation,
-                                  counts.defined() ? c10::toString(counts.scalar_type()) : "undefined"));
+                                  counts.defined() ? arguments::dtype_name(counts.scalar_type()) : "undefined"));
     }
     if (counts.dim() != 1 || counts.size(0) != vocab) {
       throw ValueError(fmt::format("{}: unigram has {} entries, but the vocabulary has {} tokens", operation,
@@ -122,9 +124,10 @@ metrics::TokenDivergence concatenated(const std::vector<metrics::TokenDivergence
   using Field = at::Tensor metrics::TokenDivergence::*;
   using T = metrics::TokenDivergence;
   metrics::TokenDivergence whole;
-  for (const Field field : {&T::nll_baseline, &T::nll_damaged, &T::kl, &T::kl_reverse, &T::entropy_baseline,
-                            &T::entropy_damaged, &T::confidence_baseline, &T::confidence_damaged, &T::top5_overlap,
-                            &T::top1_baseline, &T::top1_damaged, &T::agree, &T::right_baseline, &T::right_damaged}) {
+  for (const Field field :
+       {&T::nll_baseline, &T::nll_damaged, &T::kl, &T::kl_reverse, &T::acceptance, &T::entropy_baseline,
+        &T::entropy_damaged, &T::confidence_baseline, &T::confidence_damaged, &T::top5_overlap, &T::top1_baseline,
+        &T::top1_damaged, &T::agree, &T::right_baseline, &T::right_damaged}) {
     std::vector<at::Tensor> pieces;
     pieces.reserve(parts.size());
     for (const auto& part : parts) {

@@ -12,6 +12,9 @@
 
 namespace hemostat {
 
+// What a NumericalError says is not finite, where the unchanged model is not.
+constexpr const char* kBaseline = "hemostat: the baseline";
+
 // All ValueError (a dtype: TypeError) naming `operation`.
 void check_options(const CompareOptions& options, int64_t vocab, const char* operation);
 void check_comparable(const Model& baseline, const Model& damaged, const char* operation);

@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/isnan.h>
 #include <ATen/ops/logical_not.h>
@@ -19,7 +21,7 @@ TokenDivergence divergence(const at::Tensor& baseline_logits, const at::Tensor& 
   arguments::check_dense(kOperation, "targets", targets);
   if (targets.scalar_type() != at::kLong) {
     throw TypeError(
-        fmt::format("{}: targets is {}, but takes int64", kOperation, c10::toString(targets.scalar_type())));
+        fmt::format("{}: targets is {}, but takes int64", kOperation, arguments::dtype_name(targets.scalar_type())));
   }
   if (baseline_logits.dim() < 1 || baseline_logits.sizes() != damaged_logits.sizes()) {
     throw ValueError(fmt::format("{}: damaged_logits is {}, but baseline_logits is {}", kOperation,
@@ -35,6 +37,19 @@ TokenDivergence divergence(const at::Tensor& baseline_logits, const at::Tensor& 
   arguments::check_device(kOperation, "targets", targets, "baseline_logits", baseline_logits);
 
   const int64_t vocab = baseline_logits.size(-1);
+  if (vocab < 1) {
+    throw ValueError(fmt::format("{}: baseline_logits is {}, but takes a vocabulary of at least 1", kOperation,
+                                 arguments::shape(baseline_logits.sizes())));
+  }
+  const at::Tensor outside = targets.lt(0).logical_or_(targets.ge(vocab));
+  if (outside.any().item<bool>()) {
+    throw ValueError(fmt::format("{}: targets has {}, but the vocabulary has {} tokens", kOperation,
+                                 targets.masked_select(outside)[0].item<int64_t>(), vocab));
+  }
+  if (!(damaged_scale > 0) || !std::isfinite(damaged_scale)) {
+    throw ValueError(
+        fmt::format("{}: damaged_scale is {}, but takes a positive finite number", kOperation, damaged_scale));
+  }
   const bool one_dtype = baseline_logits.scalar_type() == damaged_logits.scalar_type();
   const auto rows = [&](const at::Tensor& logits) {
     const at::Tensor flat = logits.detach().reshape({targets.numel(), vocab});
@@ -49,6 +64,7 @@ TokenDivergence divergence(const at::Tensor& baseline_logits, const at::Tensor& 
       .nll_damaged = shaped(d.nll_damaged),
       .kl = shaped(d.kl),
       .kl_reverse = shaped(d.kl_reverse),
+      .acceptance = shaped(d.acceptance),
       .entropy_baseline = shaped(d.entropy_baseline),
       .entropy_damaged = shaped(d.entropy_damaged),
       .confidence_baseline = shaped(d.confidence_baseline),

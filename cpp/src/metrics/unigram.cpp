@@ -14,7 +14,8 @@ double unigram_nll(const at::Tensor& counts, const at::Tensor& targets) {
   arguments::check_dense(kOperation, "targets", targets);
   if (!at::isIntegralType(counts.scalar_type(), false) || !at::isIntegralType(targets.scalar_type(), false)) {
     throw TypeError(fmt::format("{}: counts and targets are {} and {}, but take int64", kOperation,
-                                c10::toString(counts.scalar_type()), c10::toString(targets.scalar_type())));
+                                arguments::dtype_name(counts.scalar_type()),
+                                arguments::dtype_name(targets.scalar_type())));
   }
   if (counts.dim() != 1 || counts.numel() == 0 || counts.min().item<int64_t>() < 0) {
     throw ValueError(

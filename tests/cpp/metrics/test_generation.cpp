@@ -33,8 +33,8 @@ TEST(GenerationDivergence, FindsTheFirstTokenThatDiffers) {
   EXPECT_EQ(found.first_divergence, 4);
   EXPECT_EQ(found.first_divergence_median, 2);
   EXPECT_EQ(found.exact_match, 0.4);
-  EXPECT_LE(found.first_divergence_interval.low, 4);
-  EXPECT_GE(found.first_divergence_interval.high, 4);
+  EXPECT_LE(found.first_divergence_interval->low, 4);
+  EXPECT_GE(found.first_divergence_interval->high, 4);
   EXPECT_EQ(generation_divergence(baseline, damaged).positions, (std::vector<int64_t>{4, 2, 2, 0, 4}));
 }
 
@@ -42,7 +42,7 @@ TEST(GenerationDivergence, IsNothingBetweenEqualTexts) {
   const Continuations texts = {{1, 2, 3, 4, 5}, {6, 7}};
   const GenerationDivergence found = generation_divergence(texts, texts);
   EXPECT_EQ(found.first_divergence, 5);
-  EXPECT_EQ(found.first_divergence_interval.low, 5);
+  EXPECT_EQ(found.first_divergence_interval->low, 5);
   EXPECT_EQ(found.exact_match, 1);
   EXPECT_EQ(found.repetition, found.repetition_baseline);
   EXPECT_EQ(found.distinct_2, found.distinct_2_baseline);

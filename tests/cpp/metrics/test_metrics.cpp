@@ -26,8 +26,18 @@ at::Tensor log_probabilities(const Model& model, const at::Tensor& tokens) {
 
 void expect_no_damage(const Damage& damage) {
   EXPECT_EQ(damage.delta_nll, 0);
-  EXPECT_EQ(damage.delta_nll_interval.low, 0);
-  EXPECT_EQ(damage.delta_nll_interval.high, 0);
+  for (const std::optional<Interval>& interval : {damage.delta_nll_interval, damage.kl.mean_interval}) {
+    ASSERT_TRUE(interval.has_value());
+    EXPECT_EQ(interval->low, 0);
+    EXPECT_EQ(interval->high, 0);
+  }
+  EXPECT_EQ(damage.silent(), true);
+  EXPECT_EQ(damage.acceptance, 1);
+  EXPECT_EQ(damage.acceptance_interval->low, 1);
+  EXPECT_EQ(damage.volume(), 0);
+  EXPECT_FALSE(damage.direction.has_value());
+  EXPECT_FALSE(damage.direction_interval.has_value());
+  EXPECT_EQ(damage.delta_nll_unchanged, 0);
   EXPECT_EQ(damage.kl.mean, 0);
   EXPECT_EQ(damage.kl.max, 0);
   EXPECT_EQ(damage.kl.reverse_mean, 0);
@@ -73,9 +83,35 @@ TEST(Compare, MatchesFormulasOnWholeLogits) {
   for (int64_t window = 0; window < 5; ++window) {
     EXPECT_NEAR(damage.window_nll[window], nll_q.view({5, 19})[window].mean().item<double>(), tolerance);
   }
-  EXPECT_GT(damage.delta_nll_interval.high, damage.delta_nll_interval.low);
-  EXPECT_LE(damage.delta_nll_interval.low, damage.delta_nll);
-  EXPECT_GE(damage.delta_nll_interval.high, damage.delta_nll);
+  const at::Tensor accepted = at::minimum(p.exp(), q.exp()).sum(1);
+  EXPECT_NEAR(damage.acceptance, accepted.mean().item<double>(), tolerance);
+  const at::Tensor agree = p.argmax(1).eq(q.argmax(1));
+  for (int64_t window = 0; window < 5; ++window) {
+    const auto mean = [&](const at::Tensor& values) {
+      return values.to(at::kDouble).view({5, 19})[window].mean().item<double>();
+    };
+    EXPECT_NEAR(damage.window_kl[window], mean(kl), tolerance);
+    EXPECT_NEAR(damage.window_acceptance[window], mean(accepted), tolerance);
+    EXPECT_NEAR(damage.window_top1_agreement[window], mean(agree), 1e-12);
+  }
+  const at::Tensor delta = (nll_q - nll_p).squeeze(1);
+  EXPECT_NEAR(damage.volume(), 1 - agree.to(at::kDouble).mean().item<double>(), 1e-12);
+  EXPECT_NEAR(*damage.direction, delta.masked_select(agree.logical_not()).mean().item<double>(), tolerance);
+  EXPECT_NEAR(*damage.delta_nll_unchanged, delta.masked_select(agree).mean().item<double>(), tolerance);
+  EXPECT_NEAR(damage.delta_nll,
+              damage.volume() * *damage.direction + (1 - damage.volume()) * *damage.delta_nll_unchanged, 1e-12);
+
+  const auto expect_around = [](const std::optional<Interval>& interval, double value) {
+    ASSERT_TRUE(interval.has_value());
+    EXPECT_GT(interval->high, interval->low);
+    EXPECT_TRUE(interval->contains(value));
+  };
+  expect_around(damage.delta_nll_interval, damage.delta_nll);
+  expect_around(damage.kl.mean_interval, damage.kl.mean);
+  expect_around(damage.acceptance_interval, damage.acceptance);
+  expect_around(damage.top1_agreement_interval, damage.top1_agreement);
+  expect_around(damage.direction_interval, *damage.direction);
+  EXPECT_EQ(damage.silent(), damage.delta_nll_interval->low <= 0 && damage.delta_nll_interval->high >= 0);
 }
 
 TEST(Compare, FindsExactlyNoDamageInTheSameModel) {
@@ -182,12 +218,17 @@ TEST(Compare, ReportsACollapseAsNaN) {
       damaged.blocks[1].mlp.down.with_weight(at::full({32, 64}, std::numeric_limits<float>::quiet_NaN()));
   const Damage damage = compare(baseline, damaged, random_tokens(3, 12), {.byte_count = 100});
   for (const double value :
-       {damage.nll, damage.perplexity, damage.delta_nll, damage.delta_nll_interval.low, damage.kl.mean, damage.kl.p99,
-        damage.kl.by_confidence.front(), damage.calibration_error, damage.entropy_shift, *damage.bits_per_byte}) {
+       {damage.nll, damage.perplexity, damage.delta_nll, damage.delta_nll_interval->low, damage.kl.mean, damage.kl.p99,
+        damage.kl.by_confidence.front(), damage.kl.mean_interval->high, damage.acceptance,
+        damage.acceptance_interval->low, *damage.direction, damage.direction_interval->low, damage.window_kl[0],
+        damage.calibration_error, damage.entropy_shift, *damage.bits_per_byte}) {
     EXPECT_TRUE(std::isnan(value));
   }
   EXPECT_TRUE(std::isfinite(damage.perplexity_baseline));
   EXPECT_EQ(damage.top1_agreement, 0);
+  EXPECT_EQ(damage.volume(), 1);
+  EXPECT_EQ(damage.silent(), false);
+  EXPECT_FALSE(damage.delta_nll_unchanged.has_value());
   EXPECT_EQ(damage.top5_overlap, 0);
   EXPECT_EQ(damage.accuracy, 0);
 }
@@ -215,20 +256,27 @@ TEST(Compare, SumsUpInTheHemorrhageIndex) {
   EXPECT_EQ(random.index_source, "evaluated tokens");
 }
 
-TEST(Compare, GivesOneWindowAnIntervalWithoutWidth) {
+TEST(Compare, GivesOneWindowNoInterval) {
   const Model model = random_model();
-  const Damage damage = compare(model, noised(model, 0.3), random_tokens(1, 30));
-  EXPECT_EQ(damage.delta_nll_interval.low, damage.delta_nll);
-  EXPECT_EQ(damage.delta_nll_interval.high, damage.delta_nll);
+  const Damage damage = compare(model, noised(model, 0.3), random_tokens(1, 30), {.generate = true});
+  EXPECT_FALSE(damage.delta_nll_interval.has_value());
+  EXPECT_FALSE(damage.kl.mean_interval.has_value());
+  EXPECT_FALSE(damage.acceptance_interval.has_value());
+  EXPECT_FALSE(damage.top1_agreement_interval.has_value());
+  EXPECT_FALSE(damage.direction_interval.has_value());
+  EXPECT_FALSE(damage.silent().has_value());
+  EXPECT_TRUE(damage.direction.has_value());
+  EXPECT_FALSE(damage.generation->divergence.first_divergence_interval.has_value());
+  EXPECT_TRUE(compare(model, noised(model, 0.3), random_tokens(2, 30)).silent().has_value());
 }
 
 TEST(Compare, RepeatsForASeed) {
   const Model model = random_model();
   const Model damaged = noised(model, 0.3);
   const BaselineEvaluation baseline(model, random_tokens(8, 12));
-  EXPECT_EQ(baseline.compare(damaged).delta_nll_interval.low, baseline.compare(damaged).delta_nll_interval.low);
+  EXPECT_EQ(baseline.compare(damaged).delta_nll_interval->low, baseline.compare(damaged).delta_nll_interval->low);
   const BaselineEvaluation other(model, random_tokens(8, 12), {.seed = 3});
-  EXPECT_NE(other.compare(damaged).delta_nll_interval.low, baseline.compare(damaged).delta_nll_interval.low);
+  EXPECT_NE(other.compare(damaged).delta_nll_interval->low, baseline.compare(damaged).delta_nll_interval->low);
 }
 
 TEST(Compare, ChecksBeforeAnyWork) {

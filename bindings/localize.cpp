@@ -38,8 +38,8 @@ struct Values {
     return complete || std::isfinite(value) ? py::object(py::float_(value)) : py::object(py::none());
   }
   py::object operator()(const Number& value) const { return value ? (*this)(*value) : py::object(py::none()); }
-  py::object operator()(const Interval& interval) const {
-    return (*this)(std::vector<double>{interval.low, interval.high});
+  py::object operator()(const std::optional<Interval>& interval) const {
+    return interval ? (*this)(std::vector<double>{interval->low, interval->high}) : py::object(py::none());
   }
   py::object operator()(const std::vector<double>& values) const {
     py::list result;

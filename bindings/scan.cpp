@@ -49,6 +49,10 @@ py::dict to_dict(const NoiseFloor& floor) {
                   "top1_agreement"_a = finite(floor.top1_agreement));
 }
 
+py::object noise_floor_to_dict(const std::optional<NoiseFloor>& floor) {
+  return floor ? py::object(to_dict(*floor)) : py::object(py::none());
+}
+
 py::dict to_dict(const SweepCurve& curve, bool windows) {
   py::list damages;
   for (const Damage& damage : curve.damages) {
@@ -56,7 +60,7 @@ py::dict to_dict(const SweepCurve& curve, bool windows) {
   }
   return py::dict("method"_a = curve.method, "axis"_a = py::cast(curve.axis).attr("to_dict")(),
                   "severities"_a = curve.severities, "distances"_a = distances(curve), "damages"_a = damages,
-                  "noise_floor"_a = to_dict(curve.noise_floor), "seconds_prepare"_a = curve.seconds_prepare,
+                  "noise_floor"_a = noise_floor_to_dict(curve.noise_floor), "seconds_prepare"_a = curve.seconds_prepare,
                   "seconds"_a = curve.seconds);
 }
 
@@ -120,7 +124,8 @@ Args:
            }),
            "against"_a, "delta_nll"_a, "kl"_a, "top1_agreement"_a)
       .def_readonly("against", &NoiseFloor::against, "The other compute type.")
-      .def_readonly("delta_nll", &NoiseFloor::delta_nll, "abs(ΔNLL), nats per token.")
+      .def_readonly("delta_nll", &NoiseFloor::delta_nll,
+                    "Farther end of ΔNLL's interval, of one window abs(ΔNLL); nats per token.")
       .def_readonly("kl", &NoiseFloor::kl, "Mean KL, nats per token.")
       .def_readonly("top1_agreement", &NoiseFloor::top1_agreement, "Fraction of tokens with the same top-1 prediction.")
       .def(
@@ -136,7 +141,7 @@ Args:
     axis: Its axis for the model.
     severities: From mild to severe.
     damages: One for each severity.
-    noise_floor: The damage that numerics alone do.
+    noise_floor: The damage that numerics alone do; None where it is unknown.
     seconds_prepare: What preparing took.
     seconds: What each trial took.
 
@@ -144,8 +149,8 @@ Raises:
     ValueError: Where damages and severities differ in number.
 )")
       .def(py::init([](const std::string& method, const Axis& axis, const std::vector<double>& severities,
-                       const std::vector<Damage>& damages, const NoiseFloor& noise_floor, double seconds_prepare,
-                       const std::vector<double>& seconds) {
+                       const std::vector<Damage>& damages, const std::optional<NoiseFloor>& noise_floor,
+                       double seconds_prepare, const std::vector<double>& seconds) {
              if (severities.size() != damages.size()) {
                throw ValueError(fmt::format("hemostat.SweepCurve: damages has {} entries, but severities has {}",
                                             damages.size(), severities.size()));
@@ -165,7 +170,9 @@ Raises:
       .def_readonly("severities", &SweepCurve::severities, "From mild to severe.")
       .def_property_readonly("distances", &distances, "The severities' distances from neutral, 0 … 1.")
       .def_readonly("damages", &SweepCurve::damages, "What each severity did.")
-      .def_readonly("noise_floor", &SweepCurve::noise_floor, "The damage that numerics alone do.")
+      .def_readonly(
+          "noise_floor", &SweepCurve::noise_floor,
+          "The damage that numerics alone do. None: unknown, since the other compute type gives no finite numbers.")
       .def_readonly("seconds_prepare", &SweepCurve::seconds_prepare, "What preparing took.")
       .def_readonly("seconds", &SweepCurve::seconds, "What each trial took.")
       .def(
@@ -204,7 +211,11 @@ Args:
     baseline: An evaluated baseline; it is evaluated again in another compute type.
 
 Returns:
-    NoiseFloor: A float32 model against itself in bfloat16, half types against float32.
+    NoiseFloor | None: A float32 model against itself in bfloat16, half types against float32. None where the other type
+    cannot hold the weights, or gives no finite numbers: then it is unknown.
+
+Raises:
+    NumericalError: Where the baseline itself is not finite.
 )");
 
   module.def(
@@ -234,7 +245,7 @@ Returns:
 void register_scan_function(py::module_& module) {
   py::class_<ScanResult>(module, "ScanResult", "What a whole scan measured. Read-only.")
       .def_readonly("baseline", &ScanResult::baseline, "The baseline against itself: its perplexity.")
-      .def_readonly("noise_floor", &ScanResult::noise_floor, "The damage that numerics alone do.")
+      .def_readonly("noise_floor", &ScanResult::noise_floor, "The damage that numerics alone do; None: unknown.")
       .def_readonly("curves", &ScanResult::curves, "One for each method.")
       .def_readonly("localizations", &ScanResult::localizations, "One for each method that was localized.")
       .def_readonly("surfaces", &ScanResult::surfaces, "One for each pair of methods.")
@@ -278,11 +289,11 @@ Raises:
          const std::vector<SpecArgument>& methods, const Severities& severities, std::optional<int64_t> points,
          const std::optional<at::Tensor>& unigram, std::optional<int64_t> byte_count, double memory_budget,
          int64_t seed, int64_t bootstrap_samples, int64_t batch, const GenerationArgument& generation,
-         const std::optional<std::pair<Damage, NoiseFloor>>& baseline, const std::optional<py::function>& on_baseline,
-         const std::optional<py::function>& known, const std::optional<py::function>& on_trial,
-         int64_t localize_windows, const std::optional<py::function>& known_localization,
-         const std::optional<py::function>& on_localization, const std::vector<MethodPair>& joint,
-         const ProgressFunction& progress) {
+         const std::optional<std::pair<Damage, std::optional<NoiseFloor>>>& baseline,
+         const std::optional<py::function>& on_baseline, const std::optional<py::function>& known,
+         const std::optional<py::function>& on_trial, int64_t localize_windows,
+         const std::optional<py::function>& known_localization, const std::optional<py::function>& on_localization,
+         const std::vector<MethodPair>& joint, const ProgressFunction& progress) {
         const std::vector<MethodSpec> specs = specs_from(methods);
         ScanOptions options;
         options.joint = joint;
@@ -296,12 +307,12 @@ Raises:
         if (baseline) {
           options.baseline = {baseline->first, baseline->second};
         }
-        options.on_baseline = [call = callback<const Damage&, const NoiseFloor&>(on_baseline)](
+        options.on_baseline = [call = callback<const Damage&, const std::optional<NoiseFloor>&>(on_baseline)](
                                   const ScanBaseline& measured) { call(measured.damage, measured.noise_floor); };
         options.known = question<Trial, const std::string&, double>(known);
         options.on_trial = callback<const Trial&>(on_trial);
         options.localize_windows = localize_windows;
-        options.known_localization = question<Localization, const std::string&>(known_localization);
+        options.known_localization = question<Localization, const std::string&, double>(known_localization);
         options.on_localization = callback<const Localization&>(on_localization);
         options.progress = callback<const std::string&, int64_t, int64_t>(progress);
         py::gil_scoped_release release;
@@ -311,13 +322,14 @@ Raises:
       "points"_a = std::optional<int64_t>(), "unigram"_a = std::optional<at::Tensor>(),
       "byte_count"_a = std::optional<int64_t>(), "memory_budget"_a = ScanOptions().memory_budget, "seed"_a = 0,
       "bootstrap_samples"_a = CompareOptions().bootstrap_samples, "batch"_a = CompareOptions().batch,
-      "generation"_a = GenerationArgument(false), "baseline"_a = std::optional<std::pair<Damage, NoiseFloor>>(),
+      "generation"_a = GenerationArgument(false),
+      "baseline"_a = std::optional<std::pair<Damage, std::optional<NoiseFloor>>>(),
       "on_baseline"_a = std::optional<py::function>(), "known"_a = std::optional<py::function>(),
       "on_trial"_a = std::optional<py::function>(), "localize_windows"_a = ScanOptions().localize_windows,
       "known_localization"_a = std::optional<py::function>(), "on_localization"_a = std::optional<py::function>(),
       "joint"_a = std::vector<MethodPair>(), "progress"_a = ProgressFunction(),
       "What hemostat.scan calls. on_baseline: (damage, noise floor); known: (method, severity) → Trial or None; "
-      "known_localization: (method) → Localization or None; progress: (stage, done, total).");
+      "known_localization: (method, severity) → Localization or None; progress: (stage, done, total).");
 }
 
 }  // namespace

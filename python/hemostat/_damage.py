@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from hemostat import _C
+from hemostat._baseline import warn_of_baseline, warn_of_unknown_floor
+from hemostat._immutable import check
+from hemostat._methods import lent_to
 from hemostat._progress import Progress, bar
+from hemostat.report._text import flat
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = ["compare", "sweep"]
 
@@ -40,7 +47,7 @@ def compare(
         byte_count: UTF-8 bytes of all targets, for bits per byte; :func:`hemostat.data.byte_count` counts them.
         batch: Windows at a time.
         memory_budget: Bytes for what is kept of the baseline.
-        bootstrap_samples: Resamples of windows behind the interval.
+        bootstrap_samples: Resamples of windows behind the intervals; one window has none.
         seed: Of the resampling, and of the text that is sampled.
         generation: True: also let both models continue the same prompts, each with its own decoder and with the same
             random numbers. A :class:`GenerationProtocol` says which prompts and how far, and can give both another
@@ -49,19 +56,23 @@ def compare(
             ``(done, total)`` of windows.
 
     Returns:
-        Damage: ``.perplexity``, ``.delta_nll`` and its interval, ``.kl``, ``.top1_agreement``, ``.index`` and more;
-        ``.generation`` where that was asked for.
+        Damage: ``.perplexity``, ``.delta_nll`` and its interval, ``.kl``, ``.acceptance``, ``.volume``, ``.direction``,
+        ``.index`` and more; ``.generation`` where that was asked for.
 
     Raises:
         ValueError: For vocabularies or devices that differ, tokens out of range, or fewer than two tokens a window.
         TypeError: For tokens that are not int64.
+        NumericalError: Where the baseline is not finite; the message says where that begins, and the dtype's part.
+
+    Warns:
+        BaselineWarning: Where the baseline is no better than the unigram model.
 
     Example:
         >>> damage = hemostat.compare(model, pruned, evaluation)
         >>> perplexity, divergence = damage.perplexity, damage.kl.mean
     """
     with bar(progress, "compare", "window") as update:
-        return _C.compare(
+        damage = _C.compare(
             baseline,
             damaged,
             tokens,
@@ -74,6 +85,8 @@ def compare(
             generation=generation,
             progress=update,
         )
+    warn_of_baseline(damage)
+    return damage
 
 
 def sweep(
@@ -123,30 +136,36 @@ def sweep(
     Raises:
         ValueError: For an unknown method or option, a severity out of range, or statistics that are needed but not
             given; all seen before any work.
+        NumericalError: Where the baseline is not finite; the message says where that begins, and the dtype's part.
+
+    Warns:
+        BaselineWarning: Where the baseline is no better than the unigram model, or the noise floor is unknown.
 
     Example:
         >>> curve = hemostat.sweep(model, "wanda", evaluation, statistics=statistics, severities=[0.3, 0.5])
         >>> perplexities = [damage.perplexity for damage in curve.damages]
     """
     spec = seeded_spec(method, seed, options)
-    if severities is not None:
-        severities = [float(severity) for severity in severities]
-        total = len(severities)
-    else:
+    if severities is None:
         total = len(_C.plan(model, [spec])[0].severities)
+    else:
+        severities = numbers("hemostat.sweep", severities)
+        total = len(severities)
 
     with bar(progress, f"sweep {method}", "trial") as update:
-        finished = 0
+        finished, lent = 0, lent_to([spec.text()], model, tokens=tokens)
 
         def report(trial: _C.Trial) -> None:
             nonlocal finished
+            if lent:
+                check(f"hemostat.sweep: what ran beside the trial of {trial.method}", lent)
             finished += 1
             if on_trial is not None:
                 on_trial(trial)
             if update is not None:
                 update(finished, total)
 
-        return _C.sweep(
+        curve = _C.sweep(
             model,
             spec,
             tokens,
@@ -161,6 +180,31 @@ def sweep(
             generation=generation,
             on_trial=report,
         )
+    warn_of_baseline(curve.damages[0])
+    warn_of_unknown_floor(model, curve.noise_floor)
+    return curve
+
+
+def damage_frame(damage: _C.Damage) -> pandas.DataFrame:
+    """Every number in one row."""
+    import pandas
+
+    return pandas.DataFrame([flat(damage.to_dict())])
+
+
+def numbers(operation: str, severities: object) -> list[float]:
+    """The severities as floats."""
+    if isinstance(severities, str | bytes) or not isinstance(severities, Iterable):
+        raise TypeError(f"{operation}: severities is {severities!r}, but takes a list of numbers")
+    result = []
+    for index, severity in enumerate(severities):
+        try:
+            if isinstance(severity, str | bytes):  # which float() would read
+                raise TypeError
+            result.append(float(severity))
+        except (TypeError, ValueError, RuntimeError, OverflowError):
+            raise TypeError(f"{operation}: severities[{index}] is {severity!r}, but takes a number") from None
+    return result
 
 
 def seeded_spec(method: str, seed: int, options: Mapping[str, Any]) -> _C.MethodSpec:

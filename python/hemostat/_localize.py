@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hemostat import _C
+from hemostat._baseline import warn_of_baseline
 from hemostat._damage import seeded_spec
 from hemostat._progress import Progress, bar
-from hemostat.report import aligned, interval, number, signed
+from hemostat.report import aligned, interval, number, signed, windows_text
+from hemostat.report._bleeding import where
+from hemostat.report._document import LocalizationFacts, read
 
 if TYPE_CHECKING:
     import pandas
@@ -72,6 +75,10 @@ def localize(
             or a method that does not change blocks in place (it drops or repeats blocks, or changes what the model
             reads or how it decodes).
         TypeError: For a method without a severity, or a model with one.
+        NumericalError: Where the baseline is not finite; the message says where that begins, and the dtype's part.
+
+    Warns:
+        BaselineWarning: Where the baseline is no better than the unigram model.
 
     Example:
         >>> sites = hemostat.localize(model, "rtn", evaluation, severity=3)
@@ -83,11 +90,11 @@ def localize(
     if not given and severity is None:
         raise TypeError(f"hemostat.localize: severity is missing: how far {method} goes")
     with bar(progress, "localize" if given else f"localize {method}", "window") as update:
-        return _C.localize(
+        found = _C.localize(
             model,
             method if given else seeded_spec(method, seed, options),
             tokens,
-            severity=math.nan if given else float(severity),
+            severity=math.nan if given else severity,
             statistics=statistics,
             linears=linears,
             control=control,
@@ -99,6 +106,8 @@ def localize(
             seed=seed,
             progress=update,
         )
+    warn_of_baseline(found.whole)
+    return found
 
 
 def table(localization: _C.Localization) -> str:
@@ -106,17 +115,18 @@ def table(localization: _C.Localization) -> str:
     found = localization.to_dict()
     whole = localization.whole
     title = f"{localization.method} at {number(found['severity'])}" if localization.method else "the damaged model"
+    within = interval(whole.delta_nll_interval, signed) if whole.delta_nll_interval else "no interval"
     lines = [
-        f"{title}, {found['windows']} windows: ΔNLL {signed(found['delta_nll'])} "
-        f"({interval(whole.delta_nll_interval, signed)}), KL {number(found['kl'], 3)}; "
-        f"the sites add up to {_times(found['additivity'])} of it, their KL to {_times(found['additivity_kl'])}"
+        f"{title}, {windows_text(found['windows'])}: ΔNLL {signed(found['delta_nll'])} ({within}), "
+        f"KL {number(found['kl'], 3)}; the sites add up to {_times(found['additivity'])} of it, "
+        f"their KL to {_times(found['additivity_kl'])}"
     ]
     head = ["site", "ΔNLL", "95 % interval", "KL", "noise ΔNLL", "noise KL", "error", "gain"]
     rows = [
         [
             site["name"],
             signed(site["delta_nll"]),
-            interval(site["delta_nll_interval"], signed),
+            interval(site["delta_nll_interval"], signed) or "–",
             number(site["kl"], 3),
             signed(site["noise_delta_nll"]),
             number(site["noise_kl"], 3),
@@ -125,7 +135,14 @@ def table(localization: _C.Localization) -> str:
         ]
         for site in found["sites"]
     ]
-    return "\n".join([*lines, "", *aligned(head, rows)])
+    return "\n".join([*lines, "", *aligned(head, rows), "", _sentence(found, title)])
+
+
+def _sentence(found: dict[str, Any], title: str) -> str:
+    """Where it bleeds, in words."""
+    named = {"method": found["method"] or "", "options": found["options"] or {}, "severity": found["severity"] or 0.0}
+    claim, evidence = where(read(LocalizationFacts, found | named, "the localization"))
+    return f"{title[:1].upper()}{title[1:]} bleeds {claim}. {evidence}"
 
 
 def dataframe(localization: _C.Localization) -> pandas.DataFrame:
@@ -134,7 +151,7 @@ def dataframe(localization: _C.Localization) -> pandas.DataFrame:
 
     rows = []
     for site in localization.to_dict()["sites"]:
-        low, high = site.pop("delta_nll_interval")
+        low, high = site.pop("delta_nll_interval") or (None, None)
         rows.append(site | {"delta_nll_low": low, "delta_nll_high": high})
     return pandas.DataFrame(rows)
 

@@ -206,12 +206,22 @@ def test_can_be_read(found):
     assert re.search(r"rtn:group_size=4 at 3, 3 windows: ΔNLL \+\d", lines[0])
     assert "add up to" in lines[0]
     assert lines[2].split()[:2] == ["site", "ΔNLL"]
-    assert [line.split()[0] for line in lines[4:]] == [site.name for site in found]
+    assert [line.split()[0] for line in lines[4:9]] == [site.name for site in found]
     assert "5 sites" in repr(found)
     assert repr(found[0]).startswith("Site('model.layers.0', ΔNLL ")
     frame = found.to_dataframe()
     assert list(frame["name"]) == [site.name for site in found]
     assert list(frame["delta_nll_low"]) == [site.damage.delta_nll_interval[0] for site in found]
+
+
+def test_one_window_has_no_interval(tiny_model, tiny_tokens):
+    found = hemostat.localize(tiny_model, "rtn", tiny_tokens[:1], severity=3)
+    facts = found.to_dict()
+    assert {site["delta_nll_interval"] for site in facts["sites"]} == {None}
+    assert found.additivity == pytest.approx(sum(site["delta_nll"] for site in facts["sites"]) / facts["delta_nll"])
+    first = str(found).splitlines()[0]
+    assert "one window: ΔNLL" in first and "()" not in first
+    assert found.to_dataframe()["delta_nll_low"].isna().all()
 
 
 def test_counts_windows_and_stops_where_the_callback_raises(tiny_model, tiny_tokens):
@@ -296,7 +306,7 @@ class TestCommand:
     def test_gives_what_python_gives(self, capsys, tiny_checkpoint, text):
         arguments = [tiny_checkpoint, "--method", "wanda", "--severity", 0.5, "--text", text, "--windows", 3]
         code, out, err = self.run(capsys, *arguments, "--json")
-        assert (code, err) == (0, "")
+        assert code == 0 and "no better than counting its tokens" in err  # random weights
         model = hemostat.Model.load(tiny_checkpoint)
         tokens = hemostat.data.tokens(model, text)
         split = len(tokens) // 5
@@ -307,7 +317,7 @@ class TestCommand:
     def test_prints_a_table(self, capsys, tiny_checkpoint, text):
         arguments = [tiny_checkpoint, "--method", "rtn:group_size=16", "--severity", 3, "--text", text, "--windows", 2]
         code, out, err = self.run(capsys, *arguments, "--linears", "--no-control")
-        assert (code, err) == (0, "")
+        assert code == 0 and "no better than counting its tokens" in err  # random weights
         assert out.startswith("rtn:group_size=16 at 3, 2 windows: ΔNLL ")
         assert re.search(r"^model\.layers\.3\.mlp\.down_proj +[+-]0\.", out, re.M)
 

@@ -141,6 +141,13 @@ def test_noise_floor_is_the_model_against_itself_in_bfloat16(trained, tokens):
     assert floor.top1_agreement == damage.top1_agreement
 
 
+def test_noise_floor_of_one_window_is_the_difference_itself(trained, tokens):
+    curve = hemostat.sweep(trained.model, "gaussian", tokens[:1], severities=[0.1])
+    damage = hemostat.compare(trained.model, trained.model.to(torch.bfloat16), tokens[:1])
+    assert curve.noise_floor.delta_nll == abs(damage.delta_nll) > 0
+    assert curve.damages[0].delta_nll_interval is None and curve.damages[0].silent is None
+
+
 def test_marks_what_lies_within_the_noise_floor(trained, tokens):
     curve = hemostat.sweep(trained.model, "gaussian", tokens, severities=[1e-6, 0.5])
     assert [damage.within_noise_floor for damage in curve.damages] == [True, False]

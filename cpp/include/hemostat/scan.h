@@ -27,11 +27,12 @@ struct Trial {
   double seconds_prepare = 0;  // of preparing the method, where this trial was the first to need it
 };
 
-// The damage that numerics alone do: a float32 model against itself in bfloat16, half types against float32.
+// The damage that numerics alone do: a float32 model against itself in bfloat16, half types against float32. Where the
+// other type cannot hold the weights, or gives no finite numbers, it is unknown, and covers nothing: none.
 struct NoiseFloor {
   std::string against;   // the other compute type: "bfloat16", "float32"
-  double delta_nll = 0;  // the farther end of |ΔNLL|'s 95 % interval, since a mean of rounding errors
-                         // can come near 0 by chance; nats per token
+  double delta_nll = 0;  // the farther end of |ΔNLL|'s 95 % interval, since a mean of rounding errors can come near 0
+                         // by chance; one window has no interval: |ΔNLL| itself; nats per token
   double kl = 0;         // mean KL, nats per token
   double top1_agreement = 1;
 
@@ -39,7 +40,8 @@ struct NoiseFloor {
   bool covers(const Damage& damage) const;
 };
 
-NoiseFloor measure_noise_floor(const BaselineEvaluation& baseline);
+// None: unknown. NumericalError where the baseline itself is not finite.
+std::optional<NoiseFloor> measure_noise_floor(const BaselineEvaluation& baseline);
 
 // Damage as a function of severity; entries belong together, from mild to severe.
 struct SweepCurve {
@@ -47,7 +49,7 @@ struct SweepCurve {
   Axis axis;
   std::vector<double> severities;
   std::vector<Damage> damages;  // within_noise_floor is set
-  NoiseFloor noise_floor;
+  std::optional<NoiseFloor> noise_floor = std::nullopt;
   double seconds_prepare = 0;
   std::vector<double> seconds;  // each trial's
 };
@@ -57,7 +59,7 @@ struct SweepOptions {
   std::optional<std::vector<double>> severities = std::nullopt;
   CompareOptions compare = {};                           // where the baseline is not evaluated yet
   std::function<void(const Trial&)> on_trial = nullptr;  // after each; may throw Interrupted
-  std::optional<NoiseFloor> noise_floor = std::nullopt;  // known already; none: measured
+  std::optional<NoiseFloor> noise_floor = std::nullopt;  // of an earlier measurement; none: measured
 };
 
 // Prepares once, then at(severity) and compare for each. Nothing else takes time but the noise floor's one comparison.
@@ -69,8 +71,8 @@ SweepCurve sweep(const BaselineEvaluation& baseline, const MethodSpec& method, c
 SweepCurve sweep(const Model& model, const MethodSpec& method, const at::Tensor& tokens,
                  const Statistics* statistics = nullptr, const SweepOptions& options = {});
 
-// The threshold of a curve, with intervals where all of its damages have their windows. Neutral among its severities is
-// left out.
+// The threshold of a curve by every criterion, with the edge's interval where all of its damages have their windows.
+// Neutral among its severities is left out.
 Threshold find_threshold(const SweepCurve& curve);
 
 using MethodPair = std::array<MethodSpec, 2>;  // the second changes what the first gave
@@ -82,18 +84,19 @@ struct Surface {
   std::array<Axis, 2> axes;                       // for the unchanged model
   std::array<std::vector<double>, 2> severities;  // from mild to severe; the first of each is neutral
   std::vector<std::vector<Damage>> damages;       // [first][second]; within_noise_floor is set
-  NoiseFloor noise_floor;
+  std::optional<NoiseFloor> noise_floor = std::nullopt;
   double seconds_prepare = 0;                // the first method once, the second for each of the first's severities
   std::vector<std::vector<double>> seconds;  // each trial's; 0 of the unchanged model
 
-  // The joint zone: for each severity of the first, how far the second may go. Damage is made monotone along both axes,
-  // and then each row is read as Threshold::zone reads a curve, from what the first alone does. severity is none where
-  // that is beyond the tolerance already. Without intervals. ValueError unless tolerance > 0 and finite.
+  // The joint zone: for each severity of the first, how far the second may go. Damage, and the most that it may be, are
+  // made monotone along both axes, and then each row is read as Threshold::zone reads a curve, from what the first
+  // alone does. severity, or edge, is none where that is beyond the tolerance already. Without intervals. ValueError
+  // unless tolerance > 0 and finite.
   std::vector<Zone> zone(double tolerance) const;
 
   // (ΔNLL of the first alone + of the second alone) / ΔNLL of both: 1 where they add up, below 1 where they make each
   // other worse, above where they hide each other. None where one of them is neutral, where the interval of both holds
-  // 0, or where a number is not finite.
+  // 0 (one window has none), or where a number is not finite.
   std::vector<std::vector<std::optional<double>>> additivity() const;
 };
 
@@ -102,7 +105,7 @@ struct SurfaceOptions {
   std::array<std::optional<std::vector<double>>, 2> severities = {};
   CompareOptions compare = {};                           // where the baseline is not evaluated yet
   std::function<void(const Trial&)> on_trial = nullptr;  // after each; may throw Interrupted
-  std::optional<NoiseFloor> noise_floor = std::nullopt;  // known already; none: measured
+  std::optional<NoiseFloor> noise_floor = std::nullopt;  // of an earlier measurement; none: measured
 };
 
 // Prepares the first method once, and the second on each model that the first gives; one evaluation for each point but
@@ -173,8 +176,8 @@ Localization localize(const Model& model, const MethodSpec& method, const at::Te
 
 // What a scan measures of the unchanged model.
 struct ScanBaseline {
-  Damage damage;  // against itself: its perplexity
-  NoiseFloor noise_floor;
+  Damage damage;  // against itself: its perplexity, and no index where it is no better than the unigram
+  std::optional<NoiseFloor> noise_floor = std::nullopt;
 };
 
 struct ScanOptions {
@@ -196,7 +199,8 @@ struct ScanOptions {
   // measured severity that costs more than 0.1 nats per token, else the farthest (of those that have not collapsed: a
   // method without any is not localized). 0: none is.
   int64_t localize_windows = 0;
-  std::function<std::optional<Localization>(const std::string& method)> known_localization = nullptr;  // as `known`
+  // As `known`, for each method whose trials are finished, at that severity.
+  std::function<std::optional<Localization>(const std::string& method, double severity)> known_localization = nullptr;
   // As on_trial. One without sites says that the damaged model cannot be localized, and stays out of the result.
   std::function<void(const Localization&)> on_localization = nullptr;
   // `stage` is "baseline", "noise floor" or "statistics" (counting windows), then "trials" (of all methods), and after
@@ -206,8 +210,8 @@ struct ScanOptions {
 };
 
 struct ScanResult {
-  Damage baseline;  // the baseline against itself: its perplexity
-  NoiseFloor noise_floor;
+  Damage baseline;  // as ScanBaseline's
+  std::optional<NoiseFloor> noise_floor = std::nullopt;
   std::vector<SweepCurve> curves;           // in the methods' order
   std::vector<Localization> localizations;  // likewise, of the methods that are localized
   std::vector<Surface> surfaces;            // in the order of ScanOptions::joint

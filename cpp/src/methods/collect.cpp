@@ -9,7 +9,9 @@
 #include <hemostat/error.h>
 #include <hemostat/methods.h>
 
+#include "arguments.h"
 #include "methods/collect_gradients.h"
+#include "model/finite.h"
 
 namespace hemostat {
 namespace {
@@ -49,6 +51,23 @@ class Collector : public Observer {
   std::set<std::string> chosen_;
 };
 
+// NumericalError naming the linear, where sums overflowed though no token's values did.
+template <typename Collected>
+void check_collected(const std::map<std::string, std::shared_ptr<Collected>>& all, const Model& model) {
+  std::set<const Collected*> seen;
+  for (const auto& [linear, collected] : all) {
+    for (const Need need : seen.insert(collected.get()).second ? collected->needs() : std::set<Need>()) {
+      if (!collected->finite(need)) {
+        throw NumericalError(
+            fmt::format("hemostat.collect: {} of '{}' is not finite, though the model is; {} reaches {:.6g}, and sums "
+                        "{:.3g}{}",
+                        name(need), linear, arguments::dtype_name(model.dtype()), largest_of(model.dtype()),
+                        largest_of(at::kFloat), model.dtype() == at::kHalf ? ": try bfloat16 or float32" : ""));
+      }
+    }
+  }
+}
+
 }  // namespace
 
 Statistics collect(const Model& model, const at::Tensor& tokens, const CollectOptions& options) {
@@ -82,9 +101,9 @@ Statistics collect(const Model& model, const at::Tensor& tokens, const CollectOp
     const int64_t count = std::min(options.batch, windows.size(0) - begin);
     const at::Tensor batch = windows.narrow(0, begin, count);
     if (gradients) {
-      gradients->add(batch, of_inputs.empty() ? nullptr : &collector);
+      gradients->add(batch, begin, of_inputs.empty() ? nullptr : &collector);
     } else {
-      hidden_states(model, batch, {.observer = &collector});
+      check_finite_values(model, batch, hidden_states(model, batch, {.observer = &collector}), kCollected, begin);
     }
     if (options.progress) {
       options.progress(begin + count, windows.size(0));
@@ -93,6 +112,8 @@ Statistics collect(const Model& model, const at::Tensor& tokens, const CollectOp
   if (gradients) {
     collector.statistics.gradients = std::move(gradients->gradients);
   }
+  check_collected(collector.statistics.inputs, model);
+  check_collected(collector.statistics.gradients, model);
   return std::move(collector.statistics);
 }
 

@@ -12,6 +12,7 @@
 #include <hemostat/interrupt.h>
 
 #include "metrics/head_chunks.h"
+#include "model/finite.h"
 
 namespace hemostat {
 namespace {
@@ -101,11 +102,12 @@ GradientCollector::GradientCollector(const Model& model, const CollectOptions& o
                          model.device());
 }
 
-void GradientCollector::add(const at::Tensor& windows, Observer* observer) {
+void GradientCollector::add(const at::Tensor& windows, int64_t before, Observer* observer) {
   {
     const at::NoGradGuard no_grad;
     StateKeeper keeper(states_, observer);
-    run_blocks(model_, embed(model_, windows), 0, model_.blocks.size(), {.observer = &keeper});
+    const at::Tensor last = run_blocks(model_, embed(model_, windows), 0, model_.blocks.size(), {.observer = &keeper});
+    check_finite_values(model_, windows, last, kCollected, before);
   }
   const at::AutoGradMode with_grad(true);
   head_backward(windows);

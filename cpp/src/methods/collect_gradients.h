@@ -12,6 +12,8 @@
 
 namespace hemostat {
 
+constexpr const char* kCollected = "hemostat.collect: the model";  // what may turn out not to be finite
+
 // For each batch of windows: forward, keeping what enters each block; then from the head down, window by window, each
 // block is computed again with a graph, through which the gradient of its output goes back to its input and its
 // weights.
@@ -22,8 +24,9 @@ class GradientCollector {
   GradientCollector(const Model& model, const CollectOptions& options, const std::set<Need>& needs, int64_t windows,
                     int64_t length, MemoryBudget& budget);
 
-  // windows int64 [count, length]; the observer, or null, sees the inputs of linears, once.
-  void add(const at::Tensor& windows, Observer* observer);
+  // windows int64 [count, length], of which `before` came before; the observer, or null, sees the inputs of linears,
+  // once. NumericalError, before any gradient is taken, where the model is not finite.
+  void add(const at::Tensor& windows, int64_t before, Observer* observer);
 
   std::map<std::string, std::shared_ptr<GradientStatistics>> gradients;
 

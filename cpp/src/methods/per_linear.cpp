@@ -1,10 +1,14 @@
 #include "per_linear.h"
 
+#include <set>
+
 #include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
 #include <hemostat/error.h>
 #include <hemostat/interrupt.h>
+
+#include "arguments.h"
 
 namespace hemostat {
 namespace {
@@ -21,6 +25,11 @@ void check_gradient(const std::string& method, const NamedLinear& named, const G
                                  method, named.name, gradient.out_features(), gradient.in_features(),
                                  linear.out_features(), linear.in_features()));
   }
+}
+
+std::string not_finite(const std::string& method, Need need, const std::string& linear) {
+  return fmt::format("hemostat.prepare({}): {} of '{}' has NaN or infinite entries; collect the statistics again",
+                     method, name(need), linear);
 }
 
 }  // namespace
@@ -42,23 +51,47 @@ void check_chosen(const std::string& method, const Model& model, const LinearFil
   }
 }
 
+void rethrow_naming(const std::string& method, const std::vector<NamedLinear>& linears,
+                    const std::exception_ptr& thrown) {
+  const auto failed = [&](const std::string& linear, const std::string& why) {
+    return fmt::format("hemostat.prepare({}): {}: {}", method, linear, why);
+  };
+  try {
+    std::rethrow_exception(thrown);
+  } catch (const arguments::InvalidEntries& error) {
+    for (const NamedLinear& named : linears) {
+      if (linears.size() > 1 && !arguments::all_finite(named.linear->dense())) {
+        throw ValueError(failed(named.name, "weight has NaN or infinite entries"));
+      }
+    }
+    throw ValueError(failed(linears.front().name, error.finding()));
+  } catch (const NumericalError& error) {
+    throw NumericalError(failed(linears.front().name, error.what()));
+  }
+}
+
 Prepared per_linear(const std::string& method, Axis axis, const Model& model, const Options& options,
                     LinearChange change) {
   const LinearFilter filter = filter_of(options);
   check_chosen(method, model, filter);
-  const auto apply = [model, filter, change = std::move(change)](double severity) {
+  const auto apply = [method, model, filter, change = std::move(change)](double severity) {
     at::NoGradGuard no_grad;
-    return map_linears(model, filter,
-                       [&](const std::string& name, const Linear& linear) { return change(name, linear, severity); });
+    return map_linears(model, filter, [&](const std::string& name, const Linear& linear) {
+      return about(method, {{name, &linear}}, [&] { return change(name, linear, severity); });
+    });
   };
   return Prepared(method, std::move(axis), apply, model);
 }
 
 void check_statistics(const std::string& method, const Model& model, const LinearFilter& filter,
                       const Statistics& statistics, Need need) {
+  std::set<const InputStatistics*> seen;  // linears that share an input share its statistics
   for (const NamedLinear& named : linears(model, filter)) {
     if (gradient_needs().count(need) > 0) {
       check_gradient(method, named, statistics.gradient(named.name), need);
+      if (!statistics.gradient(named.name).finite(need)) {
+        throw ValueError(not_finite(method, need, named.name));
+      }
       continue;
     }
     const InputStatistics& input = statistics.at(named.name);
@@ -70,6 +103,9 @@ void check_statistics(const std::string& method, const Model& model, const Linea
       throw ValueError(
           fmt::format("hemostat.prepare({}): the statistics of '{}' are of {} features, but the layer takes {}", method,
                       named.name, input.in_features(), named.linear->in_features()));
+    }
+    if (seen.insert(&input).second && !input.finite(need)) {
+      throw ValueError(not_finite(method, need, named.name));
     }
   }
 }
@@ -91,7 +127,8 @@ GramFactors gram_factors(const std::string& method, const Model& model, const Li
   GramFactors factors;
   for (const InputGroup& group : by_input(model, filter, statistics)) {
     check_interrupt();
-    const solve::GramFactor made(group.input->gram().to(model.device()), options);
+    const solve::GramFactor made = about(
+        method, group.linears, [&] { return solve::GramFactor(group.input->gram().to(model.device()), options); });
     const solve::GramFactor factor = made.with_matrix(budget.hold(made.matrix()));
     for (const NamedLinear& named : group.linears) {
       factors.emplace(named.name, factor);

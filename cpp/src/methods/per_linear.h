@@ -1,6 +1,7 @@
 // Methods that change each linear layer on its own.
 #pragma once
 
+#include <exception>
 #include <functional>
 #include <map>
 #include <string>
@@ -26,12 +27,28 @@ using FitCheck = decltype(Method::check);
 // ValueError where the filter leaves none.
 void check_chosen(const std::string& method, const Model& model, const LinearFilter& filter);
 
+// Throws the exception on. Where an operator found entries that it cannot take, or arithmetic failed, its message names
+// the linear: of several, the first that has such entries, else the first.
+[[noreturn]] void rethrow_naming(const std::string& method, const std::vector<NamedLinear>& linears,
+                                 const std::exception_ptr& thrown);
+
+// What `work` gives, which is about these linears.
+template <typename Work>
+auto about(const std::string& method, const std::vector<NamedLinear>& linears, const Work& work) {
+  try {
+    return work();
+  } catch (const std::exception&) {
+    rethrow_naming(method, linears, std::current_exception());
+  }
+}
+
 // at(severity) gives the model whose chosen linears are change(name, linear, severity).
 using LinearChange = std::function<Linear(const std::string&, const Linear&, double)>;
 Prepared per_linear(const std::string& method, Axis axis, const Model& model, const Options& options,
                     LinearChange change);
 
-// The statistics of every chosen linear: ValueError naming the first that has none, or others than its size asks for.
+// The statistics of every chosen linear: ValueError naming the first that has none, others than its size asks for, or
+// some that are not finite.
 void check_statistics(const std::string& method, const Model& model, const LinearFilter& filter,
                       const Statistics& statistics, Need need);
 

@@ -151,8 +151,18 @@ class Interpreter {
     return result;
   }
 
-  at::Tensor heads(const Linear& linear, const at::Tensor& x, int64_t count, int64_t head_dim, const Norm& norm) {
-    at::Tensor y = multiply(linear, x).view({x.size(0), x.size(1), count, head_dim});
+  // linear · x, where `x` is treated already.
+  at::Tensor output(const Linear& linear, const std::string& name, const at::Tensor& x) {
+    at::Tensor y = multiply(linear, x);
+    if (observer_ != nullptr) {
+      observer_->linear_output(block_, prefix_ + name, y);
+    }
+    return y;
+  }
+
+  at::Tensor heads(const Linear& linear, const std::string& name, const at::Tensor& x, int64_t count, int64_t head_dim,
+                   const Norm& norm) {
+    at::Tensor y = output(linear, name, x).view({x.size(0), x.size(1), count, head_dim});
     return apply_norm(norm, y).transpose(1, 2);
   }
 
@@ -160,11 +170,11 @@ class Interpreter {
     const Naming& names = model_.config.names;
     const auto [x_q, x_k, x_v] =
         inputs<3>({{{&attention.q, &names.q}, {&attention.k, &names.k}, {&attention.v, &names.v}}}, x, positions_);
-    at::Tensor q =
-        rotated(attention.rope, heads(attention.q, x_q, attention.heads, attention.head_dim, attention.q_norm));
-    at::Tensor k =
-        rotated(attention.rope, heads(attention.k, x_k, attention.kv_heads, attention.head_dim, attention.k_norm));
-    at::Tensor v = heads(attention.v, x_v, attention.kv_heads, attention.head_dim, Norm{});
+    at::Tensor q = rotated(attention.rope,
+                           heads(attention.q, names.q, x_q, attention.heads, attention.head_dim, attention.q_norm));
+    at::Tensor k = rotated(attention.rope,
+                           heads(attention.k, names.k, x_k, attention.kv_heads, attention.head_dim, attention.k_norm));
+    at::Tensor v = heads(attention.v, names.v, x_v, attention.kv_heads, attention.head_dim, Norm{});
     if (attention.cache.bits < 16) {
       std::tie(k, v) = quantized_cache(attention.cache, k, v);
     }
@@ -182,7 +192,7 @@ class Interpreter {
     }
     y = y.transpose(1, 2).reshape({x.size(0), x.size(1), attention.heads * attention.head_dim});
     const auto [x_o] = inputs<1>({{{&attention.o, &names.o}}}, y, positions_);
-    return multiply(attention.o, x_o);
+    return output(attention.o, names.o, x_o);
   }
 
   at::Tensor explicit_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
@@ -276,14 +286,14 @@ class Interpreter {
     const auto [x_gate, x_up] = inputs<2>({{{&mlp.gate, &gate_name}, {&mlp.up, &up_name}}}, x, positions);
     at::Tensor y;
     if (mlp.gate.defined()) {
-      y = activated(mlp.activation, multiply(mlp.gate, x_gate));
-      const at::Tensor up = multiply(mlp.up, x_up);
+      y = activated(mlp.activation, output(mlp.gate, gate_name, x_gate));
+      const at::Tensor up = output(mlp.up, up_name, x_up);
       y = recorded(y, up) ? y * up : y.mul_(up);
     } else {
-      y = activated(mlp.activation, multiply(mlp.up, x_up));
+      y = activated(mlp.activation, output(mlp.up, up_name, x_up));
     }
     const auto [x_down] = inputs<1>({{{&mlp.down, &down_name}}}, y, positions);
-    return multiply(mlp.down, x_down);
+    return output(mlp.down, down_name, x_down);
   }
 
   at::Tensor route(const Experts& experts, const at::Tensor& x) {
@@ -291,7 +301,7 @@ class Interpreter {
     const at::Tensor tokens = x.reshape({-1, x.size(-1)});
     const at::Tensor positions = positions_.expand({x.size(0), x.size(1)}).reshape({-1});
     const auto [x_router] = inputs<1>({{{&experts.router, &names.router}}}, tokens, positions);
-    const at::Tensor scores = multiply(experts.router, x_router).to(at::kFloat) / experts.temperature;
+    const at::Tensor scores = output(experts.router, names.router, x_router).to(at::kFloat) / experts.temperature;
     auto [weights, chosen] = at::topk(at::softmax(scores, -1), experts.top_k, -1);
     if (experts.normalize) {
       weights = weights / weights.sum(-1, true);

@@ -1,5 +1,4 @@
 #include <set>
-#include <unordered_map>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -7,6 +6,7 @@
 #include <hemostat/error.h>
 #include <hemostat/model.h>
 
+#include "cast.h"
 #include "tensor_slots.h"
 
 namespace hemostat {
@@ -33,13 +33,14 @@ double total(const Model& model, const Count& count) {
   for_each_tensor(copy, [&](const std::string&, at::Tensor& tensor) {
     sum += count(static_cast<double>(tensor.numel()), 8.0 * static_cast<double>(tensor.element_size()));
   });
-  for (Block& block : copy.blocks) {
-    for_each_linear(block, copy.config.names, "", [&](const std::string&, Linear& linear, bool) {
-      if (linear.packed) {
-        sum +=
-            count(static_cast<double>(linear.out_features() * linear.in_features()), linear.packed->bits_per_weight());
-      }
-    });
+  for (const auto& [name, linear] : linears(copy, {.include = {"*"}, .exclude = {}})) {
+    const auto entries = static_cast<double>(linear->out_features() * linear->in_features());
+    if (linear->packed) {
+      sum += count(entries, linear->packed->bits_per_weight());
+    } else if (linear->stored_bits > 0) {
+      const double bits = 8.0 * static_cast<double>(linear->weight.element_size());
+      sum += count(entries, linear->stored_bits) - count(entries, bits);
+    }
   }
   return sum;
 }
@@ -52,34 +53,6 @@ int64_t Model::parameters() const {
 
 double Model::bytes() const {
   return total(*this, [](double entries, double bits) { return entries * bits / 8; });
-}
-
-Model Model::to(std::optional<at::ScalarType> dtype, std::optional<c10::Device> device) const {
-  if (dtype && !c10::isFloatingType(*dtype)) {
-    throw TypeError(fmt::format("hemostat.Model.to: dtype must be a floating type, got {}", c10::toString(*dtype)));
-  }
-  Model result = *this;
-  std::unordered_map<const void*, at::Tensor> moved;  // what was shared stays shared
-  const auto move = [&](at::Tensor& tensor, std::optional<at::ScalarType> type) {
-    at::Tensor& target = moved[tensor.unsafeGetTensorImpl()];
-    if (!target.defined()) {
-      target = tensor.to(
-          tensor.options().dtype(type.value_or(tensor.scalar_type())).device(device.value_or(tensor.device())));
-    }
-    tensor = target;
-  };
-  for_each_tensor(result, [&](const std::string&, at::Tensor& tensor) { move(tensor, dtype); });
-  for (Block& block : result.blocks) {
-    if (block.attention.rope.inverse_frequencies.defined()) {
-      move(block.attention.rope.inverse_frequencies, std::nullopt);
-    }
-    for_each_linear(block, result.config.names, "", [&](const std::string&, Linear& linear, bool) {
-      if (linear.packed && device) {
-        linear.packed = linear.packed->to(*device);
-      }
-    });
-  }
-  return result;
 }
 
 Model Model::replace(const std::map<std::string, at::Tensor>& weights) const {
@@ -105,7 +78,7 @@ Model Model::replace(const std::map<std::string, at::Tensor>& weights) const {
                                        weight.device().str(), device().str()));
         }
         used.insert(name);
-        return linear.with_weight(weight.scalar_type() == dtype() ? weight : weight.to(dtype()));
+        return linear.with_weight(cast(weight, dtype(), "hemostat.Model.replace: " + name));
       });
   for (const auto& [name, weight] : weights) {
     if (!used.count(name)) {

@@ -19,6 +19,7 @@
 
 #include "metrics/comparison.h"
 #include "metrics/damage.h"
+#include "model/finite.h"
 #include "model/structure.h"
 #include "model/tensor_slots.h"
 #include "scan/trials.h"
@@ -173,6 +174,15 @@ class Batch {
   BatchPredictions predictions_;
 };
 
+// NumericalError where the baseline is not finite.
+void check_baseline(const Model& baseline, const at::Tensor& windows, int64_t batch) {
+  const c10::InferenceMode inference;
+  for (int64_t first = 0; first < windows.size(0); first += batch) {
+    const at::Tensor tokens = windows.narrow(0, first, std::min(batch, windows.size(0) - first));
+    check_finite_values(baseline, tokens, predicting_states(hidden_states(baseline, tokens)), kBaseline, first);
+  }
+}
+
 }  // namespace
 
 std::string not_localizable(const Method& method, const Axis& axis) {
@@ -268,6 +278,7 @@ Localization localize(const Model& baseline, const Model& damaged, const at::Ten
   for (int64_t first = 0; first < count; first += compare.batch) {
     const int64_t size = std::min(compare.batch, count - first);
     Batch batch(baseline, windows.narrow(0, first, size), heads, compare.memory_budget);
+    check_finite_values(baseline, batch.tokens(), predicting_states(batch.states().back()), kBaseline, first);
 
     at::Tensor state = embed(damaged, batch.tokens());
     for (size_t index = 0; index <= blocks; ++index) {
@@ -278,6 +289,7 @@ Localization localize(const Model& baseline, const Model& damaged, const at::Ten
       squared_errors[index] += squared_error(state, batch.states()[index]);
     }
     whole.push_back(batch.compare(damaged, state));
+    check_finite_values(baseline, batch.tokens(), whole.back().nll_baseline, kBaseline, first);
     advance(size);
     if (static_cast<size_t>(changed) < parts.size()) {
       unchanged.push_back(batch.compare(baseline, at::Tensor()));
@@ -350,8 +362,19 @@ Localization localize(const Model& model, const MethodSpec& method, const at::Te
   }
   check_needs(method, statistics, kOperation);
   check_options(options.compare, vocabulary(model), kOperation);
-  checked_windows(model, tokens, kOperation);
-  const Model damaged = prepare(model, method.method, statistics, method.options).at(checked);
+  const at::Tensor windows = checked_windows(model, tokens, kOperation);
+  const Model damaged = [&] {
+    const auto judge = [&] { check_baseline(model, windows, options.compare.batch); };  // it may be to blame
+    try {
+      return prepare(model, method.method, statistics, method.options).at(checked);
+    } catch (const ValueError&) {
+      judge();
+      throw;
+    } catch (const NumericalError&) {
+      judge();
+      throw;
+    }
+  }();
   Localization result = localize(model, damaged, tokens, options);
   result.method = method.text();
   result.severity = checked;

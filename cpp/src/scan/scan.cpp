@@ -43,32 +43,27 @@ std::optional<double> telling_severity(const PlannedMethod& planned,
   return chosen;
 }
 
-// What a method is localized with, and whether it has been.
-struct Localizing {
-  bool possible = false;  // as far as the method itself says
-  std::optional<Localization> found = std::nullopt;
-};
+// As far as the method itself says.
+bool is_localized(const PlannedMethod& planned, const ScanOptions& options) {
+  return options.localize_windows > 0 && not_localizable(find_method(planned.method.method), planned.axis).empty();
+}
 
-Localizing localizing_of(const PlannedMethod& planned, const ScanOptions& options) {
-  Localizing localizing;
-  localizing.possible =
-      options.localize_windows > 0 && not_localizable(find_method(planned.method.method), planned.axis).empty();
-  if (localizing.possible && options.known_localization) {
-    localizing.found = options.known_localization(planned.method.text());
-  }
-  return localizing;
+std::optional<Localization> known_localization(const PlannedMethod& planned, double severity,
+                                               const ScanOptions& options) {
+  return options.known_localization ? options.known_localization(planned.method.text(), severity) : std::nullopt;
 }
 
 // Whether something of the method has to be evaluated.
-bool remains(const PlannedMethod& planned, const FinishedTrials& trials, const Localizing& localizing) {
+bool remains(const PlannedMethod& planned, const FinishedTrials& trials, const ScanOptions& options) {
   const auto trial = [&](size_t i) { return trials.find({planned.method.text(), planned.severities[i]}); };
   for (size_t i = 0; i < planned.severities.size(); ++i) {
     if (!trial(i)) {
       return true;
     }
   }
-  const auto delta_nll = [&](size_t i) { return trial(i)->damage.delta_nll; };
-  return localizing.possible && !localizing.found && telling_severity(planned, delta_nll).has_value();
+  const std::optional<double> severity =
+      telling_severity(planned, [&](size_t i) { return trial(i)->damage.delta_nll; });
+  return is_localized(planned, options) && severity && !known_localization(planned, *severity, options);
 }
 
 // The trials of a pair's grid.
@@ -96,7 +91,6 @@ ScanResult scan(const Model& model, const at::Tensor& evaluation, const at::Tens
   const std::vector<PlannedSurface> joint = plan_joint(model, options);
   const bool calibrated = calibration.defined() && calibration.numel() > 0;
   FinishedTrials trials(options.known);
-  std::vector<Localizing> localizations;
   std::set<Need> needs;
   bool any_remains = false;
   const auto need = [&](const PlannedMethod& entry) {
@@ -112,8 +106,7 @@ ScanResult scan(const Model& model, const at::Tensor& evaluation, const at::Tens
     for (const double severity : entry.severities) {
       trials.plan({entry.method.text(), severity});
     }
-    localizations.push_back(localizing_of(entry, options));
-    if (remains(entry, trials, localizations.back())) {
+    if (remains(entry, trials, options)) {
       need(entry);
     }
   }
@@ -145,12 +138,14 @@ ScanResult scan(const Model& model, const at::Tensor& evaluation, const at::Tens
     }
   }
 
+  // A baseline that an earlier version kept though it was not finite is evaluated again, which says why it is not.
+  const bool judged = options.baseline && std::isfinite(options.baseline->damage.nll);
   std::optional<BaselineEvaluation> baseline;
-  if (any_remains || !options.baseline) {
+  if (any_remains || !judged) {
     baseline.emplace(model, evaluation, compare);
   }
   ScanResult result;
-  if (options.baseline) {
+  if (judged) {
     result.baseline = options.baseline->damage;
     result.noise_floor = options.baseline->noise_floor;
   } else {
@@ -211,36 +206,31 @@ ScanResult scan(const Model& model, const at::Tensor& evaluation, const at::Tens
   };
   const BaselineEvaluation* evaluated = baseline ? &*baseline : nullptr;
   const Statistics* collected = needs.empty() ? nullptr : &statistics;
-  for (size_t i = 0; i < planned.size(); ++i) {
-    const PlannedMethod& entry = planned[i];
-    Localizing& before = localizations[i];
-    const std::string text = entry.method.text();
+  for (const PlannedMethod& entry : planned) {
     Preparation preparation(model, entry.method, collected);
     result.curves.push_back(run_trials(evaluated, preparation, entry.axis, entry.severities, running));
-    if (!before.possible) {
-      continue;
-    }
-    if (!before.found && options.known_localization) {
-      before.found = options.known_localization(text);
-    }
     const std::vector<Damage>& damages = result.curves.back().damages;
     const std::optional<double> severity =
         telling_severity(entry, [&](size_t index) { return damages[index].delta_nll; });
-    if (!before.found && severity) {
+    if (!is_localized(entry, options) || !severity) {
+      continue;
+    }
+    std::optional<Localization> found = known_localization(entry, *severity, options);
+    if (!found) {
       const Model damaged = preparation.at(*severity);
       Localization localization;
       if (not_localizable(model, damaged).empty()) {
         localization = localize(model, damaged, evaluation.narrow(0, 0, localize_windows), localizing);
       }
-      localization.method = text;
+      localization.method = entry.method.text();
       localization.severity = *severity;
       if (options.on_localization) {
         options.on_localization(localization);
       }
-      before.found = std::move(localization);
+      found = std::move(localization);
     }
-    if (before.found && !before.found->sites.empty()) {
-      result.localizations.push_back(*std::move(before.found));
+    if (!found->sites.empty()) {
+      result.localizations.push_back(*std::move(found));
     }
   }
   for (const PlannedSurface& entry : joint) {

@@ -17,6 +17,7 @@ namespace hemostat {
 namespace {
 
 constexpr const char* kOperation = "hemostat.surface";
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 // The first method with a severity, then the second.
 std::string joint_name(const MethodSpec& first, double severity, const MethodSpec& second) {
@@ -87,7 +88,7 @@ Surface run_surface(const BaselineEvaluation* baseline, const Damage& unchanged,
   };
 
   add(0, unchanged, 0);
-  surface.damages[0][0].within_noise_floor = options.noise_floor.covers(unchanged);
+  surface.damages[0][0].within_noise_floor = options.noise_floor && options.noise_floor->covers(unchanged);
   Preparation alone(model, first.method, statistics);
   SweepCurve column = run(alone, first, options);
   for (size_t i = 1; i < first.severities.size(); ++i) {
@@ -110,7 +111,8 @@ Surface run_surface(const BaselineEvaluation* baseline, const Damage& unchanged,
 Surface surface(const BaselineEvaluation& baseline, const MethodPair& methods, const Statistics* statistics,
                 const SurfaceOptions& options) {
   const PlannedSurface planned = checked(baseline.model(), methods, statistics, options);
-  const NoiseFloor floor = options.noise_floor ? *options.noise_floor : measure_noise_floor(baseline);
+  const Damage unchanged = baseline.unchanged();  // judged first
+  const std::optional<NoiseFloor> floor = options.noise_floor ? options.noise_floor : measure_noise_floor(baseline);
   // Where both methods are one, the first's curve is the second's too.
   std::map<TrialName, Trial> finished;
   TrialsOptions running{.noise_floor = floor};
@@ -124,7 +126,7 @@ Surface surface(const BaselineEvaluation& baseline, const MethodPair& methods, c
       options.on_trial(trial);
     }
   };
-  return run_surface(&baseline, baseline.unchanged(), baseline.model(), planned, statistics, running);
+  return run_surface(&baseline, unchanged, baseline.model(), planned, statistics, running);
 }
 
 Surface surface(const Model& model, const MethodPair& methods, const at::Tensor& tokens, const Statistics* statistics,
@@ -133,30 +135,71 @@ Surface surface(const Model& model, const MethodPair& methods, const at::Tensor&
   return surface(BaselineEvaluation(model, tokens, options.compare), methods, statistics, options);
 }
 
-std::vector<Zone> Surface::zone(double tolerance) const {
-  if (!(tolerance > 0) || std::isinf(tolerance)) {
-    throw ValueError(
-        fmt::format("hemostat.Surface.zone: tolerance is {}, but takes more than 0 nats per token", tolerance));
-  }
-  std::vector<Zone> zones;
-  std::vector<double> monotone(severities[1].size(), -std::numeric_limits<double>::infinity());  // of the rows so far
-  for (const std::vector<Damage>& row : damages) {
+namespace {
+
+using Grid = std::vector<std::vector<double>>;
+
+// How far the second method may go at each severity of the first, where `damage` says what both do.
+std::vector<Edge> joint_edges(const Surface& surface, const Grid& damage, double tolerance) {
+  const Axis& axis = surface.axes[1];
+  std::vector<Edge> edges;
+  std::vector<double> monotone(surface.severities[1].size(), -kInfinity);  // of the rows so far
+  for (const std::vector<double>& row : damage) {
     for (size_t j = 0; j < row.size(); ++j) {
-      const double here = row[j].delta_nll;
-      monotone[j] = std::max(monotone[j], std::isnan(here) ? std::numeric_limits<double>::infinity() : here);
+      monotone[j] = std::max(monotone[j], std::isnan(row[j]) ? kInfinity : row[j]);
       if (j > 0) {
         monotone[j] = std::max(monotone[j], monotone[j - 1]);
       }
     }
-    Zone zone{.tolerance = tolerance, .severity = std::nullopt, .interval = std::nullopt, .censored = false};
+    Edge edge;
     if (monotone[0] <= tolerance) {
-      const Axis& axis = axes[1];
-      const Edge edge = zone_edge(axis, without_neutral(severities[1]), {monotone.begin() + 1, monotone.end()},
-                                  tolerance, axis.continuous_at_neutral ? std::optional(monotone[0]) : std::nullopt);
-      zone.severity = edge.severity.value_or(axis.neutral);
-      zone.censored = edge.censored;
+      edge = zone_edge(axis, without_neutral(surface.severities[1]), {monotone.begin() + 1, monotone.end()}, tolerance,
+                       axis.continuous_at_neutral ? std::optional(monotone[0]) : std::nullopt);
+      edge.severity = edge.severity.value_or(axis.neutral);
     }
-    zones.push_back(zone);
+    edges.push_back(edge);
+  }
+  return edges;
+}
+
+// The most that each point's damage may be; none where that is not known of one. The unchanged model does none.
+std::optional<Grid> damages_at_most(const std::vector<std::vector<Damage>>& damages) {
+  Grid grid;
+  for (const std::vector<Damage>& row : damages) {
+    std::vector<double>& entries = grid.emplace_back();
+    for (const Damage& damage : row) {
+      const bool unchanged = grid.size() == 1 && entries.empty();
+      const std::optional<double> most = unchanged ? std::optional(0.0) : damage_at_most(damage, Criterion::delta_nll);
+      if (!most) {
+        return std::nullopt;
+      }
+      entries.push_back(*most);
+    }
+  }
+  return grid;
+}
+
+}  // namespace
+
+std::vector<Zone> Surface::zone(double tolerance) const {
+  check_tolerance(tolerance, "hemostat.Surface.zone");
+  Grid estimates;
+  for (const std::vector<Damage>& row : damages) {
+    std::vector<double>& entries = estimates.emplace_back();
+    for (const Damage& damage : row) {
+      entries.push_back(damage.delta_nll);
+    }
+  }
+  std::vector<Zone> zones;
+  for (const Edge& edge : joint_edges(*this, estimates, tolerance)) {
+    zones.push_back({.tolerance = tolerance, .edge = edge.severity, .edge_censored = edge.censored});
+  }
+  if (const std::optional<Grid> most = damages_at_most(damages)) {
+    const std::vector<Edge> shown = joint_edges(*this, *most, tolerance);
+    for (size_t i = 0; i < zones.size(); ++i) {
+      zones[i].severity = shown[i].severity;
+      zones[i].censored = shown[i].censored;
+    }
   }
   return zones;
 }

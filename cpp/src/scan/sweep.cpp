@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <map>
 #include <utility>
 #include <vector>
 
@@ -34,7 +35,7 @@ SweepCurve sweep(const BaselineEvaluation& baseline, const MethodSpec& method, c
                  const SweepOptions& options) {
   const Checked planned = checked(baseline.model(), method, statistics, options);
   const TrialsOptions trials{
-      .noise_floor = options.noise_floor ? *options.noise_floor : measure_noise_floor(baseline),
+      .noise_floor = options.noise_floor ? options.noise_floor : measure_noise_floor(baseline),
       .on_trial = options.on_trial,
   };
   Preparation preparation(baseline.model(), method, statistics);
@@ -47,22 +48,42 @@ SweepCurve sweep(const Model& model, const MethodSpec& method, const at::Tensor&
   return sweep(BaselineEvaluation(model, tokens, options.compare), method, statistics, options);
 }
 
-Threshold find_threshold(const SweepCurve& curve) {
-  std::vector<double> delta_nll;
-  std::vector<std::vector<double>> window_delta;
-  for (const Damage& damage : curve.damages) {
-    delta_nll.push_back(damage.delta_nll);
-    std::vector<double> windows(damage.window_nll);
-    for (size_t i = 0; i < windows.size(); ++i) {
-      windows[i] -= damage.window_nll_baseline.at(i);
-    }
-    window_delta.push_back(std::move(windows));
+namespace {
+
+// Each window's damage; empty where windows are not kept.
+std::vector<double> window_damage(const Damage& damage, Criterion by) {
+  if (by == Criterion::kl) {
+    return damage.window_kl;
+  }
+  std::vector<double> windows(by == Criterion::delta_nll ? damage.window_nll : damage.window_top1_agreement);
+  for (size_t i = 0; i < windows.size(); ++i) {
+    windows[i] = by == Criterion::delta_nll ? windows[i] - damage.window_nll_baseline.at(i) : 1 - windows[i];
+  }
+  return windows;
+}
+
+DamageSeries series_of(const std::vector<Damage>& damages, Criterion by) {
+  DamageSeries series;
+  for (const Damage& damage : damages) {
+    series.values.push_back(damage_by(damage, by));
+    series.at_most.push_back(damage_at_most(damage, by));
+    series.windows.push_back(window_damage(damage, by));
   }
   const auto lacks_windows = [](const std::vector<double>& windows) { return windows.empty(); };
-  if (std::any_of(window_delta.begin(), window_delta.end(), lacks_windows)) {
-    window_delta.clear();  // trials of an earlier run, whose windows were not kept
+  if (std::any_of(series.windows.begin(), series.windows.end(), lacks_windows)) {
+    series.windows.clear();  // trials of an earlier run, whose windows were not kept
   }
-  return Threshold(curve.axis, curve.severities, std::move(delta_nll), std::move(window_delta));
+  return series;
+}
+
+}  // namespace
+
+Threshold find_threshold(const SweepCurve& curve) {
+  std::map<Criterion, DamageSeries> damage;
+  for (const Criterion by : {Criterion::delta_nll, Criterion::kl, Criterion::top1_agreement}) {
+    damage[by] = series_of(curve.damages, by);
+  }
+  return Threshold::of(curve.axis, curve.severities, damage);
 }
 
 }  // namespace hemostat

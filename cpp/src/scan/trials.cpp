@@ -67,7 +67,7 @@ SweepCurve run_trials(const BaselineEvaluation* baseline, Preparation& preparati
       }
       trial.seconds = seconds_since(start);
     }
-    trial.damage.within_noise_floor = options.noise_floor.covers(trial.damage);
+    trial.damage.within_noise_floor = options.noise_floor && options.noise_floor->covers(trial.damage);
     if (runs && options.on_trial) {
       options.on_trial(trial);
     }

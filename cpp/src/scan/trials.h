@@ -42,7 +42,7 @@ class Preparation {
 };
 
 struct TrialsOptions {
-  NoiseFloor noise_floor;
+  std::optional<NoiseFloor> noise_floor = std::nullopt;                   // none: unknown
   std::function<std::optional<Trial>(const TrialName&)> known = nullptr;  // asked when the trial's turn comes
   std::function<void(const Trial&)> on_trial = nullptr;                   // after each that was not known
   bool generate = false;  // measure by generation too, whatever the axis says

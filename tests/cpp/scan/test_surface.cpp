@@ -109,8 +109,9 @@ Surface grid(const std::vector<std::vector<double>>& delta_nll) {
     result.damages.emplace_back();
     for (const double delta : row) {
       Damage damage;
+      damage.index = 0;
       damage.delta_nll = delta;
-      damage.delta_nll_interval = {.9 * delta, 1.1 * delta};
+      damage.delta_nll_interval = Interval{.9 * delta, 1.1 * delta};
       result.damages.back().push_back(damage);
     }
   }
@@ -121,15 +122,30 @@ TEST(Surface, ItsZoneIsALevelSet) {
   const Surface found = grid({{0, 0, .1, .5}, {.04, .04, .24, .3}, {.02, .06, .06, kNan}, {.2, .2, .2, .2}});
   const std::vector<Zone> zones = found.zone(.1);
   ASSERT_EQ(zones.size(), 4u);
-  EXPECT_DOUBLE_EQ(*zones[0].severity, 4);  // exactly the tolerance is within it
-  EXPECT_DOUBLE_EQ(*zones[1].severity, 8 - 4 * (.1 - .04) / (.24 - .04));
-  EXPECT_DOUBLE_EQ(*zones[2].severity, 8 - 4 * (.1 - .06) / (.24 - .06));  // the row before had .24 at 4 bits
-  EXPECT_FALSE(zones[3].severity);                                         // the first alone costs more
-  EXPECT_FALSE(zones[0].censored);
-  EXPECT_TRUE(found.zone(.6)[0].censored);
-  EXPECT_DOUBLE_EQ(*found.zone(.6)[1].severity, 2);
-  EXPECT_DOUBLE_EQ(*found.zone(.6)[2].severity, 4);  // the last before it collapses
-  EXPECT_DOUBLE_EQ(*found.zone(.04)[1].severity, 8);
+  EXPECT_DOUBLE_EQ(*zones[0].edge, 4);  // exactly the tolerance is within it
+  EXPECT_DOUBLE_EQ(*zones[1].edge, 8 - 4 * (.1 - .04) / (.24 - .04));
+  EXPECT_DOUBLE_EQ(*zones[2].edge, 8 - 4 * (.1 - .06) / (.24 - .06));  // the row before had .24 at 4 bits
+  EXPECT_FALSE(zones[3].edge);                                         // the first alone costs more
+  EXPECT_FALSE(zones[0].edge_censored);
+  EXPECT_TRUE(found.zone(.6)[0].edge_censored);
+  EXPECT_DOUBLE_EQ(*found.zone(.6)[1].edge, 2);
+  EXPECT_DOUBLE_EQ(*found.zone(.6)[2].edge, 4);  // the last before it collapses
+  EXPECT_DOUBLE_EQ(*found.zone(.04)[1].edge, 8);
+}
+
+TEST(Surface, ItsZoneReachesAsFarAsSafetyIsShown) {
+  Surface found = grid({{0, 0, .1, .5}, {.04, .04, .24, .3}, {.02, .06, .06, kNan}, {.2, .2, .2, .2}});
+  for (const auto& [edge, zone] : {std::pair(.1, .11), {.05, .055}, {.6, .66}}) {  // intervals reach a tenth farther
+    for (size_t row = 0; row < 3; ++row) {
+      EXPECT_DOUBLE_EQ(*found.zone(zone)[row].severity, *found.zone(edge)[row].edge);
+      EXPECT_EQ(found.zone(zone)[row].censored, found.zone(edge)[row].edge_censored);
+    }
+  }
+  EXPECT_FALSE(found.zone(.11)[3].severity.has_value());
+  found.damages[1][2].delta_nll_interval.reset();  // as with one window
+  for (const Zone& zone : found.zone(.11)) {
+    EXPECT_FALSE(zone.severity.has_value() || zone.censored);
+  }
 }
 
 TEST(Surface, TheFirstRowsZoneIsTheThreshold) {
@@ -138,21 +154,21 @@ TEST(Surface, TheFirstRowsZoneIsTheThreshold) {
   const Threshold threshold(found.axes[1], {8, 4, 2}, delta_nll);
   for (const double tolerance : {.005, .02, .1, 1.}) {
     const Zone zone = threshold.zone(tolerance), row = found.zone(tolerance)[0];
-    EXPECT_EQ(zone.severity, row.severity);
-    EXPECT_EQ(zone.censored, row.censored);
+    EXPECT_EQ(zone.edge, row.edge);
+    EXPECT_EQ(zone.edge_censored, row.edge_censored);
   }
 }
 
 TEST(Surface, AnAxisThatJumpsAtNeutralIsNotInterpolatedFromIt) {
   Surface found = grid({{0, .3, .4, .5}, {.01, .05, .15, .5}});
   found.axes[1].continuous_at_neutral = false;
-  EXPECT_EQ(*found.zone(.1)[0].severity, 16);  // the second is not used
-  EXPECT_DOUBLE_EQ(*found.zone(.35)[1].severity, 6);
+  EXPECT_EQ(*found.zone(.1)[0].edge, 16);  // the second is not used
+  EXPECT_DOUBLE_EQ(*found.zone(.35)[1].edge, 6);
 }
 
 TEST(Surface, AdditivityIsTheSumOfBothAloneOverBoth) {
   Surface found = grid({{0, .01, .1, .2}, {.02, .06, .06, kNan}});
-  found.damages[1][2].delta_nll_interval = {-.01, .1};
+  found.damages[1][2].delta_nll_interval = Interval{-.01, .1};
   const auto additivity = found.additivity();
   EXPECT_EQ(additivity[0], std::vector<std::optional<double>>(4));
   EXPECT_FALSE(additivity[1][0]);
@@ -174,7 +190,7 @@ TEST(Surface, RefusesBadInputBeforeAnyWork) {
   EXPECT_EQ(message(pair("magnitude", "rtn"), {.severities = {std::vector<double>{}, std::nullopt}}),
             "hemostat.surface: magnitude has no severities");
   const std::string message_of_zone = message_of<ValueError>([] { grid({{0, 0, 0, 0}}).zone(0); });
-  EXPECT_EQ(message_of_zone, "hemostat.Surface.zone: tolerance is 0, but takes more than 0 nats per token");
+  EXPECT_EQ(message_of_zone, "hemostat.Surface.zone: tolerance is 0, but takes more than 0 and less than inf");
 }
 
 TEST(Scan, MeasuresPairsOnTheirMethodsGrids) {

@@ -65,7 +65,7 @@ py::dict to_dict(const Surface& surface, bool windows) {
   return py::dict("methods"_a = surface.methods, "axes"_a = axes, "severities"_a = surface.severities,
                   "distances"_a = distances(surface), "damages"_a = to_list(surface.damages, windows),
                   "additivity"_a = surface.additivity(),
-                  "noise_floor"_a = py::cast(surface.noise_floor).attr("to_dict")(),
+                  "noise_floor"_a = surface.noise_floor ? py::cast(*surface.noise_floor).attr("to_dict")() : py::none(),
                   "seconds_prepare"_a = surface.seconds_prepare, "seconds"_a = surface.seconds);
 }
 
@@ -104,7 +104,7 @@ Args:
     axes: Their axes for the unchanged model.
     severities: Of each, from mild to severe; the first of each is neutral.
     damages: A list for each severity of the first, with one for each severity of the second.
-    noise_floor: The damage that numerics alone do.
+    noise_floor: The damage that numerics alone do; None where it is unknown.
     seconds_prepare: What preparing took.
     seconds: What each trial took, as ``damages``.
 
@@ -115,27 +115,27 @@ Example:
     >>> surface = hemostat.surface(model, ("wanda", "rtn"), evaluation, statistics=statistics)
     >>> fewest_bits = dict(zip(surface.severities[0], surface.zone(0.05)))
 )")
-      .def(
-          py::init([](std::array<std::string, 2> methods, const std::array<Axis, 2>& axes,
-                      std::array<std::vector<double>, 2> severities, std::vector<std::vector<Damage>> damages,
-                      const NoiseFloor& noise_floor, double seconds_prepare, std::vector<std::vector<double>> seconds) {
-            return checked_surface({.methods = std::move(methods),
-                                    .axes = axes,
-                                    .severities = std::move(severities),
-                                    .damages = std::move(damages),
-                                    .noise_floor = noise_floor,
-                                    .seconds_prepare = seconds_prepare,
-                                    .seconds = std::move(seconds)});
-          }),
-          "methods"_a, "axes"_a, "severities"_a, "damages"_a, "noise_floor"_a, "seconds_prepare"_a = 0.0,
-          "seconds"_a = std::vector<std::vector<double>>())
+      .def(py::init([](std::array<std::string, 2> methods, const std::array<Axis, 2>& axes,
+                       std::array<std::vector<double>, 2> severities, std::vector<std::vector<Damage>> damages,
+                       const std::optional<NoiseFloor>& noise_floor, double seconds_prepare,
+                       std::vector<std::vector<double>> seconds) {
+             return checked_surface({.methods = std::move(methods),
+                                     .axes = axes,
+                                     .severities = std::move(severities),
+                                     .damages = std::move(damages),
+                                     .noise_floor = noise_floor,
+                                     .seconds_prepare = seconds_prepare,
+                                     .seconds = std::move(seconds)});
+           }),
+           "methods"_a, "axes"_a, "severities"_a, "damages"_a, "noise_floor"_a, "seconds_prepare"_a = 0.0,
+           "seconds"_a = std::vector<std::vector<double>>())
       .def_readonly("methods", &Surface::methods, "Both canonical specs, in the order in which they are applied.")
       .def_readonly("axes", &Surface::axes, "Their axes for the unchanged model.")
       .def_readonly("severities", &Surface::severities, "Of each, from mild to severe; the first of each is neutral.")
       .def_property_readonly("distances", &distances, "The severities' distances from neutral, 0 … 1.")
       .def_readonly("damages", &Surface::damages,
                     "What each point did: ``damages[i][j]``, i of the first, j of the second.")
-      .def_readonly("noise_floor", &Surface::noise_floor, "The damage that numerics alone do.")
+      .def_readonly("noise_floor", &Surface::noise_floor, "The damage that numerics alone do; None: unknown.")
       .def_readonly("seconds_prepare", &Surface::seconds_prepare, "What preparing took.")
       .def_readonly("seconds", &Surface::seconds, "What each trial took, as :attr:`damages`.")
       .def_property_readonly("additivity", &Surface::additivity,
@@ -145,14 +145,15 @@ Example:
       .def("zone", &edges, "tolerance"_a,
            R"(The joint zone: how far the second method may go, for each severity of the first.
 
-Damage is made monotone along both axes, then interpolated linearly along the second's, from what the first alone does.
+The upper end of damage's interval is made monotone along both axes, then interpolated linearly along the second's, from
+what the first alone does.
 
 Args:
     tolerance: Largest ΔNLL that is still safe, above 0, nats per token.
 
 Returns:
     list[float | None]: One for each severity of the first: the largest safe severity of the second; None where the
-    first alone exceeds the tolerance.
+    first alone is not safe, and everywhere with one window, which has no interval.
 
 Raises:
     ValueError: For a tolerance that is not above 0.

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from hemostat import _C
-from hemostat._damage import seeded_spec
+from hemostat._baseline import warn_of_baseline, warn_of_unknown_floor
+from hemostat._damage import numbers, seeded_spec
+from hemostat._immutable import check
+from hemostat._methods import lent_to, source_of
 from hemostat._progress import Progress, bar
-from hemostat.report import TOLERANCES
+from hemostat.report._document import MethodFacts, SurfaceFacts
 from hemostat.report._surfaces import SurfaceView, surface_rows, surface_table
 
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["surface", "surface_facts"]
+__all__ = ["method_facts", "surface", "surface_facts"]
 
 
 def surface(
@@ -67,6 +70,10 @@ def surface(
         ValueError: For other than two methods, an unknown method or option, a severity out of range, or statistics that
             are needed but not given; all seen before any work.
         TypeError: For methods that are one text.
+        NumericalError: Where the baseline is not finite; the message says where that begins, and the dtype's part.
+
+    Warns:
+        BaselineWarning: Where the baseline is no better than the unigram model, or the noise floor is unknown.
 
     Example:
         >>> surface = hemostat.surface(model, ("wanda", "rtn"), evaluation, statistics=statistics)
@@ -81,7 +88,7 @@ def surface(
         raise ValueError(
             f"hemostat.surface: severities has {len(given)} entries, but takes one for each of two methods"
         )
-    grids = [None if grid is None else [float(severity) for severity in grid] for grid in given]
+    grids = [None if grid is None else numbers("hemostat.surface", grid) for grid in given]
     specs = [seeded_spec(method, seed, {}) for method in methods]
     planned = _C.plan_joint(model, [specs])[0].methods
     sizes = [
@@ -91,17 +98,19 @@ def surface(
     total = sizes[0] * sizes[1] - 1
 
     with bar(progress, f"surface {methods[0]}, {methods[1]}", "trial") as update:
-        finished = 0
+        finished, lent = 0, lent_to([spec.text() for spec in specs], model, tokens=tokens)
 
         def report(trial: _C.Trial) -> None:
             nonlocal finished
+            if lent:
+                check(f"hemostat.surface: what ran beside the trial of {trial.method}", lent)
             finished += 1
             if on_trial is not None:
                 on_trial(trial)
             if update is not None:
                 update(finished, total)
 
-        return _C.surface(
+        found = _C.surface(
             model,
             specs,
             tokens,
@@ -116,20 +125,27 @@ def surface(
             generation=generation,
             on_trial=report,
         )
+    warn_of_baseline(found.damages[0][0])
+    warn_of_unknown_floor(model, found.noise_floor)
+    return found
 
 
-def surface_facts(surface: _C.Surface) -> dict[str, Any]:
+def surface_facts(surface: _C.Surface) -> SurfaceFacts:
     """A surface as a report's document holds it."""
-    zones = {str(tolerance): surface.zone_details(tolerance) for tolerance in TOLERANCES}
-    return {
-        "methods": [_C.MethodSpec.parse(text).to_dict() | {"label": text} for text in surface.methods],
-        "axes": [axis.to_dict() for axis in surface.axes],
-        "severities": [list(severities) for severities in surface.severities],
-        "damage": surface.to_dict()["damages"],
-        "additivity": surface.additivity,
-        "zone": {name: [zone.severity for zone in row] for name, row in zones.items()},
-        "zone_censored": {name: [zone.censored for zone in row] for name, row in zones.items()},
-    }
+    return SurfaceFacts(methods=tuple(map(method_facts, surface.methods, surface.axes)), surface=surface)
+
+
+def method_facts(label: str, axis: _C.Axis) -> MethodFacts:
+    """A registered method, by its canonical spec, as a report's document holds it."""
+    spec = _C.MethodSpec.parse(label)
+    return MethodFacts(
+        **spec.to_dict(),
+        label=label,
+        kind=_C.find_method(spec.method).kind,
+        needs=tuple(sorted(_C.needs_of([label]))),
+        axis=axis,
+        source=source_of(spec.method),
+    )
 
 
 def table(surface: _C.Surface) -> str:

@@ -2,106 +2,32 @@
 
 import copy
 import json
-import math
 import re
 
 import pytest
+from report_documents import BITS, SPARSITY, generated, localization, method, site
+from report_documents import document as by_hand
 
+import hemostat
 from hemostat.report import Report, distance, number, write_whole
-
-
-def axis(name, unit, neutral, farthest, continuous=True):
-    ends = sorted((neutral, farthest))
-    return {
-        "name": name,
-        "unit": unit,
-        "neutral": neutral,
-        "minimum": ends[0],
-        "maximum": ends[1],
-        "farthest": farthest,
-        "kind": "continuous",
-        "default_grid": [],
-        "continuous_at_neutral": continuous,
-        "measured_by": "teacher_forcing",
-    }
-
-
-def trial(method, options, severity, delta, **damage):
-    kl = {
-        "mean": delta,
-        "median": delta / 2,
-        "p90": 2 * delta,
-        "p99": 5 * delta,
-        "max": 9 * delta,
-        "reverse_mean": delta,
-    }
-    return {
-        "method": method,
-        "options": options,
-        "severity": severity,
-        "damage": {
-            "perplexity": 20 * math.exp(delta),
-            "delta_nll": delta,
-            "delta_nll_interval": [0.9 * delta, 1.1 * delta],
-            "kl": kl | {"by_confidence": [delta] * 4},
-            "top1_agreement": math.exp(-delta),
-            "index": delta / 4,
-            "within_noise_floor": delta < 0.005,
-            **damage,
-        },
-    }
-
-
-def threshold(method, options, zone, censored=()):
-    names = ("0.02", "0.05", "0.1")
-    return {
-        "method": method,
-        "options": options,
-        "point": None,
-        "interval": None,
-        "zone": dict(zip(names, zone, strict=True)),
-        "zone_interval": {name: [0.1, 0.2] for name in names},
-        "zone_censored": {name: name in censored for name in names},
-    }
 
 
 @pytest.fixture
 def document():
-    fine, coarse = {"group_size": 64}, {"group_size": 128}
-    methods = [
-        ("wanda", {}, "wanda", axis("sparsity", "fraction", 0, 1)),
-        ("rtn", fine, "rtn:group_size=64", axis("bits", "bits", 16, 0)),
-        ("rtn", coarse, "rtn:group_size=128", axis("bits", "bits", 16, 0)),
-    ]
-    return {
-        "provenance": {
-            "model": {"name": "a </script><b>model", "source": "some/where", "sha256": "ab" * 32},
-            "protocol": "Teacher forcing.",
-            "evaluation": {"windows": 4, "length": 512, "sha256": "cd" * 32},
-            "calibration": {"windows": 2, "length": 512, "sha256": "ef" * 32, "source": "given"},
-            "methods": [
-                {"method": name, "options": options, "label": label, "axis": its, "seconds_prepare": 0.1}
-                for name, options, label, its in methods
-            ],
-            "versions": {"hemostat": "0.1.0", "torch": "2.11", "python": "3.11"},
-            "date": "2026-01-02T03:04:05+00:00",
-        },
-        "baseline": {
-            "perplexity": 20.0,
-            "noise_floor": {"against": "bfloat16", "delta_nll": 0.005, "kl": 0.002, "top1_agreement": 0.99},
-        },
-        "trials": [
-            trial("wanda", {}, 0.25, 0.004),
-            trial("wanda", {}, 0.5, math.inf, perplexity=math.inf),
-            trial("rtn", fine, 4, 0.03),
-            trial("rtn", coarse, 4, 0.06),
-        ],
-        "thresholds": [
-            threshold("wanda", {}, [0.26, 0.3, None]),
-            threshold("rtn", fine, [5.1, 4, 4], censored=("0.1",)),
-            threshold("rtn", coarse, [6.5, 4.5, 4]),
-        ],
-    }
+    given = by_hand(
+        method(
+            "wanda",
+            SPARSITY,
+            [(0.25, 0.004, 0.0004, {"within_noise_floor": True}), (0.5, None, 0)],
+            needs=["column_norm"],
+        ),
+        method("rtn", BITS, [(4, 0.03, 0.003, {"kl": {"p99": 0.15}})], group_size=64),
+        method("rtn", BITS, [(4, 0.06, 0.006, {"kl": {"p99": 0.3}})], group_size=128),
+        windows=4,
+        floor=0.005,
+    )
+    given["provenance"]["model"] |= {"name": "a </script><b>model", "sha256": "ab" * 32}
+    return given
 
 
 def strict(text):
@@ -141,10 +67,19 @@ class TestJson:
         with pytest.raises(FileNotFoundError, match="there is no .*other.json"):
             Report.load(tmp_path / "other.json")
 
-    @pytest.mark.parametrize("content", ["", "[]", "{}", "\xff", '{"trials": []}'])
-    def test_another_file_is_refused(self, content, tmp_path):
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [
+            ("", "it is no JSON"),
+            ("\xff", "it is no JSON"),
+            ("[]", r"the report is \[\], but must be an object"),
+            ("{}", "the report has no provenance"),
+            ('{"trials": []}', "the report has no provenance"),
+        ],
+    )
+    def test_another_file_is_refused(self, content, reason, tmp_path):
         (tmp_path / "other.json").write_text(content, encoding="latin-1")
-        with pytest.raises(ValueError, match="other.json is not a report.json"):
+        with pytest.raises(ValueError, match=f"other.json is not a report.json: {reason}"):
             Report.load(tmp_path / "other.json")
 
     def test_a_dict_of_it_is_a_copy(self, document):
@@ -177,21 +112,26 @@ class TestHtml:
 
     def test_holds_the_numbers(self, page, document):
         assert embedded(page) == Report(document).to_dict()
-        for text in ("rtn:group_size=64", "≤ 4 bits", "0.26", "noise floor", "ab" * 32):
+        for text in ("rtn:group_size=64", "≤ 4 bits", "0.25", "noise floor", "ab" * 32):
             assert text in page
 
     def test_loads_nothing(self, page):
-        ours = re.sub(r"<script>.*?</script>", "", page, count=1, flags=re.S)  # plotly.js itself
-        assert "plotly.js v" in page
+        ours = re.sub(r"<script>.*?</script>", "", page, count=1, flags=re.S)  # Vega itself
+        assert "window.vegaEmbed=" in page and "window.vegaEmbed=" not in ours
         assert not re.search(r"(src|href|url|import|fetch)\s*[=(\s]\s*[\"']?(https?:)?//", ours)
-        assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=", page)
+        markup = re.sub(r"(<script[^>]*>).*?(?=</script>)", r"\1", page, flags=re.S)
+        assert "vegaEmbed" not in markup and markup.count("<script") == page.count("</script>")
+        assert not re.search(
+            r"<(script|link|img|iframe|object|embed|video|audio|source)\b[^>]*\s(src|href|srcset|data)\s*=", markup
+        )
+        assert not re.search(r"@import|url\(", markup)
 
     def test_a_name_is_text_and_not_markup(self, page):
         assert "a &lt;/script&gt;&lt;b&gt;model" in page
         assert "</script><b>model" not in page
 
     def test_leaves_no_field_of_its_template(self, page):
-        assert not re.search(r"\{\{[a-z]+\}\}", page.replace(page[page.index("plotly.js v") :], ""))
+        assert not re.search(r"\{\{[a-z]+\}\}", re.sub(r"<script>.*?</script>", "", page, flags=re.S))
         assert "{{palette}}" not in page
 
 
@@ -206,7 +146,8 @@ class TestDataFrame:
         assert frame["perplexity"].isna().tolist() == [False, True, False, False]
 
     def test_generation_is_flattened(self, document):
-        document["trials"][0]["damage"]["generation"] = {"first_divergence": 3.5, "first_divergence_interval": [3, 4]}
+        measured = generated(prompts=2, prompt_length=8, new_tokens=8, first_divergence=3.5)
+        document["trials"][0]["damage"]["generation"] = measured
         frame = Report(document).to_dataframe()
         assert frame["generation_first_divergence"].tolist()[0] == 3.5
         assert frame["generation_first_divergence_high"].tolist()[0] == 4
@@ -214,14 +155,16 @@ class TestDataFrame:
     def test_zones_have_a_row_a_tolerance(self, document):
         frame = Report(document).to_dataframe("zones")
         assert frame["tolerance"].tolist() == [0.02, 0.05, 0.1] * 3
-        assert frame["severity"].tolist()[3:6] == [5.1, 4, 4]
-        assert frame["censored"].tolist() == [False] * 5 + [True] + [False] * 3
-        assert frame["severity_low"].tolist()[0] == 0.1 and frame["severity_high"].tolist()[0] == 0.2
+        assert frame["severity"].tolist()[:3] == [0.25] * 3
+        assert frame["severity"].tolist()[3] == pytest.approx(16 - 12 * 0.02 / 0.033)
+        assert frame["edge"].tolist()[3] == pytest.approx(8)
+        assert frame["censored"].tolist() == [False] * 4 + [True] * 2 + [False] * 2 + [True]
+        assert frame["edge_low"].isna().all() and frame["edge_high"].isna().all()  # windows are not known
 
     def test_layers_have_a_row_a_place(self, document):
         assert Report(document).to_dataframe("layers").empty
-        site = {"name": "model.layers.0", "block": 0, "linear": None, "delta_nll": 0.1, "delta_nll_interval": [0, 0.2]}
-        document["localizations"] = [{"method": "wanda", "options": {}, "severity": 0.5, "sites": [site]}]
+        place = site("model.layers.0", 0, 0.1, delta_nll_interval=[0, 0.2])
+        document["localizations"] = [localization([]) | {"sites": [place]}]
         frame = Report(document).to_dataframe("layers")
         assert frame[["method", "severity", "name", "delta_nll_high"]].values.tolist() == [
             ["wanda", 0.5, "model.layers.0", 0.2]
@@ -243,10 +186,18 @@ class TestTable:
         assert curves == ["wanda", "0.5", "rtn:group_size=64", "rtn:group_size=128"]
         assert lines[4].endswith("within the noise floor")
         assert lines[5].split()[1] == "–"
-        zones = [[cell.strip() for cell in line.split("  ")] for line in lines[-3:]]
+        heads = [i for i, line in enumerate(lines) if line.startswith(("largest safe severity", "estimated to reach"))]
+        zones, edges = ([re.split(r"\s{2,}", line) for line in lines[head + 2 : head + 5]] for head in heads)
         assert [zone[0] for zone in zones] == ["wanda", "rtn:group_size=64", "rtn:group_size=128"]
-        assert zones[0][-1] == "–"
-        assert zones[1][-1] == "≤ 4 bits"
+        assert zones[0][1:] == ["0.25"] * 3  # beyond it collapses
+        assert zones[1][1:] == ["8.73 bits", "≤ 4 bits", "≤ 4 bits"]
+        assert edges[1][1:] == ["8 bits", "≤ 4 bits", "≤ 4 bits"]
+
+    def test_takes_other_tolerances_and_criteria(self, document):
+        text = Report(document).table([0.03], by="kl")
+        assert re.search(r"largest safe severity at a KL of +0\.03\n", text) and "estimated to reach a KL of" in text
+        with pytest.raises(ValueError, match="tolerance is 0"):
+            Report(document).table([0])
 
     def test_columns_are_aligned(self, document):
         rows = Report(document).table().splitlines()[2:8]
@@ -277,5 +228,5 @@ def test_numbers_have_four_digits(value, text):
 
 
 def test_distance_is_0_at_neutral_and_1_at_the_far_end():
-    bits = axis("bits", "bits", 16, 0)
+    bits = hemostat.Axis(**BITS).to_dict()
     assert [distance(bits, severity) for severity in (16, 4, 0)] == [0, 0.75, 1]

@@ -4,64 +4,28 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import re
 
 import pytest
+from report_documents import BITS, document, method
 
 from hemostat.cli import main
 from hemostat.report import Report
 
-BITS = {
-    "name": "bits",
-    "unit": "bits",
-    "neutral": 16,
-    "minimum": 2,
-    "maximum": 8,
-    "farthest": 0,
-    "kind": "continuous",
-    "default_grid": [8, 4],
-    "continuous_at_neutral": True,
-}
+LENGTHS = (-0.4, -0.1, 0.1, 0.4)  # what each of four windows' losses add to the mean
 
 
-def run(losses, labels=("rtn",), zone=4.5):
-    """Each label's ΔNLL by bits, each with an interval of ± a tenth."""
-    methods = [{"method": label, "options": {}, "label": label, "kind": "weights", "axis": BITS} for label in labels]
-    trials = [
-        {
-            "method": label,
-            "options": {},
-            "severity": bits,
-            "damage": {
-                "perplexity": None if loss is None else 20 * math.exp(loss),
-                "delta_nll": loss,
-                "delta_nll_interval": None if loss is None else [loss - 0.1, loss + 0.1],
-                "kl": {"mean": loss},
-                "top1_agreement": 0.9,
-            },
-        }
-        for label in labels
-        for bits, loss in losses.items()
-    ]
-    zones = {"zone": {"0.02": 6.0, "0.05": zone, "0.1": 4.0}, "zone_censored": {"0.1": True}}
-    zones |= {"zone_interval": {"0.02": [5.8, 6.1], "0.05": None, "0.1": None}, "point": None, "interval": None}
-    return Report(
-        {
-            "provenance": {
-                "model": {"name": "model", "sha256": "aa", "dtype": "float32"},
-                "protocol": "Teacher forcing.",
-                "evaluation": {"windows": 40, "length": 512, "sha256": "bb"},
-                "calibration": {"windows": 8, "length": 512, "sha256": "cc"},
-                "methods": methods,
-                "versions": {"hemostat": "1"},
-                "date": "2026-01-02T03:04:05+00:00",
-            },
-            "baseline": {"perplexity": 20.0, "noise_floor": {"against": "bfloat16", "delta_nll": 0.001, "kl": 0.001}},
-            "trials": trials,
-            "thresholds": [{"method": label, "options": {}} | zones for label in labels],
-        }
-    )
+def run(losses, labels=("rtn",), windows=False, change=None):
+    """Each label's ΔNLL by bits, each with an interval of ± a tenth; windows: with each window's numbers."""
+    points = [(bits, loss, 0.1) for bits, loss in losses.items()]
+    given = document(*(method(label, BITS, points) for label in labels), windows=4 if windows else 40)
+    if windows:
+        given["baseline"]["window_nll"] = [3 + length for length in LENGTHS]
+        for trial in given["trials"]:
+            trial["windows"] = {"nll": [3 + trial["damage"]["delta_nll"] + 2 * length for length in LENGTHS]}
+    if change:
+        change(given)
+    return Report(given)
 
 
 class TestDifferences:
@@ -87,15 +51,43 @@ class TestDifferences:
         assert more[0].claim == "more at 1 of 3 severities" and same == []
 
     def test_within_both_intervals_are_none(self):
-        less, more, same = run({4: 0.4}).compare(run({4: 0.45}, zone=4.7)).findings()
+        less, more, same = run({4: 0.4}).compare(run({4: 0.45})).findings()
         assert not less and not more
         assert same[0].claim == "no difference shown" and "0.05 nats, within the intervals" in same[0].evidence
-        assert "Its zone ends at 4.5 bits instead of 4.7 bits at 0.05 nats." in same[0].evidence
+        assert "It is safe up to 15.5 bits instead of 15.6 bits at 0.02, 14.8 bits instead of" in same[0].evidence
 
     def test_of_a_run_with_itself_are_none(self):
-        report = run({8: 0.1, 4: 0.4})
+        report = run({8: 0.1, 4: 0.4}, windows=True)
         comparison = report.compare(report)
         assert comparison.findings()[2][0].claim == "the same numbers" and comparison.warnings == []
+        for row in comparison.to_dict()["trials"]:
+            assert row["difference"] == row["difference_low"] == row["difference_high"] == 0
+
+    def test_on_the_same_windows_are_paired(self):
+        comparison = run({4: 0.4}, windows=True).compare(run({4: 0.39}, windows=True))
+        assert comparison.paired and comparison.to_dict()["paired"] and "paired bootstrap" in comparison.table()
+        (row,) = comparison.to_dict()["trials"]
+        # Every window differs by as much, however far windows lie from each other.
+        assert (row["difference_low"], row["difference_high"]) == pytest.approx((0.01, 0.01), abs=1e-9)
+        assert "more at 1" in comparison.headline()
+
+    @pytest.mark.parametrize("field", ["sha256", "windows", "length"])
+    def test_on_other_windows_are_not(self, field):
+        def change(given):
+            given["provenance"]["evaluation"][field] = "xx" if field == "sha256" else 5
+
+        other = run({4: 0.39}, windows=True, change=change)
+        comparison = run({4: 0.4}, windows=True).compare(other)
+        assert not comparison.paired and comparison.to_dict()["trials"][0]["difference_low"] < -0.1
+        assert "independent" in comparison.table()
+
+    def test_without_windows_say_that_they_are_wider(self):
+        def change(given):
+            given["provenance"]["evaluation"]["windows"] = 4
+
+        comparison = run({4: 0.4}, windows=True).compare(run({4: 0.4}, change=change), ("new", "old"))
+        assert not comparison.paired
+        assert any("old has no numbers by window" in warning for warning in comparison.warnings)
 
     def test_of_what_is_not_finite_are_unknown(self):
         row = run({4: None}).compare(run({4: 0.4})).to_dict()["trials"][0]
@@ -117,25 +109,37 @@ class TestWarnings:
             ("model", "sha256", "xx", "measured different weights"),
             ("model", "dtype", "bfloat16", "number formats differ (float32 and bfloat16)"),
             ("calibration", "sha256", "xx", "calibrated on different tokens"),
-            ("versions", "hemostat", "2", "versions of hemostat differ (1 and 2)"),
+            ("versions", "hemostat", "2", "versions of hemostat differ (0 and 2)"),
         ],
     )
     def test_name_what_differs(self, part, field, value, warning):
-        other = run({4: 0.4})
-        (other.provenance if part is None else other.provenance[part])[field] = value
-        warnings = run({4: 0.4}).compare(other).warnings
+        def change(given):
+            provenance = given["provenance"]
+            (provenance if part is None else provenance[part])[field] = value
+
+        losses = {4: 0.4}
+        warnings = run(losses, windows=True).compare(run(losses, windows=True, change=change)).warnings
         assert len(warnings) == 1 and warning in warnings[0]
 
     def test_say_how_much_text_each_evaluated(self):
-        other = run({4: 0.4})
-        other.provenance["evaluation"] |= {"windows": 4, "sha256": "xx"}
-        warning = run({4: 0.4}).compare(other).warnings[0]
-        assert "(40 windows of 512 tokens and 4 windows of 512 tokens)" in warning
+        def change(given):
+            given["provenance"]["evaluation"] |= {"windows": 5, "sha256": "xx"}
+
+        warning = run({4: 0.4}).compare(run({4: 0.4}, change=change)).warnings[0]
+        assert "(40 windows of 512 tokens and 5 windows of 512 tokens)" in warning
+
+    def test_are_those_of_each_run_too(self):
+        def change(given):
+            given["provenance"]["warnings"] = ["Take care."]
+
+        warnings = run({4: 0.4}, windows=True).compare(run({4: 0.4}, windows=True, change=change), ("a", "b")).warnings
+        assert warnings == ["b: Take care."]
 
     def test_come_before_everything(self, tmp_path):
-        other = run({4: 0.4})
-        other.provenance["protocol"] = "Another."
-        comparison = run({4: 0.4}).compare(other)
+        def change(given):
+            given["provenance"]["protocol"] = "Another."
+
+        comparison = run({4: 0.4}).compare(run({4: 0.4}, change=change))
         assert comparison.table().startswith("Warning: The protocols differ")
         comparison.to_html(tmp_path / "comparison.html")
         page = (tmp_path / "comparison.html").read_text(encoding="utf-8")
@@ -145,11 +149,10 @@ class TestWarnings:
 class TestForms:
     def test_the_table_has_both_runs(self):
         lines = run({8: 0.1, 4: 0.9}).compare(run({8: 0.1, 4: 0.4}), ("new", "old")).table().splitlines()
-        assert [re.split(r"\s{2,}", line.strip()) for line in lines[4:6]] == [
-            ["rtn", "8 bits", "+0.1000", "+0.1000", "+0.0000", "-0.1414 … +0.1414"],
-            ["4 bits", "+0.9000", "+0.4000", "+0.5000", "+0.3586 … +0.6414", "more"],
-        ]
-        assert re.split(r"\s{2,}", lines[-1].strip()) == ["0.1", "≤ 4 bits", "≤ 4 bits"]
+        rows = [re.split(r"\s{2,}", line.strip()) for line in lines]
+        assert ["rtn", "8 bits", "+0.1000", "+0.1000", "+0.0000", "-0.1414 … +0.1414"] in rows
+        assert ["4 bits", "+0.9000", "+0.4000", "+0.5000", "+0.3586 … +0.6414", "more"] in rows
+        assert rows[-1] == ["0.1", "12 bits", "12 bits"]
 
     def test_a_data_frame_has_a_row_a_severity(self):
         frame = run({8: 0.1, 4: 0.9}).compare(run({8: 0.1, 4: 0.4})).to_dataframe()

@@ -38,9 +38,17 @@ class TestPlainArrays:
 
     def test_says_where_nothing_exceeds_it(self):
         zone = hemostat.find_threshold([0.2, 0.4], [10, 10.1], baseline=10).zone_details(0.5)
-        assert zone.severity == 0.4
-        assert zone.censored
+        assert zone.severity == zone.edge == 0.4
+        assert zone.censored and zone.edge_censored
         assert zone.interval is None
+
+    def test_take_their_numbers_as_known(self):
+        threshold = hemostat.find_threshold([0.2, 0.4], [10, 11], baseline=10)
+        assert threshold.zone(0.05) == threshold.edge(0.05) and threshold.edge_interval(0.05) is None
+        with pytest.raises(ValueError, match=r"Threshold\.zone: by is kl, but this threshold is of delta_nll"):
+            threshold.zone(0.05, by="kl")
+        with pytest.raises(ValueError, match="by is 'ppl', but takes delta_nll, kl or top1_agreement"):
+            threshold.edge(0.05, by="ppl")
 
     @pytest.mark.parametrize("collapsed", [math.nan, math.inf, None])
     def test_ends_before_a_collapse(self, collapsed):
@@ -107,7 +115,7 @@ class TestSweptCurve:
         perplexities = [damage.perplexity for damage in curve.damages[1:]]
         plain = hemostat.find_threshold(severities, perplexities, baseline=curve.damages[0].perplexity_baseline)
         for tolerance in (0.05, 0.3, 1):
-            assert hemostat.find_threshold(curve).zone(tolerance) == pytest.approx(plain.zone(tolerance))
+            assert hemostat.find_threshold(curve).edge(tolerance) == pytest.approx(plain.zone(tolerance))
 
     def test_has_an_interval_as_an_independent_bootstrap(self, curve):
         windows = np.array([np.array(d.window_nll) - np.array(d.window_nll_baseline) for d in curve.damages[1:]])
@@ -120,7 +128,37 @@ class TestSweptCurve:
         zone = hemostat.find_threshold(curve).zone_details(0.3)
         assert zone.interval[0] == pytest.approx(low, abs=0.15 * (high - low))
         assert zone.interval[1] == pytest.approx(high, abs=0.15 * (high - low))
-        assert zone.interval[0] < zone.severity < zone.interval[1]
+        assert zone.interval[0] < zone.edge < zone.interval[1]
+        assert hemostat.find_threshold(curve).edge_interval(0.3) == zone.interval
+
+    @pytest.mark.parametrize("by", ["delta_nll", "kl", "top1_agreement"])
+    def test_zones_reach_as_far_as_safety_is_shown(self, curve, by):
+        def most(damage):
+            interval = {
+                "delta_nll": damage.delta_nll_interval,
+                "kl": damage.kl.mean_interval,
+                "top1_agreement": damage.top1_agreement_interval,
+            }[by]
+            return 1 - interval[0] if by == "top1_agreement" else interval[1]
+
+        threshold = hemostat.find_threshold(curve)
+        ends = [most(damage) for damage in curve.damages[1:]]
+        for tolerance in (0.02, 0.1, 0.3):
+            zone = threshold.zone_details(tolerance, by=by)
+            assert zone.by == by and zone.tolerance == tolerance
+            assert zone.severity == pytest.approx(zone_by_numpy(curve.severities[1:], np.exp(ends), 1, tolerance))
+            assert zone.severity <= zone.edge and zone.interval[0] <= zone.edge <= zone.interval[1]
+            assert zone.severity == threshold.zone(tolerance, by=by) and zone.edge == threshold.edge(tolerance, by=by)
+            for damage in curve.damages[1:]:
+                assert (hemostat.judge(damage, tolerance, by=by) == "safe") == (most(damage) <= tolerance)
+
+    def test_one_window_shows_none(self, trained):
+        curve = hemostat.sweep(trained.model, "magnitude", trained.tokens[:1], severities=[0.1, 0.7])
+        threshold = hemostat.find_threshold(curve)
+        for by in ("delta_nll", "kl", "top1_agreement"):
+            assert threshold.zone(0.05, by=by) is None and threshold.edge_interval(0.05, by=by) is None
+            assert 0 < threshold.edge(0.05, by=by) < 0.7
+            assert hemostat.judge(curve.damages[0], 0.05, by=by) == "undecided"
 
     def test_repeats(self, curve):
         once, again = (hemostat.find_threshold(curve).zone_details(0.3).interval for _ in range(2))
@@ -131,4 +169,19 @@ def test_layers_fall_in_whole_steps(tiny_model, tiny_tokens):
     curve = hemostat.sweep(tiny_model, "drop_layers", tiny_tokens, severities=[0.25, 0.75])
     threshold = hemostat.find_threshold(curve)
     for tolerance in np.linspace(0.001, 2 * max(abs(d.delta_nll) for d in curve.damages), 20):
-        assert (threshold.zone(tolerance) * 4) % 1 == 0
+        assert (threshold.edge(tolerance) * 4) % 1 == 0
+
+
+def test_a_baseline_no_better_than_counting_words_shows_none(tiny_model, tiny_tokens):
+    curve = hemostat.sweep(tiny_model, "magnitude", tiny_tokens, severities=[0.1, 0.9])
+    threshold = hemostat.find_threshold(curve)
+    assert {damage.index for damage in curve.damages} == {None}
+    assert threshold.zone(0.5) is None and threshold.edge(0.5) is not None
+    assert "safe" not in {hemostat.judge(damage, 10) for damage in curve.damages}
+
+
+@pytest.mark.parametrize("tolerance", [0, -1, math.nan, math.inf])
+def test_judge_refuses_what_is_no_tolerance(trained, tolerance):
+    damage = hemostat.compare(trained.model, trained.model, trained.tokens[:2, :16])
+    with pytest.raises(ValueError, match=r"hemostat\.judge: tolerance is"):
+        hemostat.judge(damage, tolerance)

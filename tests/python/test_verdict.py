@@ -6,60 +6,14 @@ import json
 import shlex
 
 import pytest
+from report_documents import BITS, LAYERS, SPARSITY, TEMPERATURE, document, generated, localization, method
 
-from hemostat.report import Report
-from hemostat.report._verdict import summary, verdict
-
-SPARSITY = {"name": "sparsity", "unit": "fraction removed", "neutral": 0, "minimum": 0, "maximum": 1, "farthest": 1}
-BITS = {"name": "bits", "unit": "bits", "neutral": 16, "minimum": 2, "maximum": 8, "farthest": 0}
-LAYERS = {"name": "layers", "unit": "fraction", "neutral": 0, "minimum": 0, "maximum": 0.8, "farthest": 1}
-TEMPERATURE = {"name": "temperature", "unit": "", "neutral": 1, "minimum": 1, "maximum": 5, "farthest": 5}
+from hemostat.report import Report, _verdict
+from hemostat.report._document import Document
 
 
-def method(name, axis, points, kind="weights", needs=(), zone=None, zone_interval=None, **options):
-    """A method and its trials: points are (severity, ΔNLL, half of its interval's width, further damage)."""
-    label = name + (":" + ",".join(f"{key}={value}" for key, value in options.items()) if options else "")
-    facts = {"method": name, "options": options, "label": label, "kind": kind, "needs": list(needs)}
-    axis = axis | {"kind": "continuous", "default_grid": [], "continuous_at_neutral": True}
-    trials = [
-        {
-            "method": name,
-            "options": options,
-            "severity": severity,
-            "damage": {
-                "perplexity": 20.0,
-                "delta_nll": delta,
-                "delta_nll_interval": None if delta is None else [delta - half, delta + half],
-                "kl": {"mean": 0.01 if delta is None else abs(delta), "by_confidence": [1.0, 1.0, 1.0, 1.0]},
-                "top1_agreement": 0.9,
-                "index": 0.1,
-            }
-            | (further[0] if further else {}),
-        }
-        for severity, delta, half, *further in points
-    ]
-    threshold = {"method": name, "options": options, "point": None, "interval": None}
-    threshold["zone"] = {"0.02": None, "0.05": zone, "0.1": None}
-    threshold["zone_interval"] = {"0.02": None, "0.05": zone_interval, "0.1": None}
-    threshold["zone_censored"] = {"0.05": False}
-    return facts | {"axis": axis}, trials, threshold
-
-
-def document(*methods, windows=40, localizations=(), floor=0.001):
-    return {
-        "provenance": {
-            "model": {"name": "model", "source": "a checkpoint", "blocks": 5},
-            "protocol": "Teacher forcing.",
-            "evaluation": {"windows": windows, "length": 512, "text": "/some/where/text.txt"},
-            "methods": [facts for facts, _, _ in methods],
-            "versions": {"hemostat": "0"},
-            "date": "2026-01-02T03:04:05+00:00",
-        },
-        "baseline": {"perplexity": 20.0, "noise_floor": {"against": "bfloat16", "delta_nll": floor, "kl": 0.001}},
-        "trials": [trial for _, trials, _ in methods for trial in trials],
-        "thresholds": [threshold for _, _, threshold in methods],
-        "localizations": list(localizations),
-    }
+def verdict(given, tolerance, by="delta_nll"):
+    return _verdict.verdict(Document.from_json(given), tolerance, by)
 
 
 def said(findings):
@@ -71,20 +25,22 @@ MILD, HARSH = (0.1, 0.01, 0.005), (0.5, 0.5, 0.05)
 
 class TestSafe:
     def test_is_the_harshest_severity_before_the_first_that_is_not(self):
-        # 0.3 lies within the tolerance by itself, but beyond 0.2, which is not settled.
+        # 0.3 lies within the tolerance by itself, but beyond 0.2, which is undecided.
         points = [MILD, (0.2, 0.045, 0.02), (0.3, 0.02, 0.005), HARSH]
-        v = verdict(document(method("wanda", SPARSITY, points, zone=0.31, zone_interval=[0.28, 0.35])), 0.05)
-        assert v.safe[0].claim == "up to sparsity 0.1"
+        v = verdict(document(method("wanda", SPARSITY, points)), 0.05)
+        assert v.safe[0].claim == "up to sparsity 0.17"  # where the upper end, 0.015 and then 0.065, meets it
+        assert "Measured to be safe up to sparsity 0.1, beyond by interpolation." in v.safe[0].evidence
         assert "It costs" not in v.headline and v.headline.startswith("The method has a severity that is safe")
         assert "+0.010 nats (+0.0050 … +0.015), perplexity +1.0 %" in v.safe[0].evidence
-        assert "The zone ends near sparsity 0.31 (0.28 … 0.35)." in v.safe[0].evidence
+        assert "By estimate the loss reaches the tolerance near sparsity 0.302." in v.safe[0].evidence
         assert v.unsafe[0].claim == "from sparsity 0.5 on"
-        assert "Not settled at sparsity 0.2: +0.045 nats" in v.unsafe[0].evidence
+        assert "Undecided at sparsity 0.2: +0.045 nats" in v.unsafe[0].evidence
 
     def test_falls_on_an_axis_that_does(self):
         found = document(method("rtn", BITS, [(8, 0.001, 0.001), (4, 0.03, 0.01), (3, 0.4, 0.1)]))
-        assert verdict(found, 0.05).safe[0].claim == "down to 4 bits"
-        assert verdict(found, 0.02).safe[0].claim == "down to 8 bits"
+        assert verdict(found, 0.05).safe[0].claim == "down to 3.98 bits"
+        assert "Measured to be safe up to 4 bits" in verdict(found, 0.05).safe[0].evidence
+        assert verdict(found, 0.02).safe[0].claim == "down to 6.11 bits"
         assert verdict(found, 0.05).unsafe[0].claim == "from 3 bits on"
 
     def test_beyond_the_last_severity_is_not_promised(self):
@@ -105,7 +61,7 @@ class TestSafe:
         assert "Predictions move more than the loss shows: KL 0.5 nats, top-1 agreement 100.0 %" in v.safe[0].evidence
 
     def test_says_how_soon_continuations_part(self):
-        generation = {"prompts": 16, "new_tokens": 64, "first_divergence": 12.34, "exact_match": 0.0625}
+        generation = generated(prompts=16, new_tokens=64, first_divergence=12.34, exact_match=0.0625)
         points = [(1.1, 0.01, 0.001, {"generation": generation})]
         v = verdict(document(method("temperature", TEMPERATURE, points, kind="decoding")), 0.05)
         assert "after 12 of 64 tokens on average; 1 of 16 stays the same to the end." in v.safe[0].evidence
@@ -117,31 +73,36 @@ class TestSafe:
         v = verdict(document(method("wanda", SPARSITY, [MILD]), floor=0.07), 0.05)
         assert "The noise floor, what bfloat16 alone does, is 0.07 nats" in v.meaning
 
+    def test_silent_is_not_safe_by_proof(self):
+        v = verdict(document(method("wanda", SPARSITY, [(0.1, 0.001, 0.005), HARSH])), 0.05)
+        assert "silent" in v.safe[0].evidence
+        assert "silent" not in verdict(document(method("wanda", SPARSITY, [MILD, HARSH])), 0.05).safe[0].evidence
+
 
 class TestNotSafe:
     def test_no_severity_at_all(self):
-        v = verdict(document(method("wanda", SPARSITY, [HARSH], zone=0.05)), 0.05)
+        v = verdict(document(method("wanda", SPARSITY, [HARSH])), 0.05)
         assert v.headline == "No measured severity is shown to be safe at 0.05 nats per token."
         assert v.unsafe[0].claim == "at no measured severity"
-        assert "By interpolation the limit lies near sparsity 0.05, where nothing was measured." in v.unsafe[0].evidence
+        assert "By interpolation it is safe up to sparsity 0.0455, where nothing was measured." in v.unsafe[0].evidence
         assert "Measure wanda at milder severities" in said(v.actions)
         assert v.actions[0].claim == "Do not use wanda as it stands" and not v.actions[0].command
 
     def test_nothing_milder_exists(self):
-        v = verdict(document(method("drop_layers", LAYERS, [(0.2, 0.5, 0.1)], "architecture", zone=0.01)), 0.05)
+        v = verdict(document(method("drop_layers", LAYERS, [(0.2, 0.5, 0.1)], "architecture")), 0.05)
         assert "The mildest measured, 1 of 5 layers, costs +0.50 nats" in v.unsafe[0].evidence
         assert "interpolation" not in v.unsafe[0].evidence
         assert "There is nothing milder than 1 of 5 layers." in said(v.actions) and "Measure drop" not in said(
             v.actions
         )
 
-    def test_not_settled(self):
+    def test_undecided(self):
         v = verdict(document(method("wanda", SPARSITY, [(0.1, 0.04, 0.02)])), 0.05)
-        assert v.safe == [] and v.unsafe[0].claim == "not even the mildest is settled"
+        assert v.safe == [] and v.unsafe[0].claim == "not even the mildest is decided"
         assert v.actions[0].claim == "Do not use wanda yet"
-        assert "Not settled: wanda at sparsity 0.1. Four times the text (160 windows)" in said(v.actions)
+        assert "Undecided: wanda at sparsity 0.1. Four times the text (160 windows)" in said(v.actions)
         v = verdict(document(method("wanda", SPARSITY, [MILD, (0.2, 0.04, 0.02)])), 0.05)
-        assert v.unsafe[0].claim == "not settled from sparsity 0.2 on"
+        assert v.unsafe[0].claim == "undecided from sparsity 0.2 on"
 
     @pytest.mark.parametrize(
         ("points", "sentence"),
@@ -169,13 +130,48 @@ class TestWindows:
         v = verdict(document(method("wanda", SPARSITY, [(0.1, 0.0, 0.0)]), windows=1), 0.05)
         assert v.safe == [] and "that gives no interval" in said(v.actions)
 
-    def test_a_wide_zone_asks_for_more(self):
-        def actions(interval):
-            curve = method("wanda", SPARSITY, [MILD, HARSH], zone=0.2, zone_interval=interval)
-            return said(verdict(document(curve), 0.05).actions)
+    def test_one_shows_no_zone_anywhere(self):
+        found = document(method("wanda", SPARSITY, [(0.1, 0.001, 0.0), HARSH]), windows=1)
+        report = Report(found)
+        table = report.table()
+        zone, edge = table.split("largest safe severity")[1].split("estimated to reach")
+        assert zone.splitlines()[-2].split() == ["wanda", "–", "–", "–"]
+        assert "–" not in edge.splitlines()[-1] and "(" not in edge.splitlines()[-1]
+        assert report.to_dataframe("zones").severity.isna().all()
+        assert "on one window of 512 tokens" in report.summary() and "1 windows" not in table + report.summary()
+        assert "…" not in table
 
-        assert "Where the zone ends is known only roughly for wanda (0.15 … 0.25)" in actions([0.15, 0.25])
+    def test_a_wide_edge_asks_for_more(self):
+        def actions(interval):
+            kept = {"method": "wanda", "options": {}, "point": None, "interval": None}
+            for name in ("zone", "edge"):
+                kept |= {name: {"0.05": 0.2}, f"{name}_censored": {"0.05": False}}
+            found = document(method("wanda", SPARSITY, [MILD, HARSH]))
+            found["thresholds"] = [kept | {"edge_interval": {"0.05": interval}}]
+            return said(verdict(found, 0.05).actions)
+
+        assert "reaches the tolerance is known only roughly for wanda (0.15 … 0.25)" in actions([0.15, 0.25])
         assert "Evaluate more text" not in actions([0.19, 0.21])
+
+
+class TestBaseline:
+    def test_one_no_better_than_counting_words_makes_nothing_safe(self, tmp_path):
+        nothing = {"index": None, "unigram_nll": None}
+        found = document(method("wanda", SPARSITY, [(*MILD, nothing), (*HARSH, nothing)]))
+        del found["provenance"]["warnings"]  # as in a report of an earlier version
+        found["baseline"]["index"] = None
+        v = verdict(found, 0.05)
+        assert v.headline.startswith("No severity is called safe: the unchanged model is itself no better")
+        assert v.safe == [] and not any(action.claim.startswith("Use ") for action in v.actions)
+        report = Report(found)
+        assert report.table().startswith(
+            "Warning: The unchanged model is no better on this text than one that only counts"
+        )
+        assert report.provenance["warnings"][0].startswith("The unchanged model is no better")
+        assert report.to_dataframe("zones").severity.isna().all()
+        report.to_html(tmp_path / "page.html")
+        page = (tmp_path / "page.html").read_text(encoding="utf-8")
+        assert page.index("no better on this text") < page.index('class="headline"')
 
 
 class TestAdvice:
@@ -183,14 +179,14 @@ class TestAdvice:
         better = method("wanda", SPARSITY, [MILD, (0.2, 0.03, 0.005), (0.5, 0.2, 0.02)], needs=["column_norm"])
         worse = method("magnitude", SPARSITY, [(0.1, 0.012, 0.005), (0.2, 0.09, 0.01), (0.5, 2.0, 0.1)])
         v = verdict(document(worse, better), 0.05)
-        assert v.actions[0].claim == "Use wanda up to sparsity 0.2, no farther"
+        assert v.actions[0].claim == "Use wanda up to sparsity 0.2, the harshest measured that is safe"
         assert (
-            "At equal sparsity it costs less than magnitude: +0.030 against +0.090 nats at sparsity 0.2; intervals are "
-            "apart at 2 of 3 severities."
+            "At equal sparsity it costs less than magnitude: +0.030 against +0.090 nats at sparsity 0.2; that is "
+            "certain at 2 of 3 severities."
         ) in v.actions[0].evidence
         assert shlex.split(v.actions[0].command) == [
             *("hemostat", "apply", "a checkpoint", "--method", "wanda", "--severity", "0.2"),
-            *("--text", "CALIBRATION", "--out", "OUT"),
+            *("--text", "CALIBRATION", "--out", "a-checkpoint-wanda-0.2"),
         ]
         assert "Use magnitude" not in said(v.actions)
 
@@ -205,23 +201,24 @@ class TestAdvice:
         inputs[0]["kind"] = "activations"
         actions = verdict(document(weights, inputs), 0.05).actions
         assert [found.claim for found in actions[:2]] == [
-            "Use rtn down to 8 bits, no farther",
-            "Use activation down to 8 bits, no farther",
+            "Use rtn down to 8 bits, the harshest measured that is safe",
+            "Use activation down to 8 bits, the harshest measured that is safe",
         ]
         assert "At equal" not in said(actions)
 
-    def test_keeps_to_what_was_measured_below_the_cautious_end(self):
-        curve = method("rtn", BITS, [(4, 0.01, 0.001), (3, 0.5, 0.1)], zone=3.5, zone_interval=[3.4, 3.7])
+    def test_keeps_to_what_was_measured_where_safety_is_shown_beyond(self):
+        curve = method("rtn", BITS, [(4, 0.01, 0.001), (3, 0.1, 0.02)])
         use = verdict(document(curve), 0.05).actions[0]
         assert (
-            "Between that and 3.7 bits, the cautious end of the zone's interval, nothing was measured" in use.evidence
+            "Between that and 3.64 bits, as far as safety is shown by interpolation, nothing was measured"
+            in use.evidence
         )
         assert "--severity 4 " in use.command
 
     def test_gives_no_command_for_what_no_checkpoint_holds(self):
         points = [(1.1, 0.01, 0.001), (2, 0.5, 0.1)]
         use = verdict(document(method("temperature", TEMPERATURE, points, kind="decoding")), 0.05).actions[0]
-        assert use.claim == "Rely on temperature up to 1.1, no farther" and not use.command
+        assert use.claim == "Rely on temperature up to 1.1, the harshest measured that is safe" and not use.command
 
     def test_combinations_are_not_promised(self):
         one, two = method("wanda", SPARSITY, [MILD]), method("rtn", BITS, [(8, 0.0, 0.001)])
@@ -229,25 +226,9 @@ class TestAdvice:
         assert "add up" not in said(verdict(document(one), 0.05).actions)
 
 
-def localization(deltas, noise=None, **fields):
-    sites = [
-        {
-            "name": f"model.layers.{block}",
-            "block": block,
-            "linear": None,
-            "delta_nll": delta,
-            "delta_nll_interval": [0.9 * delta, 1.1 * delta],
-            "noise_delta_nll": None if noise is None else noise * delta,
-        }
-        for block, delta in enumerate(deltas)
-    ]
-    found = {"method": "wanda", "options": {}, "severity": 0.5, "windows": 8, "delta_nll": 0.5, "sites": sites}
-    return found | {"additivity": sum(deltas) / 0.5, "layer_error": [0.0, 0.1, 0.2, 0.4]} | fields
-
-
 class TestBleeding:
-    def where(self, found, **more):
-        curve = method("wanda", SPARSITY, [MILD, HARSH], **more)
+    def where(self, found):
+        curve = method("wanda", SPARSITY, [MILD, HARSH])
         return verdict(document(curve, localizations=[found] if found else []), 0.05)
 
     def test_concentrated(self):
@@ -319,11 +300,16 @@ class TestSummary:
         text = Report(found).summary()
         places = [text.index(part) for part in ("What is safe", "What is not", "Where it bleeds", "What to do")]
         assert places == sorted(places)
-        assert text == summary(verdict(found, 0.05)) and "- wanda up to sparsity 0.1." in text
+        assert text == _verdict.summary(verdict(found, 0.05)) and "- wanda up to sparsity 0.126." in text
 
-    def test_refuses_a_tolerance_without_zones(self):
-        with pytest.raises(ValueError, match="tolerance is 0.3, but takes 0.02, 0.05, 0.1"):
-            Report(document()).summary(0.3)
+    @pytest.mark.parametrize("tolerance", [0, -0.1, float("nan"), float("inf")])
+    def test_refuses_what_is_no_tolerance(self, tolerance):
+        with pytest.raises(ValueError, match="tolerance is"):
+            Report(document(method("wanda", SPARSITY, [MILD]))).summary(tolerance)
+
+    def test_refuses_another_criterion(self):
+        with pytest.raises(ValueError, match="by is 'ppl', but takes delta_nll, kl or top1_agreement"):
+            Report(document(method("wanda", SPARSITY, [MILD]))).summary(by="ppl")
 
     def test_of_nothing(self):
         assert Report(document()).summary().startswith("Nothing has been measured yet.")

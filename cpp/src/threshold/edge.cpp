@@ -4,6 +4,10 @@
 #include <cmath>
 #include <limits>
 
+#include <fmt/format.h>
+
+#include <hemostat/error.h>
+
 namespace hemostat {
 namespace {
 
@@ -22,7 +26,13 @@ double step_back(const Axis& axis, double severity) {
 
 }  // namespace
 
-Edge zone_edge(const Axis& axis, const std::vector<double>& severities, const std::vector<double>& delta_nll,
+void check_tolerance(double tolerance, const std::string& operation) {
+  if (!(tolerance > 0) || std::isinf(tolerance)) {
+    throw ValueError(fmt::format("{}: tolerance is {}, but takes more than 0 and less than inf", operation, tolerance));
+  }
+}
+
+Edge zone_edge(const Axis& axis, const std::vector<double>& severities, const std::vector<double>& damage,
                double tolerance, std::optional<double> at_neutral) {
   double reached = at_neutral.value_or(-kInfinity);  // the running maximum
   std::optional<double> within;                      // the last severity that stays in the tolerance
@@ -30,7 +40,7 @@ Edge zone_edge(const Axis& axis, const std::vector<double>& severities, const st
     within = axis.neutral;
   }
   for (size_t i = 0; i < severities.size(); ++i) {
-    const double here = std::isnan(delta_nll[i]) ? kInfinity : std::max(reached, delta_nll[i]);
+    const double here = std::isnan(damage[i]) ? kInfinity : std::max(reached, damage[i]);
     if (here <= tolerance) {
       reached = here;
       within = severities[i];

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numeric>
+#include <map>
+#include <type_traits>
 #include <utility>
+#include <vector>
 
 #include <fmt/format.h>
 
@@ -17,75 +19,149 @@ namespace hemostat {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr const char* kThreshold = "hemostat.Threshold";
+
+void check(const DamageSeries& series, size_t severities) {
+  const auto check_size = [&](const char* name, size_t size) {
+    if (size != severities) {
+      throw ValueError(
+          fmt::format("{}: {} has {} entries, but there are {} severities", kThreshold, name, size, severities));
+    }
+  };
+  check_size("damage", series.values.size());
+  if (!series.at_most.empty()) {
+    check_size("at_most", series.at_most.size());
+  }
+  if (!series.windows.empty()) {
+    check_size("windows", series.windows.size());
+  }
+  for (const auto& row : series.windows) {
+    if (row.size() != series.windows.front().size()) {
+      throw ValueError(fmt::format("{}: windows has rows of {} and {} entries", kThreshold,
+                                   series.windows.front().size(), row.size()));
+    }
+  }
+}
+
+// All of them, or none where one is not known.
+std::optional<std::vector<double>> known(const std::vector<std::optional<double>>& entries) {
+  std::vector<double> result;
+  for (const std::optional<double>& entry : entries) {
+    if (!entry) {
+      return std::nullopt;
+    }
+    result.push_back(*entry);
+  }
+  return result;
+}
+
+// Of each severity's resampled means; Inf where one is not finite.
+std::vector<double> upper_ends(const std::vector<std::vector<double>>& resampled) {
+  std::vector<double> ends;
+  for (size_t i = 0; i < resampled.front().size(); ++i) {
+    std::vector<double> means;
+    for (const auto& sample : resampled) {
+      means.push_back(sample[i]);
+    }
+    const bool collapsed = std::any_of(means.begin(), means.end(), [](double mean) { return !std::isfinite(mean); });
+    if (collapsed) {
+      ends.push_back(kInfinity);
+      continue;
+    }
+    std::sort(means.begin(), means.end());
+    ends.push_back(quantile(means, 0.975));
+  }
+  return ends;
+}
 
 }  // namespace
 
-Threshold::Threshold(Axis axis, std::vector<double> severities, std::vector<double> delta_nll,
-                     std::vector<std::vector<double>> window_delta, int64_t bootstrap_samples, int64_t seed)
-    : axis_(std::move(axis)) {
-  constexpr const char* kOperation = "hemostat.Threshold";
-  if (delta_nll.size() != severities.size()) {
-    throw ValueError(fmt::format("{}: delta_nll has {} entries, but there are {} severities", kOperation,
-                                 delta_nll.size(), severities.size()));
-  }
-  if (!window_delta.empty() && window_delta.size() != severities.size()) {
-    throw ValueError(fmt::format("{}: window_delta has {} rows, but there are {} severities", kOperation,
-                                 window_delta.size(), severities.size()));
-  }
-  for (const auto& row : window_delta) {
-    if (row.size() != window_delta.front().size()) {
-      throw ValueError(fmt::format("{}: window_delta has rows of {} and {} windows", kOperation,
-                                   window_delta.front().size(), row.size()));
-    }
+Threshold Threshold::of(Axis axis, const std::vector<double>& severities,
+                        const std::map<Criterion, DamageSeries>& damage, int64_t bootstrap_samples, int64_t seed) {
+  Threshold threshold;
+  threshold.axis_ = std::move(axis);
+  const double neutral = threshold.axis_.neutral;
+  for (const auto& [by, series] : damage) {
+    check(series, severities.size());
   }
   if (bootstrap_samples < 1) {
-    throw ValueError(fmt::format("{}: bootstrap_samples is {}, but takes at least 1", kOperation, bootstrap_samples));
+    throw ValueError(fmt::format("{}: bootstrap_samples is {}, but takes at least 1", kThreshold, bootstrap_samples));
   }
-
   std::vector<size_t> order;
   for (size_t i = 0; i < severities.size(); ++i) {
     if (!std::isfinite(severities[i])) {
-      throw ValueError(fmt::format("{}: severities has {}", kOperation, severities[i]));
+      throw ValueError(fmt::format("{}: severities has {}", kThreshold, severities[i]));
     }
-    if (severities[i] != axis_.neutral) {
+    if (severities[i] != neutral) {
       order.push_back(i);
     }
   }
   if (order.empty()) {
-    throw ValueError(fmt::format("{}: severities has none but the neutral {}", kOperation, axis_.neutral));
+    throw ValueError(fmt::format("{}: severities has none but the neutral {}", kThreshold, neutral));
   }
-  std::stable_sort(order.begin(), order.end(),
-                   [&](size_t a, size_t b) { return axis_.distance(severities[a]) < axis_.distance(severities[b]); });
-  std::vector<std::vector<double>> windows;
-  for (const size_t i : order) {
-    severities_.push_back(severities[i]);
-    delta_nll_.push_back(delta_nll[i]);
-    if (!window_delta.empty()) {
-      windows.push_back(std::move(window_delta[i]));
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    return threshold.axis_.distance(severities[a]) < threshold.axis_.distance(severities[b]);
+  });
+  const auto ordered = [&](const auto& entries) {
+    std::decay_t<decltype(entries)> result;
+    for (const size_t i : order) {
+      result.push_back(entries[i]);
+    }
+    return result;
+  };
+  threshold.severities_ = ordered(severities);
+  for (const auto& [by, series] : damage) {
+    Measured& measured = threshold.measured_[by];
+    measured.values = ordered(series.values);
+    const bool resampled = !series.windows.empty() && series.windows.front().size() > 1;
+    if (resampled) {
+      measured.resampled = bootstrap_means(ordered(series.windows), bootstrap_samples, seed);
+    }
+    if (!series.at_most.empty()) {
+      measured.at_most = known(ordered(series.at_most));
+    } else if (resampled) {
+      measured.at_most = upper_ends(measured.resampled);
+    } else if (series.windows.empty()) {
+      measured.at_most = measured.values;
     }
   }
-  if (!windows.empty() && !windows.front().empty()) {
-    resampled_ = bootstrap_means(windows, bootstrap_samples, seed);
-  }
+  return threshold;
 }
 
-Zone Threshold::zone(double tolerance) const {
-  if (!(tolerance > 0) || std::isinf(tolerance)) {
+Threshold::Threshold(Axis axis, const std::vector<double>& severities, std::vector<double> delta_nll,
+                     std::vector<std::vector<double>> window_delta, int64_t bootstrap_samples, int64_t seed)
+    : Threshold(of(std::move(axis), severities,
+                   {{Criterion::delta_nll, {.values = std::move(delta_nll), .windows = std::move(window_delta)}}},
+                   bootstrap_samples, seed)) {}
+
+Zone Threshold::zone(double tolerance, Criterion by) const {
+  check_tolerance(tolerance, "hemostat.Threshold.zone");
+  const auto found = measured_.find(by);
+  if (found == measured_.end()) {
     throw ValueError(
-        fmt::format("hemostat.Threshold.zone: tolerance is {}, but takes more than 0 nats per token", tolerance));
+        fmt::format("hemostat.Threshold.zone: by is {}, but this threshold is of {}; plain perplexities have no more",
+                    word(by), word(measured_.begin()->first)));
   }
-  const auto edge = [&](const std::vector<double>& delta_nll) {
-    return zone_edge(axis_, severities_, delta_nll, tolerance,
+  const Measured& measured = found->second;
+  const auto edge = [&](const std::vector<double>& damage) {
+    return zone_edge(axis_, severities_, damage, tolerance,
                      axis_.continuous_at_neutral ? std::optional(0.0) : std::nullopt);
   };
-  const Edge found = edge(delta_nll_);
-  Zone zone{.tolerance = tolerance, .severity = found.severity, .interval = std::nullopt, .censored = found.censored};
-  if (!found.severity || resampled_.empty()) {
+  Zone zone{.tolerance = tolerance, .by = by};
+  const Edge estimate = edge(measured.values);
+  zone.edge = estimate.severity;
+  zone.edge_censored = estimate.censored;
+  if (measured.at_most) {
+    const Edge shown = edge(*measured.at_most);
+    zone.severity = shown.severity;
+    zone.censored = shown.censored;
+  }
+  if (!zone.edge || measured.resampled.empty()) {
     return zone;
   }
   std::vector<double> edges;
-  edges.reserve(resampled_.size());
-  for (const auto& sample : resampled_) {
+  edges.reserve(measured.resampled.size());
+  for (const auto& sample : measured.resampled) {
     edges.push_back(edge(sample).severity.value_or(axis_.neutral));
   }
   std::sort(edges.begin(), edges.end());

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
+from hemostat import _C
 from hemostat.report._bleeding import block_sites, is_concentrated, site_names, worst_sites
+from hemostat.report._commands import apply_command, localize_command, scan_command
 from hemostat.report._curve import Curve
-from hemostat.report._reach import FEW_WINDOWS, Finding, Reach, windows_of, windows_text
-from hemostat.report._text import interval, listed, nats, number, whole_percent
+from hemostat.report._document import Document
+from hemostat.report._reach import FEW_WINDOWS, Finding, Reach, bounds_of, windows_text
+from hemostat.report._text import interval, known, listed, nats, number, whole_percent
 
 # A zone's edge is poorly known where its interval covers more than this part of the axis.
 WIDE_ZONE = 0.05
@@ -20,37 +21,32 @@ APPLIED = ("weights", "factors", "architecture", "normalization", "activations")
 PER_LINEAR = ("weights", "factors", "activations")
 
 
-def advice(document: Mapping[str, Any], reaches: Sequence[Reach], tolerance: float) -> list[Finding]:
+def advice(document: Document, reaches: Sequence[Reach], tolerance: float, by: str) -> list[Finding]:
     """What follows from the numbers, most useful first."""
-    windows = windows_of(document)
-    more_text = list(_more_text(windows, reaches, tolerance))
+    windows = document.provenance.evaluation.windows
+    more_text = list(_more_text(windows, reaches, tolerance, by))
     findings = more_text if windows < FEW_WINDOWS else []
-    findings += [_use(document, group, tolerance) for group in _comparable(reaches)]
+    findings += [_use(document, group, tolerance, by) for group in _comparable(reaches)]
     findings += [_leave_out(document, r.curve) for r in reaches if _can_leave_out(r.curve)]
     if not any(r.curve.localization for r in reaches):
-        findings += [_localize(document, r) for r in reaches if r.unsafe and r.curve.method.get("kind") in PER_LINEAR][
-            :1
-        ]
+        findings += [_localize(document, r) for r in reaches if r.unsafe and r.curve.method.kind in PER_LINEAR][:1]
     findings += more_text if windows >= FEW_WINDOWS else []
     findings += _other_severities(reaches)
-    if len(reaches) > 1 and not document.get("surfaces"):
+    if len(reaches) > 1 and not document.surfaces:
         findings.append(_combine(document, reaches))
     return findings
 
 
-def _combine(document: Mapping[str, Any], reaches: Sequence[Reach]) -> Finding:
+def _combine(document: Document, reaches: Sequence[Reach]) -> Finding:
     """Two methods that change different things are what people combine; of each kind the best is tried."""
     best = [_best(group).curve for group in _comparable(reaches)]
-    pair = [curve for curve in best if curve.method.get("kind") in APPLIED][:2]
-    command = ""
-    if len(pair) == 2:
-        joint = ",".join(curve.label for curve in sorted(pair, key=lambda curve: curve.axis["name"] == "bits"))
-        command = f"hemostat scan {_checkpoint(document)} --text TEXT --joint {shlex.quote(joint)} --out OUT"
+    pair = [curve for curve in best if curve.method.kind in APPLIED][:2]
+    pair.sort(key=lambda curve: curve.axis.name == "bits")
     return Finding(
         "Measure what you combine",
         "Each method was measured alone, and safe ranges do not add up: scan the combination before it ships.",
         None,
-        command,
+        scan_command(document, pair, joint=",".join(curve.label for curve in pair)) if len(pair) == 2 else "",
     )
 
 
@@ -59,48 +55,44 @@ def _comparable(reaches: Sequence[Reach]) -> list[list[Reach]]:
     groups: dict[tuple[str, str, str], list[Reach]] = {}
     for r in reaches:
         method, axis = r.curve.method, r.curve.axis
-        groups.setdefault((method.get("kind") or method["method"], axis["name"], axis["unit"]), []).append(r)
+        groups.setdefault((method.kind or method.method, axis.name, axis.unit), []).append(r)
     return sorted(groups.values(), key=lambda group: all(r.safe is None for r in group))
 
 
-def _use(document: Mapping[str, Any], group: Sequence[Reach], tolerance: float) -> Finding:
+def _use(document: Document, group: Sequence[Reach], tolerance: float, by: str) -> Finding:
     best = _best(group)
     curve, sentences = best.curve, [_comparison(best, [r for r in group if r is not best], tolerance)]
-    verb = "use" if curve.method.get("kind") in APPLIED else "rely on"
+    verb = "use" if curve.method.kind in APPLIED else "rely on"
     if best.safe is None:
         sentences.append("Nothing that was measured of it is shown to be safe." if len(group) == 1 else "")
         if not curve.can_be_milder():
-            sentences.append(f"There is nothing milder than {curve.at(curve.trials[0]['severity'])}.")
+            sentences.append(f"There is nothing milder than {curve.at(curve.trials[0].severity)}.")
         labels = listed([r.curve.label for r in group])
         until = "as it stands" if all(r.unsafe is r.curve.trials[0] for r in group) else "yet"
         return Finding(f"Do not {verb} {labels} {until}", " ".join(filter(None, sentences)))
-    edge, severity = curve.edge(tolerance), best.safe["severity"]
-    cautious = edge.interval[0] if edge.interval and not edge.censored else None
-    if cautious is not None and curve.distance(cautious) > curve.distance(severity):
+    zone, severity = curve.zone(tolerance, by), best.safe.severity
+    if zone.severity is not None and curve.distance(zone.severity) > curve.distance(severity):
         sentences.append(
-            f"Between that and {curve.at(cautious)}, the cautious end of the zone's interval, nothing was measured: "
-            "measure before you go there."
+            f"Between that and {curve.at(zone.severity)}, as far as safety is shown by interpolation, nothing was "
+            "measured: measure before you go there."
         )
     elif not (best.open or best.unsafe or curve.ends_at(severity)):
         sentences.append("Nothing harsher was measured.")
-    command = ""
-    if curve.method.get("kind") in APPLIED:
-        text = " --text CALIBRATION" if curve.method.get("needs") else ""
-        command = (
-            f"hemostat apply {_checkpoint(document)} --method {shlex.quote(curve.label)} "
-            f"--severity {severity:.10g}{text} --out OUT"
-        )
-    claim = f"{verb.capitalize()} {curve.label} {curve.up_to(severity)}, no farther"
-    return Finding(claim, " ".join(filter(None, sentences)), curve, command)
+    return Finding(
+        f"{verb.capitalize()} {curve.label} {curve.up_to(severity)}, the harshest measured that is safe",
+        " ".join(filter(None, sentences)),
+        curve,
+        apply_command(document, curve, severity) if curve.method.kind in APPLIED else "",
+    )
 
 
-def _damage_at(r: Reach, severity: float) -> Mapping[str, Any]:
-    return next(trial["damage"] for trial in r.curve.trials if trial["severity"] == severity)
+def _damage_at(r: Reach, severity: float) -> _C.Damage:
+    return next(trial.damage for trial in r.curve.trials if trial.severity == severity)
 
 
 def _common(group: Sequence[Reach]) -> list[float]:
     """Severities that all of them were measured at, from mild to severe."""
-    shared = set.intersection(*({trial["severity"] for trial in r.curve.trials} for r in group))
+    shared = set.intersection(*({trial.severity for trial in r.curve.trials} for r in group))
     return sorted(shared, key=group[0].curve.distance)
 
 
@@ -108,15 +100,15 @@ def _best(group: Sequence[Reach]) -> Reach:
     """The one that is safe farthest, then the one that most often costs least."""
 
     def loss(r: Reach, severity: float) -> float:
-        delta = _damage_at(r, severity)["delta_nll"]
-        return math.inf if delta is None else delta
+        delta = _damage_at(r, severity).delta_nll
+        return delta if known(delta) else math.inf
 
     common = _common(group)
     wins = [min(range(len(group)), key=lambda i, at=severity: loss(group[i], at)) for severity in common]
     place = max(
         range(len(group)),
         key=lambda i: (
-            group[i].curve.distance(group[i].safe["severity"]) if group[i].safe else -1.0,
+            group[i].curve.distance(group[i].safe.severity) if group[i].safe else -1.0,
             wins.count(i),
         ),
     )
@@ -128,7 +120,7 @@ def _comparison(best: Reach, others: Sequence[Reach], tolerance: float) -> str:
     common = _common([best, *others]) if others else []
     if not common:
         return ""
-    names, axis = listed([r.curve.label for r in others]), best.curve.axis["name"].replace("_", " ")
+    names, axis = listed([r.curve.label for r in others]), best.curve.axis.name.replace("_", " ")
 
     def better(severity: float) -> bool:
         return all(_lies_below(_damage_at(best, severity), _damage_at(r, severity)) for r in others)
@@ -140,72 +132,74 @@ def _comparison(best: Reach, others: Sequence[Reach], tolerance: float) -> str:
     if not apart:
         if against:
             return f"At equal {axis} it does not cost less than {names}, but it is safe as far as any."
-        return f"At equal {axis} no difference from {names} is established: intervals overlap at every severity."
+        return f"At equal {axis} no difference from {names} is established at any severity."
 
     def nearness(severity: float) -> float:  # of the damage there to the tolerance
-        delta = _damage_at(best, severity)["delta_nll"]
+        delta = _damage_at(best, severity).delta_nll
         return abs(math.log(max(delta, tolerance / 100) / tolerance))
 
     shown = min(apart, key=nearness)
-    losses = listed([nats(_damage_at(r, shown)["delta_nll"]) for r in others])
+    losses = listed([nats(_damage_at(r, shown).delta_nll) for r in others])
     sentence = (
-        f"At equal {axis} it costs less than {names}: {nats(_damage_at(best, shown)['delta_nll'])} against {losses} "
-        f"nats at {best.curve.at(shown)}; intervals are apart at {len(apart)} of {len(common)} severities"
+        f"At equal {axis} it costs less than {names}: {nats(_damage_at(best, shown).delta_nll)} against {losses} "
+        f"nats at {best.curve.at(shown)}; that is certain at {len(apart)} of {len(common)} severities"
     )
     return sentence + (f", the other way round at {len(against)}." if against else ".")
 
 
-def _lies_below(damage: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    mine, its = damage.get("delta_nll_interval") or [None, None], other.get("delta_nll_interval") or [None, None]
-    if damage["delta_nll"] is None or mine[1] is None:
-        return False
-    return other["delta_nll"] is None or (its[0] is not None and mine[1] < its[0])
+def _lies_below(damage: _C.Damage, other: _C.Damage) -> bool:
+    """Whether it costs less for certain: window by window, or, where windows are not known, by intervals apart."""
+    if not known(damage.delta_nll) or not known(other.delta_nll):
+        return known(damage.delta_nll)
+    if damage.window_nll and other.window_nll:
+        difference = _C.difference_interval(damage, other)
+        return difference is not None and difference[1] < 0
+    mine, its = bounds_of(damage), bounds_of(other)
+    return mine is not None and its is not None and mine[1] < its[0]
 
 
 def _can_leave_out(curve: Curve) -> bool:
     return (
-        curve.method.get("kind") in PER_LINEAR
+        curve.method.kind in PER_LINEAR
         and curve.localization is not None
         and len(block_sites(curve.localization)) > 1
         and is_concentrated(curve.localization)
-        and all(site["block"] is not None for site in worst_sites(curve.localization)[0])
-        and not curve.method["options"].get("exclude")
+        and all(site.block is not None for site in worst_sites(curve.localization)[0])
+        and "exclude" not in curve.method.options
     )
 
 
-def _leave_out(document: Mapping[str, Any], curve: Curve) -> Finding:
+def _leave_out(document: Document, curve: Curve) -> Finding:
     worst, share = worst_sites(curve.localization)
-    patterns = "+".join(site["name"] if site.get("linear") else f"{site['name']}.*" for site in worst)
-    spec = f"{curve.label}{',' if curve.method['options'] else ':'}exclude={patterns}"
+    patterns = "+".join(site.name if site.linear else f"{site.name}.*" for site in worst)
+    spec = f"{curve.label}{',' if curve.method.options else ':'}exclude={patterns}"
     return Finding(
         f"Try {curve.label} without {site_names(worst)}",
         f"Of {len(block_sites(curve.localization))}, changed alone, {'it makes' if len(worst) == 1 else 'these make'} "
         f"{whole_percent(share)} of the damage. What leaving them out gains is not measured yet; this measures it.",
         curve,
-        f"hemostat scan {_checkpoint(document)} --text TEXT --methods {shlex.quote(spec)} --out OUT",
+        scan_command(document, [curve], methods=spec),
     )
 
 
-def _localize(document: Mapping[str, Any], r: Reach) -> Finding:
-    severity = r.unsafe["severity"]
+def _localize(document: Document, r: Reach) -> Finding:
     return Finding(
         "Find out where it bleeds",
         f"Which layers carry the damage was not measured. This measures it where {r.curve.label} first does harm.",
         r.curve,
-        f"hemostat localize {_checkpoint(document)} --method {shlex.quote(r.curve.label)} --severity {severity:.10g} "
-        "--text TEXT",
+        localize_command(document, r.curve, r.unsafe.severity),
     )
 
 
-def _more_text(windows: int, reaches: Sequence[Reach], tolerance: float) -> Iterable[Finding]:
+def _more_text(windows: int, reaches: Sequence[Reach], tolerance: float, by: str) -> Iterable[Finding]:
     wide = []
     for r in reaches:
-        edge = r.curve.edge(tolerance)
-        if edge.interval and r.curve.distance(edge.interval[1]) - r.curve.distance(edge.interval[0]) > WIDE_ZONE:
-            wide.append(f"{r.curve.label} ({interval(edge.interval, lambda value: number(value, 3))})")
-    unsettled = [f"{r.curve.label} at {r.curve.at(r.open['severity'])}" for r in reaches if r.open]
-    sentences = [f"Where the zone ends is known only roughly for {listed(wide)}."] if wide else []
-    sentences += [f"Not settled: {listed(unsettled)}."] if unsettled else []
+        bounds = r.curve.zone(tolerance, by).interval
+        if bounds and r.curve.distance(bounds[1]) - r.curve.distance(bounds[0]) > WIDE_ZONE:
+            wide.append(f"{r.curve.label} ({interval(bounds, lambda value: number(value, 3))})")
+    undecided = [f"{r.curve.label} at {r.curve.at(r.open.severity)}" for r in reaches if r.open]
+    sentences = [f"Where damage reaches the tolerance is known only roughly for {listed(wide)}."] if wide else []
+    sentences += [f"Undecided: {listed(undecided)}."] if undecided else []
     if windows < FEW_WINDOWS:
         few = f"Only {windows_text(windows)} of text {'was' if windows == 1 else 'were'} evaluated: "
         few += (
@@ -225,13 +219,7 @@ def _other_severities(reaches: Sequence[Reach]) -> Iterable[Finding]:
             "Whether there is a safe range before the mildest one measured is not known.",
         )
     farther = [
-        r.curve.label
-        for r in reaches
-        if r.safe and not (r.open or r.unsafe) and not r.curve.ends_at(r.safe["severity"])
+        r.curve.label for r in reaches if r.safe and not (r.open or r.unsafe) and not r.curve.ends_at(r.safe.severity)
     ]
     if farther:
         yield Finding(f"Measure {listed(farther)} at harsher severities", "The limit was not reached.")
-
-
-def _checkpoint(document: Mapping[str, Any]) -> str:
-    return shlex.quote(document["provenance"]["model"].get("source") or "CHECKPOINT")

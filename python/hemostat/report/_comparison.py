@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hemostat.report._curve import TOLERANCES, Curve, curves_of, trial_key
-from hemostat.report._reach import Finding
-from hemostat.report._text import aligned, interval, listed, nats, number, severity_text, signed
+from hemostat import _C
+from hemostat._whole_file import write_whole
+from hemostat.report._curve import TOLERANCES, Curve, curves_of
+from hemostat.report._document import Document, finite
+from hemostat.report._reach import Finding, bounds_of, windows_text
+from hemostat.report._text import aligned, interval, known, listed, nats, number, severity_text, signed
 
 if TYPE_CHECKING:
     import pandas
@@ -21,8 +24,8 @@ class Pair(NamedTuple):
     """One severity that both runs measured."""
 
     severity: float
-    damage: Mapping[str, Any]
-    other: Mapping[str, Any]
+    damage: _C.Damage
+    other: _C.Damage
     difference: float | None  # ΔNLL here minus there; None where either is not finite
     bounds: tuple[float, float] | None  # 95 %
 
@@ -43,31 +46,39 @@ class CurvePair(NamedTuple):
 class Comparison:
     """Two reports side by side. Every difference is the first minus the second; negative: the first bleeds less.
 
-    The interval of a difference is combined from both runs' intervals as those of independent estimates (Zou and
-    Donner, "Construction of confidence limits about effect measures", 2008), which is cautious where both runs
-    evaluated the same tokens.
+    Where both runs evaluated the same tokens, the interval of a difference is a paired bootstrap over windows: what one
+    window adds to both cancels. Else it is combined from both runs' intervals as those of independent estimates
+    (Zou and Donner, "Construction of confidence limits about effect measures", 2008).
 
     Attributes:
         report: the run in question.
         other: the run that it is compared with.
         names: what the two are called.
         warnings: sentences on what makes their numbers hard to compare; empty where nothing does.
+        paired: whether differences are taken window by window.
     """
 
     def __init__(self, report: Report, other: Report, names: Sequence[str] = ("this run", "the other")):
         self.report, self.other, self.names = report, other, tuple(names)
-        self.warnings = _warnings(report, other, names)
-        mine, theirs = curves_of(report.to_dict()), curves_of(other.to_dict())
-        by_key = {trial_key(curve.method): curve for curve in theirs}
+        documents = report.document, other.document
+        self.paired = _same_tokens(*documents) and all(document.baseline.window_nll for document in documents)
+        self.warnings = _warnings(*documents, names)
+        mine, theirs = map(curves_of, documents)
+        by_key = {curve.key: curve for curve in theirs}
         self.curves = [
-            CurvePair(curve, by_key[key], _pairs(curve, by_key[key]))
+            CurvePair(curve, by_key[curve.key], _pairs(curve, by_key[curve.key], self.paired))
             for curve in mine
-            if (key := trial_key(curve.method)) in by_key
+            if curve.key in by_key
         ]
-        shared = {trial_key(pair.curve.method) for pair in self.curves}
-        self.only = tuple(
-            [curve for curve in curves if trial_key(curve.method) not in shared] for curves in (mine, theirs)
-        )
+        shared = {pair.curve.key for pair in self.curves}
+        self.only = tuple([curve for curve in curves if curve.key not in shared] for curves in (mine, theirs))
+
+    @property
+    def how(self) -> str:
+        """Where the intervals of differences come from, in a sentence."""
+        if self.paired:
+            return "Both runs evaluated the same windows: intervals of differences are a paired bootstrap over them."
+        return "Intervals of differences are combined from both runs' own, as of independent measurements."
 
     def __repr__(self) -> str:
         return f"<hemostat.Comparison of {self.names[0]} with {self.names[1]}: {len(self._rows())} trials in both>"
@@ -80,6 +91,7 @@ class Comparison:
         return {
             "names": list(self.names),
             "warnings": list(self.warnings),
+            "paired": self.paired,
             "trials": self._rows(),
             "zones": self._zones(),
             "only": {name: [curve.label for curve in only] for name, only in zip(self.names, self.only, strict=True)},
@@ -94,7 +106,6 @@ class Comparison:
     def to_html(self, path: str | os.PathLike[str]) -> None:
         """Writes one page that needs no network: what changed, both runs' curves overlaid, and the tables."""
         from hemostat.report._comparison_page import comparison_page
-        from hemostat.report._report import write_whole
 
         write_whole(path, comparison_page(self))
 
@@ -107,8 +118,8 @@ class Comparison:
                     [
                         curve.label if pair is pairs[0] else "",
                         severity_text(curve.axis, pair.severity),
-                        signed(pair.damage["delta_nll"]),
-                        signed(pair.other["delta_nll"]),
+                        signed(pair.damage.delta_nll),
+                        signed(pair.other.delta_nll),
                         signed(pair.difference),
                         interval(pair.bounds, signed),
                         "less" if pair.apart and pair.difference < 0 else "more" if pair.apart else "",
@@ -125,7 +136,7 @@ class Comparison:
                 )
         head = ["method", "severity", *(f"ΔNLL, {name}" for name in self.names), "difference", "95 % interval", ""]
         lines = [f"Warning: {warning}" for warning in self.warnings]
-        lines += [self.headline(), "", *aligned(head, rows), ""]
+        lines += [self.headline(), self.how, "", *aligned(head, rows), ""]
         return "\n".join([*lines, *aligned(["robust zone", "ΔNLL", *self.names], zones)])
 
     def headline(self) -> str:
@@ -159,19 +170,19 @@ class Comparison:
     def _rows(self) -> list[dict[str, Any]]:
         return [
             {
-                "method": curve.method["method"],
-                "options": curve.method["options"],
+                "method": curve.method.method,
+                "options": dict(curve.method.options),
                 "label": curve.label,
                 "severity": pair.severity,
-                "delta_nll": pair.damage["delta_nll"],
-                "delta_nll_other": pair.other["delta_nll"],
+                "delta_nll": finite(pair.damage.delta_nll),
+                "delta_nll_other": finite(pair.other.delta_nll),
                 "difference": pair.difference,
                 "difference_low": pair.bounds[0] if pair.bounds else None,
                 "difference_high": pair.bounds[1] if pair.bounds else None,
-                "kl_mean": pair.damage["kl"]["mean"],
-                "kl_mean_other": pair.other["kl"]["mean"],
-                "top1_agreement": pair.damage["top1_agreement"],
-                "top1_agreement_other": pair.other["top1_agreement"],
+                "kl_mean": finite(pair.damage.kl.mean),
+                "kl_mean_other": finite(pair.other.kl.mean),
+                "top1_agreement": finite(pair.damage.top1_agreement),
+                "top1_agreement_other": finite(pair.other.top1_agreement),
             }
             for curve, _, pairs in self.curves
             for pair in pairs
@@ -181,8 +192,8 @@ class Comparison:
         rows = []
         for curve, other, _ in self.curves:
             for tolerance in TOLERANCES:
-                mine, its = curve.edge(tolerance), other.edge(tolerance)
-                row = {"method": curve.method["method"], "options": curve.method["options"], "label": curve.label}
+                mine, its = curve.zone(tolerance), other.zone(tolerance)
+                row = {"method": curve.method.method, "options": dict(curve.method.options), "label": curve.label}
                 row |= {"tolerance": tolerance, "severity": mine.severity, "severity_other": its.severity}
                 rows.append(row | {"censored": mine.censored, "censored_other": its.censored})
         return rows
@@ -192,24 +203,26 @@ def _severities(count: int) -> str:
     return "one severity" if count == 1 else f"{count} severities"
 
 
-def _pairs(curve: Curve, other: Curve) -> list[Pair]:
-    its = {trial["severity"]: trial["damage"] for trial in other.trials}
+def _pairs(curve: Curve, other: Curve, paired: bool) -> list[Pair]:
+    its = {trial.severity: trial.damage for trial in other.trials}
     pairs = []
     for trial in curve.trials:
-        same = [severity for severity in its if math.isclose(severity, trial["severity"], rel_tol=1e-9)]
+        same = [severity for severity in its if math.isclose(severity, trial.severity, rel_tol=1e-9)]
         if same:
-            damage, against = trial["damage"], its[same[0]]
-            pairs.append(Pair(trial["severity"], damage, against, *_difference(damage, against)))
+            damage, against = trial.damage, its[same[0]]
+            pairs.append(Pair(trial.severity, damage, against, *_difference(damage, against, paired)))
     return pairs
 
 
-def _difference(damage: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[float | None, tuple[float, float] | None]:
-    mine, its = damage["delta_nll"], other["delta_nll"]
-    if mine is None or its is None:
+def _difference(damage: _C.Damage, other: _C.Damage, paired: bool) -> tuple[float | None, tuple[float, float] | None]:
+    mine, its = damage.delta_nll, other.delta_nll
+    if not known(mine) or not known(its):
         return None, None
-    first, second = damage.get("delta_nll_interval"), other.get("delta_nll_interval")
-    if not first or not second or None in [*first, *second] or first[0] == first[1] or second[0] == second[1]:
-        return mine - its, (0.0, 0.0) if mine == its else None
+    if paired:
+        return mine - its, _C.difference_interval(damage, other)
+    first, second = bounds_of(damage), bounds_of(other)
+    if not first or not second or first[0] == first[1] or second[0] == second[1]:
+        return mine - its, None
     down = math.hypot(mine - first[0], second[1] - its)
     up = math.hypot(first[1] - mine, its - second[0])
     return mine - its, (mine - its - down, mine - its + up)
@@ -218,8 +231,8 @@ def _difference(damage: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[fl
 def _changed(entry: CurvePair, some: Sequence[Pair], word: str, names: Sequence[str]) -> Finding:
     curve, most = entry.curve, max(some, key=lambda pair: abs(pair.difference))
     evidence = (
-        f"Most at {curve.at(most.severity)}: {nats(most.damage['delta_nll'])} nats against "
-        f"{nats(most.other['delta_nll'])} in {names[1]}, a difference of {nats(most.difference)} "
+        f"Most at {curve.at(most.severity)}: {nats(most.damage.delta_nll)} nats against "
+        f"{nats(most.other.delta_nll)} in {names[1]}, a difference of {nats(most.difference)} "
         f"({interval(most.bounds, nats)}). {_moved(entry)}"
     )
     return Finding(f"{word} at {len(some)} of {_severities(len(entry.pairs))}", evidence.strip(), curve)
@@ -243,46 +256,49 @@ def _moved(entry: CurvePair) -> str:
         for tolerance in TOLERANCES
         if entry.curve.zone_text(tolerance) != entry.other.zone_text(tolerance)
     ]
-    return f"Its zone ends at {listed(changes)} nats." if changes else ""
+    return f"It is safe up to {listed(changes)} nats." if changes else ""
 
 
-def _warnings(report: Report, other: Report, names: Sequence[str]) -> list[str]:
+def _same_tokens(mine: Document, its: Document) -> bool:
+    first, second = mine.provenance.evaluation, its.provenance.evaluation
+    return (first.sha256, first.windows, first.length) == (second.sha256, second.windows, second.length)
+
+
+def _warnings(first: Document, second: Document, names: Sequence[str]) -> list[str]:
     """What keeps the numbers of two runs from being compared, most serious first."""
-    mine, its = report.provenance, other.provenance
-    found = []
-    if mine["protocol"] != its["protocol"]:
+    mine, its = first.provenance, second.provenance
+    found = [f"{name}: {warning}" for run, name in zip((mine, its), names, strict=True) for warning in run.warnings]
+    if mine.protocol != its.protocol:
         found.append("The protocols differ, and losses under different ones cannot be compared.")
-    if _differ(mine, its, "evaluation", "sha256"):
-        sizes = [
-            f"{run['evaluation']['windows']} windows of {run['evaluation']['length']} tokens" for run in (mine, its)
-        ]
+    if not _same_tokens(first, second):
+        sizes = [f"{windows_text(run.evaluation.windows)} of {run.evaluation.length} tokens" for run in (mine, its)]
         how = f" ({sizes[0]} and {sizes[1]})" if sizes[0] != sizes[1] else ""
         found.append(f"They evaluated different tokens{how}: some of the difference is the text's.")
-    if _differ(mine, its, "model", "sha256"):
-        labels = [run.name for run in (report, other)]
+    else:
+        lacking = [name for run, name in zip((first, second), names, strict=True) if not run.baseline.window_nll]
+        if lacking:
+            found.append(
+                f"{listed(lacking)} {'has' if len(lacking) == 1 else 'have'} no numbers by window, as reports of "
+                "earlier versions: intervals of differences are wider than they need be."
+            )
+    if mine.model.sha256 != its.model.sha256:
+        labels = [run.model.name or "a model" for run in (mine, its)]
         who = f" ({labels[0]} and {labels[1]})" if labels[0] != labels[1] else ""
         found.append(f"They measured different weights{who}: each loss is counted from its own unchanged model.")
-    kinds = [run["model"].get("dtype") for run in (mine, its)]
-    if kinds[0] != kinds[1]:
-        found.append(f"The number formats differ ({kinds[0]} and {kinds[1]}).")
-    if _differ(mine, its, "calibration", "sha256"):
+    if mine.model.dtype != its.model.dtype:
+        found.append(f"The number formats differ ({mine.model.dtype} and {its.model.dtype}).")
+    if mine.calibration.sha256 != its.calibration.sha256:
         found.append("They calibrated on different tokens, which moves methods that need statistics.")
     scales = [
-        curve["label"]
-        for curve in mine["methods"]
-        for theirs in its["methods"]
-        if trial_key(curve) == trial_key(theirs) and curve["axis"]["farthest"] != theirs["axis"]["farthest"]
+        method.label
+        for method in mine.methods
+        for theirs in its.methods
+        if method.key == theirs.key and method.axis.farthest != theirs.axis.farthest
     ]
     if scales:
         found.append(f"The axis of {listed(scales)} reaches differently far, so that distances differ.")
-    versions = [run["versions"].get("hemostat") for run in (mine, its)]
+    versions = [run.versions.hemostat for run in (mine, its)]
     if versions[0] != versions[1]:
         found.append(f"The versions of hemostat differ ({versions[0]} and {versions[1]}).")
-    for run, name in ((mine, names[0]), (its, names[1])):
-        if run.get("trials_missing"):
-            found.append(f"{name} is not finished.")
+    found += [f"{name} is not finished." for run, name in zip((mine, its), names, strict=True) if run.trials_missing]
     return found
-
-
-def _differ(mine: Mapping[str, Any], its: Mapping[str, Any], part: str, field: str) -> bool:
-    return (mine.get(part) or {}).get(field) != (its.get(part) or {}).get(field)

@@ -7,9 +7,9 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from hemostat.report._curve import TOLERANCES
-from hemostat.report._page import curves_alt, documents, fill, findings, notice, section
-from hemostat.report._tables import Cell, colors_of, swatch, table, trial_cells, zone_cell
-from hemostat.report._text import axis_name, interval, listed, number, percent, plain, signed
+from hemostat.report._page import curves_alt, documents, fill, method_row, notice, section
+from hemostat.report._tables import Cell, axis_cell, colors_of, swatch, table, trial_cells, zone_cell
+from hemostat.report._text import interval, listed, number, percent, plain, signed
 
 if TYPE_CHECKING:
     from hemostat.report._comparison import Comparison
@@ -21,7 +21,9 @@ def comparison_page(comparison: Comparison) -> str:
     report, other = comparison.report, comparison.other
     curves = [entry.curve for entry in comparison.curves]
     # The page's script numbers colours in the same order: the first run's methods, then the second's own.
-    ordered = sorted([*curves, *comparison.only[0]], key=lambda curve: report.provenance["methods"].index(curve.method))
+    ordered = sorted(
+        [*curves, *comparison.only[0]], key=lambda curve: report.document.provenance.methods.index(curve.method)
+    )
     colors = colors_of([*ordered, *comparison.only[1]])
     warning = notice("Read these numbers with care.", comparison.warnings) if comparison.warnings else ""
     return fill(
@@ -40,8 +42,12 @@ def comparison_page(comparison: Comparison) -> str:
             "curves_alt": escape(curves_alt(curves), quote=True),
             "tables": _trials(comparison, colors) + _zones(comparison, colors),
             "provenance": _provenance(comparison),
-            "version": escape(report.provenance["versions"]["hemostat"]),
-            "documents": documents(names=[first, second], report=report.to_dict(), other=other.to_dict()),
+            "version": escape(report.document.provenance.versions.hemostat),
+            "documents": documents(
+                names=[first, second],
+                report=report.document.to_json(windows=False),
+                other=other.document.to_json(windows=False),
+            ),
         }
     )
 
@@ -49,15 +55,23 @@ def comparison_page(comparison: Comparison) -> str:
 def _parts(comparison: Comparison, colors: Mapping[tuple[str, str], str]) -> str:
     less, more, same = comparison.findings()
     note = (
-        '<p class="soft">Counted where the 95 % interval of the difference of both losses, combined from both runs\' '
-        "intervals, leaves out zero.</p>"
+        f'<p class="soft">Counted where the 95 % interval of the difference of both losses leaves out zero. '
+        f"{escape(comparison.how)}</p>"
     )
-    parts = [
-        section("less", "What bleeds less", note + (findings("safe", less, colors) or "<p>Nothing.</p>")),
-        section("more", "What bleeds more", findings("unsafe", more, colors) or "<p>Nothing.</p>"),
-    ]
-    if same:
-        parts.append(section("same", "Where no difference is shown", findings("same", same, colors)))
+    rows = []
+    for entry in comparison.curves:
+        kinds = (("safe", less), ("unsafe", more), ("same", same))
+        found = [(kind, item) for kind, items in kinds for item in items if item.curve is entry.curve]
+        rows.append(
+            method_row(
+                entry.curve,
+                colors,
+                [(kind, item.claim) for kind, item in found],
+                [(kind, item.evidence) for kind, item in found],
+            )
+        )
+    content = f'<ul class="findings methods">{"".join(rows)}</ul>' if rows else "<p>No method is in both runs.</p>"
+    parts = [section("less", "What bleeds less, and what more", note + content)]
     only = [
         f"<p>Only in {escape(name)}: {escape(listed([curve.label for curve in curves]))}.</p>"
         for name, curves in zip(comparison.names, comparison.only, strict=True)
@@ -77,11 +91,11 @@ def _trials(comparison: Comparison, colors: Mapping[tuple[str, str], str]) -> st
     for curve, _, pairs in comparison.curves:
         for pair in pairs:
             cells = trial_cells(curve, pair.severity, colors)
-            cells += [(signed(side["delta_nll"]), side["delta_nll"]) for side in (pair.damage, pair.other)]
+            cells += [(signed(side.delta_nll), side.delta_nll) for side in (pair.damage, pair.other)]
             cells.append((signed(pair.difference), pair.difference))
             cells.append((interval(pair.bounds, signed), pair.bounds[0] if pair.bounds else None))
-            cells += [(number(side["kl"]["mean"], 3), side["kl"]["mean"]) for side in (pair.damage, pair.other)]
-            cells += [(percent(side["top1_agreement"]), side["top1_agreement"]) for side in (pair.damage, pair.other)]
+            cells += [(number(side.kl.mean, 3), side.kl.mean) for side in (pair.damage, pair.other)]
+            cells += [(percent(side.top1_agreement), side.top1_agreement) for side in (pair.damage, pair.other)]
             classes = ["first"] if pair is pairs[0] else []
             rows.append((" ".join([*classes, *([] if pair.apart else ["quiet"])]), cells))
     note = f"Nats per token. Difference: {first} minus {second}. Grey: the interval of the difference holds zero."
@@ -95,11 +109,14 @@ def _zones(comparison: Comparison, colors: Mapping[tuple[str, str], str]) -> str
     for curve, other, _ in comparison.curves:
         cells: list[Cell] = [
             (swatch(curve, colors), curve.label),
-            (escape(axis_name(curve.axis)), axis_name(curve.axis)),
+            axis_cell(curve),
         ]
         cells += [zone_cell(run, tolerance) for tolerance in TOLERANCES for run in (curve, other)]
         rows.append(("", cells))
-    note = "The severity at which the loss has grown by the tolerance, nats per token, with its 95 % interval."
+    note = (
+        "The largest severity that is shown to be safe, by ΔNLL in nats per token; small: where the loss is estimated "
+        "to reach the tolerance, with its 95 % interval."
+    )
     return table("Robust zones in both runs", note, columns, rows)
 
 
@@ -108,6 +125,8 @@ def _provenance(comparison: Comparison) -> str:
     rows = []
     for name in [*mine, *(name for name in its if name not in mine)]:
         values = [side.get(name, "") for side in (mine, its)]
+        if not set(values) - {"", plain(None)}:
+            continue
         cells: list[Cell] = [(escape(name), name), *((escape(value), value) for value in values)]
         rows.append(("" if values[0] != values[1] else "quiet", cells))
     columns = [("fact", True), *((name, True) for name in comparison.names)]

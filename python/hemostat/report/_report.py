@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from hemostat import _C
+from hemostat._whole_file import write_whole
 from hemostat.report._curve import TOLERANCES, Curve, curves_of
+from hemostat.report._document import Document, to_json
+from hemostat.report._reach import bounds_of, windows_text
 from hemostat.report._surfaces import surface_rows, surface_table, surfaces_of
-from hemostat.report._text import aligned, interval, number, percent, severity_text, signed
+from hemostat.report._text import aligned, flat, interval, number, percent, severity_text, signed, size_text
 from hemostat.report._verdict import summary, verdict
 
 if TYPE_CHECKING:
@@ -25,19 +27,22 @@ class Report:
     """The result of ``hemostat.scan``.
 
     Attributes:
+        document: all of the following, typed.
         curves: one ``SweepCurve`` a method, in the order asked for; empty where the report was read from a file.
         provenance: what was measured, on what, by which protocol and versions.
         baseline: the unchanged model's perplexity and the noise floor.
-        trials: one mapping a trial: method, options, severity, damage.
-        thresholds: one mapping a method: method, options, point, interval, zone (tolerance to the largest safe
-            severity), zone_interval and zone_censored.
+        trials: one mapping a trial: method, options, severity, damage, windows (each window's numbers).
+        thresholds: one mapping a method: method, options, point, interval, zone (tolerance to the largest severity that
+            is shown to be safe), zone_censored, edge (where damage is estimated to reach the tolerance), edge_interval
+            and edge_censored.
         localizations: one mapping a method that was localized: what each block, changed alone, costs.
         surfaces: one mapping a pair of methods that was measured together: a grid of damage.
     """
 
-    def __init__(self, document: Mapping[str, Any], curves: Sequence[Any] = ()):
-        self._document = finite(dict(document))
+    def __init__(self, document: Mapping[str, Any] | Document, curves: Sequence[_C.SweepCurve] = ()):
+        self.document = document if isinstance(document, Document) else Document.from_json(document)
         self.curves = list(curves)
+        self._json = self.document.to_json()
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Report:
@@ -48,7 +53,8 @@ class Report:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file is not a report.
+            ValueError: the file is not a report; the sentence says which field of which entry is missing, or is
+                not what it has to be.
         """
         path = Path(path)
         if path.is_dir():
@@ -58,47 +64,46 @@ class Report:
         elif not path.is_file():
             raise FileNotFoundError(f"hemostat.Report.load: there is no {path}")
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-            if not {"provenance", "baseline", "trials", "thresholds"} <= document.keys():
-                raise KeyError
-        except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError):
-            raise ValueError(f"hemostat.Report.load: {path} is not a report.json") from None
-        return cls(document)
+            return cls(json.loads(path.read_text(encoding="utf-8")))
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            raise ValueError(f"hemostat.Report.load: {path} is not a report.json: it is no JSON") from None
+        except ValueError as error:
+            raise ValueError(f"hemostat.Report.load: {path} is not a report.json: {error}") from None
 
     @property
     def provenance(self) -> dict[str, Any]:
         """What was measured, on what, by which protocol and versions."""
-        return self._document["provenance"]
+        return self._json["provenance"]
 
     @property
     def baseline(self) -> dict[str, Any]:
         """The unchanged model's perplexity and the noise floor."""
-        return self._document["baseline"]
+        return self._json["baseline"]
 
     @property
     def trials(self) -> list[dict[str, Any]]:
         """One mapping a trial: method, options, severity, damage."""
-        return self._document["trials"]
+        return self._json["trials"]
 
     @property
     def thresholds(self) -> list[dict[str, Any]]:
         """One mapping a method: point, interval and zone."""
-        return self._document["thresholds"]
+        return self._json["thresholds"]
 
     @property
     def localizations(self) -> list[dict[str, Any]]:
         """One mapping a method that was localized: severity, sites, layer_error, cascade_gain; empty where none was."""
-        return self._document.get("localizations") or []
+        return self._json.get("localizations") or []
 
     @property
     def surfaces(self) -> list[dict[str, Any]]:
         """One mapping a pair of methods: methods, axes, severities, damage, additivity, zone; empty where none was."""
-        return self._document.get("surfaces") or []
+        return self._json.get("surfaces") or []
 
     @property
     def name(self) -> str:
         """The model's."""
-        return self.provenance["model"].get("name") or "a model"
+        return self.document.provenance.model.name or "a model"
 
     def __repr__(self) -> str:
         return f"<hemostat.Report of {self.name}: {len(self.trials)} trials>"
@@ -108,19 +113,19 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """The whole report as plain values; what is not finite is None."""
-        return json.loads(json.dumps(self._document))
+        return json.loads(json.dumps(self._json))
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Writes the report as JSON: ``provenance``, ``baseline``, ``trials``, ``thresholds``, and ``localizations``
         and ``surfaces`` where they were asked for."""
-        write_whole(path, json.dumps(self._document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        write_whole(path, json.dumps(self._json, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
     def to_html(self, path: str | os.PathLike[str]) -> None:
         """Writes one page that needs no network: what is safe, what is not, where it bleeds, what to do; then curves,
         layers, tables and provenance."""
         from hemostat.report._page import report_page
 
-        write_whole(path, report_page(self._document, self.name))
+        write_whole(path, report_page(self.document, self.name))
 
     def to_dataframe(self, part: Literal["trials", "zones", "layers", "surfaces"] = "trials") -> pandas.DataFrame:
         """One part of the report as a table.
@@ -150,77 +155,89 @@ class Report:
         return [
             _identity(curve)
             | {
-                "severity": trial["severity"],
-                "unit": curve.axis["unit"],
-                "distance": curve.distance(trial["severity"]),
+                "severity": trial.severity,
+                "unit": curve.axis.unit,
+                "distance": curve.distance(trial.severity),
             }
-            | _flat(trial["damage"])
-            for curve in curves_of(self._document)
+            | flat(trial.damage.to_dict())
+            for curve in curves_of(self.document)
             for trial in curve.trials
         ]
 
     def _zone_rows(self) -> list[dict[str, Any]]:
         rows = []
-        for curve in curves_of(self._document):
+        for curve in curves_of(self.document):
             for tolerance in TOLERANCES if curve.threshold else ():
-                edge = curve.edge(tolerance)
-                low, high = sorted(edge.interval) if edge.interval else (None, None)
-                zone = {"severity": edge.severity, "severity_low": low, "severity_high": high}
-                rows.append(_identity(curve) | {"tolerance": tolerance} | zone | {"censored": edge.censored})
+                zone = curve.zone(tolerance)
+                low, high = sorted(zone.interval) if zone.interval else (None, None)
+                reached = {"severity": zone.severity, "censored": zone.censored}
+                estimate = {"edge": zone.edge, "edge_low": low, "edge_high": high, "edge_censored": zone.edge_censored}
+                rows.append(_identity(curve) | {"tolerance": tolerance} | reached | estimate)
         return rows
 
     def _layer_rows(self) -> list[dict[str, Any]]:
         return [
-            _identity(curve) | {"severity": curve.localization["severity"]} | _flat(site)
-            for curve in curves_of(self._document)
+            _identity(curve) | {"severity": curve.localization.severity} | flat(to_json(site))
+            for curve in curves_of(self.document)
             if curve.localization
-            for site in curve.localization["sites"]
+            for site in curve.localization.sites
         ]
 
     def _surface_rows(self) -> list[dict[str, Any]]:
-        return [row for view in surfaces_of(self._document) for row in surface_rows(view, _flat)]
+        return [row for view in surfaces_of(self.document) for row in surface_rows(view, flat)]
 
-    def summary(self, tolerance: float = 0.05) -> str:
+    def summary(self, tolerance: float = 0.05, *, by: str = "delta_nll") -> str:
         """What is safe, what is not, alone and together, where it bleeds and what to do, in sentences.
 
         Args:
-            tolerance: the largest loss that counts as safe, nats per token: 0.02, 0.05 or 0.1.
+            tolerance: the largest damage that counts as safe, above 0.
+            by: what that is about: ``"delta_nll"`` or ``"kl"``, nats per token; ``"top1_agreement"``: the share of
+                predictions that changed.
 
         Raises:
-            ValueError: for another tolerance.
+            ValueError: for a tolerance that is not above 0, or another word.
         """
-        if tolerance not in TOLERANCES:
-            raise ValueError(
-                f"hemostat.Report.summary: tolerance is {tolerance}, but takes {', '.join(map(str, TOLERANCES))}"
-            )
-        return summary(verdict(self._document, tolerance))
+        return summary(verdict(self.document, tolerance, by))
 
-    def table(self) -> str:
-        """Trials, zones and surfaces for a terminal."""
-        rows, zones = [], []
-        for curve in curves_of(self._document):
+    def table(self, tolerances: Sequence[float] = TOLERANCES, *, by: str = "delta_nll") -> str:
+        """Trials, zones and surfaces for a terminal.
+
+        Args:
+            tolerances: at which the zones are told.
+            by: what they are about, as in :meth:`summary`.
+
+        Raises:
+            ValueError: for a tolerance that is not above 0, or another word.
+        """
+        rows, zones, edges = [], [], []
+        for curve in curves_of(self.document):
             for trial in curve.trials:
-                damage = trial["damage"]
+                damage = trial.damage
                 rows.append(
                     [
                         curve.label if trial is curve.trials[0] else "",
-                        severity_text(curve.axis, trial["severity"]),
-                        number(damage["perplexity"]),
-                        signed(damage["delta_nll"]),
-                        interval(damage.get("delta_nll_interval"), signed),
-                        number(damage["kl"]["mean"], 3),
-                        percent(damage["top1_agreement"]),
-                        number(damage.get("index"), 3),
-                        "within the noise floor" if damage.get("within_noise_floor") else "",
+                        severity_text(curve.axis, trial.severity),
+                        number(damage.perplexity),
+                        signed(damage.delta_nll),
+                        interval(bounds_of(damage), signed),
+                        number(damage.kl.mean, 3),
+                        percent(damage.top1_agreement),
+                        number(damage.index, 3),
+                        size_text(damage),
+                        "within the noise floor" if damage.within_noise_floor else "",
                     ]
                 )
             if curve.threshold:
-                zones.append([curve.label, *(curve.zone_text(tolerance) for tolerance in TOLERANCES)])
-        head = ["method", "severity", "perplexity", "ΔNLL", "95 % interval", "KL", "top-1", "index", ""]
-        zone_head = ["largest safe severity at a ΔNLL of", *(str(tolerance) for tolerance in TOLERANCES)]
-        lines = [f"{self.name}: {self._baseline_sentence()}", "", *aligned(head, rows)]
-        lines += ["", *aligned(zone_head, zones)]
-        for view in surfaces_of(self._document):
+                zones.append([curve.label, *(curve.zone_text(tolerance, by) for tolerance in tolerances)])
+                edges.append([curve.label, *(curve.edge_text(tolerance, by) for tolerance in tolerances)])
+        head = ["method", "severity", "perplexity", "ΔNLL", "95 % interval", "KL", "top-1", "index", "size", ""]
+        limits, name = [str(tolerance) for tolerance in tolerances], {"delta_nll": "ΔNLL", "kl": "KL"}
+        what = name.get(by, "share of changed predictions")
+        lines = [f"Warning: {warning}" for warning in self.document.provenance.warnings]
+        lines += [f"{self.name}: {self._baseline_sentence()}", "", *aligned(head, rows)]
+        lines += ["", *aligned([f"largest safe severity at a {what} of", *limits], zones)]
+        lines += ["", *aligned([f"estimated to reach a {what} of", *limits], edges)]
+        for view in surfaces_of(self.document):
             lines += ["", surface_table(view)]
         return "\n".join(lines)
 
@@ -239,62 +256,13 @@ class Report:
         return Comparison(self, other, names)
 
     def _baseline_sentence(self) -> str:
-        evaluation, floor = self.provenance["evaluation"], self.baseline.get("noise_floor")
-        sentence = (
-            f"perplexity {number(self.baseline['perplexity'])} on {evaluation['windows']} windows of "
-            f"{evaluation['length']} tokens"
-        )
-        if floor:
-            sentence += f"; noise floor {number(floor['delta_nll'], 3)} nats per token (in {floor['against']})"
-        return sentence
-
-
-def finite(value: Any) -> Any:
-    """The same value with None for every float that is not finite, since JSON has no other word for it."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return value
-
-
-def write_whole(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a file that appears whole or not at all.
-
-    Raises:
-        FileNotFoundError: its directory does not exist.
-    """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"hemostat: there is no directory {path.parent} for {path.name}")
-    descriptor, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(unfinished, 0o666 & ~umask)
-        os.replace(unfinished, path)
-    except BaseException:
-        os.unlink(unfinished)
-        raise
+        evaluation, baseline = self.document.provenance.evaluation, self.document.baseline
+        floor = baseline.noise_floor
+        text = f"{windows_text(evaluation.windows)} of {evaluation.length} tokens"
+        rounding = f"{number(floor.delta_nll, 3)} nats per token (in {floor.against})" if floor else "unknown"
+        return f"perplexity {number(baseline.perplexity)} on {text}; noise floor {rounding}"
 
 
 def _identity(curve: Curve) -> dict[str, Any]:
-    options = curve.method["options"]
-    return {"method": curve.method["method"], "options": json.dumps(options) if options else ""}
-
-
-def _flat(damage: Mapping[str, Any]) -> dict[str, Any]:
-    """kl.mean becomes kl_mean, an interval two columns; lists by window are left out."""
-    row: dict[str, Any] = {}
-    for name, value in damage.items():
-        if isinstance(value, Mapping):
-            row |= {f"{name}_{inner}": item for inner, item in _flat(value).items()}
-        elif name.endswith("_interval"):
-            row[f"{name[: -len('_interval')]}_low"], row[f"{name[: -len('_interval')]}_high"] = value or (None, None)
-        elif not isinstance(value, list):
-            row[name] = value
-    return row
+    options = curve.method.options
+    return {"method": curve.method.method, "options": json.dumps(options) if options else ""}

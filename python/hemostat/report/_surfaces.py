@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from statistics import median
 from typing import Any
 
+from hemostat import _C
 from hemostat.report._curve import TOLERANCES, Curve
-from hemostat.report._reach import Finding, costs, settled
+from hemostat.report._document import Document, SurfaceFacts
+from hemostat.report._reach import Finding, costs
 from hemostat.report._tables import Cell, table
 from hemostat.report._text import aligned, axis_name, listed, nats, number, severity_text, signed
 
-Damage = Mapping[str, Any]
 Place = tuple[int, int]  # of a point: the first method's severity, the second's
 
 
@@ -22,17 +23,15 @@ class SurfaceView:
     """Two methods in order and the grid of both severities; neutral comes first in each.
 
     Args:
-        entry: Of a document's ``surfaces``.
+        facts: Of a document's ``surfaces``.
         blocks: Of the model, where the report says.
     """
 
-    def __init__(self, entry: Mapping[str, Any], blocks: int | None = None):
-        methods = [method | {"axis": axis} for method, axis in zip(entry["methods"], entry["axes"], strict=True)]
-        self.first, self.second = (Curve(method, (), None, None, blocks) for method in methods)
-        self.severities: Sequence[Sequence[float]] = entry["severities"]
-        self.damage: Sequence[Sequence[Damage]] = entry["damage"]
-        self.additivity: Sequence[Sequence[float | None]] = entry["additivity"]
-        self._zone, self._censored = entry["zone"], entry["zone_censored"]
+    def __init__(self, facts: SurfaceFacts, blocks: int | None = None):
+        self.surface = facts.surface
+        self.first, self.second = (Curve(method, blocks=blocks) for method in facts.methods)
+        self.severities, self.damage = facts.surface.severities, facts.surface.damages
+        self.additivity = facts.surface.additivity
 
     @property
     def label(self) -> str:
@@ -48,49 +47,49 @@ class SurfaceView:
         first, second = (grid[index] for grid, index in zip(self.severities, place, strict=True))
         return f"{self.first.at(first)} with {self.second.at(second)}"
 
-    def of(self, place: Place) -> Damage:
+    def of(self, place: Place) -> _C.Damage:
         return self.damage[place[0]][place[1]]
 
-    def alone(self, place: Place) -> tuple[Damage, Damage]:
+    def alone(self, place: Place) -> tuple[_C.Damage, _C.Damage]:
         """What each of the two does there without the other."""
         return self.damage[place[0]][0], self.damage[0][place[1]]
 
-    def farthest(self, tolerance: float, windows: int) -> list[Place]:
+    def farthest(self, tolerance: float) -> list[Place]:
         """The points where both do something that are safe, with all that are milder, and than which none that is
         harsher in one and not milder in the other is safe.
         """
         safe: set[Place] = set()
         for i, j in itertools.product(*(range(len(grid)) for grid in self.severities)):
             milder = [place for place in ((i - 1, j), (i, j - 1)) if min(place) >= 0]
-            if settled(self.of((i, j)), tolerance, windows) and all(place in safe for place in milder):
+            is_safe = not milder or _C.judge(self.of((i, j)), tolerance) == "safe"
+            if is_safe and all(place in safe for place in milder):
                 safe.add((i, j))
         return [(i, j) for i, j in self.inner if (i, j) in safe and not {(i + 1, j), (i, j + 1)} & safe]
 
-    def zone_text(self, row: int, tolerance: float) -> str:
-        """How far the second may go at a severity of the first; ≥ or ≤ where nothing harsher was measured, a dash where
-        it may not be used."""
-        edge = self._zone[str(tolerance)][row]
-        if edge in (None, self.second.axis["neutral"]):
+    def zones(self, tolerance: float) -> list[_C.Zone]:
+        """How far the second may go at each severity of the first."""
+        return self.surface.zone_details(tolerance)
+
+    def zone_text(self, zone: _C.Zone) -> str:
+        """≥ or ≤ where nothing harsher was measured, a dash where the second may not be used."""
+        if zone.severity in (None, self.second.axis.neutral):
             return "–"
-        back = self.second.axis["farthest"] < self.second.axis["neutral"]
-        sign = ("≤ " if back else "≥ ") if self._censored[str(tolerance)][row] else ""
-        return sign + severity_text(self.second.axis, edge)
+        sign = ("≤ " if self.second.axis.direction < 0 else "≥ ") if zone.censored else ""
+        return sign + severity_text(self.second.axis, zone.severity)
 
-    def zone_key(self, row: int, tolerance: float) -> float | None:
-        edge = self._zone[str(tolerance)][row]
-        return None if edge is None else self.second.distance(edge)
+    def zone_key(self, zone: _C.Zone) -> float | None:
+        return None if zone.severity is None else self.second.distance(zone.severity)
 
 
-def surfaces_of(document: Mapping[str, Any]) -> list[SurfaceView]:
-    blocks = document["provenance"]["model"].get("blocks")
-    return [SurfaceView(entry, blocks) for entry in document.get("surfaces") or ()]
+def surfaces_of(document: Document) -> list[SurfaceView]:
+    return [SurfaceView(facts, document.provenance.model.blocks) for facts in document.surfaces]
 
 
-def together(views: Iterable[SurfaceView], tolerance: float, windows: int) -> list[Finding]:
+def together(views: Iterable[SurfaceView], tolerance: float) -> list[Finding]:
     """How far each pair may go together, and how the two add up."""
     findings = []
     for view in views:
-        farthest = view.farthest(tolerance, windows)
+        farthest = view.farthest(tolerance)
         if farthest:
             sentences = [
                 f"Within {number(tolerance)} nats together, as far as measured: {listed(list(map(view.at, farthest)))}."
@@ -112,10 +111,10 @@ def _sums(view: SurfaceView, places: Sequence[Place]) -> Iterable[str]:
     }
     told = [place for place in places if place in ratios]
     if told:
-        shown = max(told, key=lambda place: view.of(place)["delta_nll"])
-        parts = listed([nats(damage["delta_nll"]) for damage in view.alone(shown)])
+        shown = max(told, key=lambda place: view.of(place).delta_nll)
+        parts = listed([nats(damage.delta_nll) for damage in view.alone(shown)])
         yield (
-            f"At {view.at(shown)} both cost {nats(view.of(shown)['delta_nll'])} nats, {_times(ratios[shown])} the sum "
+            f"At {view.at(shown)} both cost {nats(view.of(shown).delta_nll)} nats, {_times(ratios[shown])} the sum "
             f"of each alone ({parts})."
         )
     if len(ratios) > 1:
@@ -135,25 +134,26 @@ def surface_table(view: SurfaceView) -> str:
     first, second = view.first.axis, view.second.axis
     head = [f"{axis_name(first)} ↓  {axis_name(second)} →"]
     head += [number(severity, 3) for severity in view.severities[1]] + [f"≤ {tolerance}" for tolerance in TOLERANCES]
+    zones = list(zip(*map(view.zones, TOLERANCES), strict=True))
     rows = [
-        [number(severity, 3), *(signed(damage["delta_nll"]) for damage in view.damage[row])]
-        + [view.zone_text(row, tolerance) for tolerance in TOLERANCES]
+        [number(severity, 3), *(signed(damage.delta_nll) for damage in view.damage[row])]
+        + list(map(view.zone_text, zones[row]))
         for row, severity in enumerate(view.severities[0])
     ]
-    title = f"{view.label}: ΔNLL, nats per token; right: how far {second['name']} may go within a ΔNLL of …"
+    title = f"{view.label}: ΔNLL, nats per token; right: how far {second.name} may safely go within a ΔNLL of …"
     return "\n".join([title, *aligned(head, rows)])
 
 
-def surface_rows(view: SurfaceView, flat: Any = dict) -> list[dict[str, Any]]:
+def surface_rows(view: SurfaceView, flat: Callable[[Mapping[str, Any]], dict[str, Any]] = dict) -> list[dict[str, Any]]:
     """One row a point: both methods and severities, how they add up, then its damage as ``flat`` spreads it."""
     rows = []
     for i, j in itertools.product(*(range(len(grid)) for grid in view.severities)):
         row: dict[str, Any] = {}
         for place, name, curve, grid in ((i, "first", view.first, 0), (j, "second", view.second, 1)):
-            options = curve.method["options"]
-            row |= {name: curve.method["method"], f"{name}_options": json.dumps(options) if options else ""}
+            options = curve.method.options
+            row |= {name: curve.method.method, f"{name}_options": json.dumps(options) if options else ""}
             row |= {f"{name}_severity": view.severities[grid][place]}
-        rows.append(row | {"additivity": view.additivity[i][j]} | flat(view.damage[i][j]))
+        rows.append(row | {"additivity": view.additivity[i][j]} | flat(view.damage[i][j].to_dict()))
     return rows
 
 
@@ -161,18 +161,22 @@ def surface_tables(views: Iterable[SurfaceView]) -> list[str]:
     """One HTML table a pair: the first's severities downwards, the second's to the right, then the joint zones."""
     tables = []
     for view in views:
-        columns = [(axis_name(view.first.axis), False)]
-        columns += [(severity_text(view.second.axis, severity), False) for severity in view.severities[1]]
-        columns += [(f"{view.second.axis['name'].replace('_', ' ')} within {t}", False) for t in TOLERANCES]
-        rows = []
+        columns = [(view.first.label, True)]
+        columns += [(_side(view.second, index, severity), False) for index, severity in enumerate(view.severities[1])]
+        columns += [(f"{view.second.axis.name.replace('_', ' ')} within {t}", False) for t in TOLERANCES]
+        rows, zones = [], list(zip(*map(view.zones, TOLERANCES), strict=True))
         for i, severity in enumerate(view.severities[0]):
-            cells: list[Cell] = [(escape(severity_text(view.first.axis, severity)), severity)]
-            cells += [(signed(damage["delta_nll"]), damage["delta_nll"]) for damage in view.damage[i]]
-            cells += [(escape(view.zone_text(i, t)), view.zone_key(i, t)) for t in TOLERANCES]
+            cells: list[Cell] = [(escape(_side(view.first, i, severity)), severity)]
+            cells += [(signed(damage.delta_nll), damage.delta_nll) for damage in view.damage[i]]
+            cells += [(escape(view.zone_text(zone)), view.zone_key(zone)) for zone in zones[i]]
             rows.append(("", cells))
         note = (
-            "ΔNLL of both, nats per token; right: the harshest severity of the second at which it stays within the "
-            "tolerance, interpolated. The first row and column are each alone."
+            "ΔNLL of both, nats per token; right: the harshest severity of the second that is shown to be safe, "
+            "interpolated. The first row and column are each alone."
         )
         tables.append(table(f"Together: {view.label}", note, columns, rows))
     return tables
+
+
+def _side(curve: Curve, index: int, severity: float) -> str:
+    return curve.at(severity) if index else "unchanged"

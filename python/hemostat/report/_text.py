@@ -6,10 +6,17 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from hemostat import _C
+
+
+def known(value: float | None) -> bool:
+    """Whether there is a number, and a finite one."""
+    return value is not None and math.isfinite(value)
+
 
 def number(value: float | None, digits: int = 4) -> str:
-    """Significant digits, without exponent up to a million; a dash for None."""
-    if value is None:
+    """Significant digits, without exponent up to a million; a dash for None and for what is not finite."""
+    if not known(value):
         return "–"
     if value == 0:
         return "0"
@@ -20,24 +27,40 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 def signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.4f}" if abs(value) < 10 else f"{value:+.2f}"
+    return "–" if not known(value) else f"{value:+.4f}" if abs(value) < 10 else f"{value:+.2f}"
 
 
 def percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
+    return "–" if not known(value) else f"{100 * value:.1f} %"
 
 
 def whole_percent(value: float) -> str:
     return f"{100 * value:.0f} %"
 
 
+def bytes_text(count: float) -> str:
+    """Three digits and a unit of powers of 1000."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{number(count / size, 3)} {unit}"
+    return f"{number(count, 3)} bytes"
+
+
+def size_text(damage: _C.Damage) -> str:
+    """What the damaged model takes as stored, and what that saves: "103 MB, −54 %"."""
+    if damage.bytes is None or not damage.bytes_baseline:
+        return "–"
+    change = damage.bytes / damage.bytes_baseline - 1
+    return bytes_text(damage.bytes) + (f", {100 * change:+.0f} %".replace("-", "−") if abs(change) >= 5e-4 else "")
+
+
 def interval(bounds: Sequence[float | None] | None, form: Callable[[float | None], str]) -> str:
-    return f"{form(bounds[0])} … {form(bounds[1])}" if bounds is not None else ""
+    return f"{form(bounds[0])} … {form(bounds[1])}" if bounds is not None and all(map(known, bounds)) else ""
 
 
 def nats(value: float | None) -> str:
     """A difference of losses within a sentence: sign, and two digits or four decimals."""
-    if value is None:
+    if not known(value):
         return "–"
     if abs(value) < 5e-5:
         return "±0.0000"
@@ -49,15 +72,15 @@ def listed(items: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(items[:-1]), items[-1]))) if items else ""
 
 
-def severity_text(axis: Mapping[str, Any], severity: float) -> str:
+def severity_text(axis: _C.Axis, severity: float) -> str:
     """Three digits, and the unit where it is short: fractions have none, and long ones stand beside the axis's name."""
-    unit = axis["unit"]
+    unit = axis.unit
     return number(severity, 3) + (f" {unit}" if unit and " " not in unit and unit != "fraction" else "")
 
 
-def axis_name(axis: Mapping[str, Any]) -> str:
-    unit = f", {axis['unit']}" if axis["unit"] and axis["unit"] != axis["name"] else ""
-    return f"{axis['name'].replace('_', ' ')}{unit}"
+def axis_name(axis: _C.Axis) -> str:
+    unit = f", {axis.unit}" if axis.unit and axis.unit != axis.name else ""
+    return f"{axis.name.replace('_', ' ')}{unit}"
 
 
 def plain(value: Any) -> str:
@@ -85,3 +108,16 @@ def aligned(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
         return "  ".join(f"{cell:<{w}}" if i < left else f"{cell:>{w}}" for i, (cell, w) in enumerate(cells)).rstrip()
 
     return [line(head), "─" * (sum(widths) + 2 * (len(widths) - 1)), *map(line, rows)]
+
+
+def flat(damage: Mapping[str, Any]) -> dict[str, Any]:
+    """kl.mean becomes kl_mean, an interval two columns; lists by window are left out."""
+    row: dict[str, Any] = {}
+    for name, value in damage.items():
+        if isinstance(value, Mapping):
+            row |= {f"{name}_{inner}": item for inner, item in flat(value).items()}
+        elif name.endswith("_interval"):
+            row[f"{name[: -len('_interval')]}_low"], row[f"{name[: -len('_interval')]}_high"] = value or (None, None)
+        elif not isinstance(value, list):
+            row[name] = value
+    return row

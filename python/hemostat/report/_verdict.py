@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from hemostat.report._advice import advice
 from hemostat.report._bleeding import bleeding
 from hemostat.report._curve import Curve, curves_of
+from hemostat.report._document import Document
 from hemostat.report._reach import (
     FEW_WINDOWS,
     Finding,
@@ -18,11 +19,10 @@ from hemostat.report._reach import (
     costs,
     generation_sentence,
     reach,
-    windows_of,
     windows_text,
 )
 from hemostat.report._surfaces import surfaces_of, together
-from hemostat.report._text import interval, listed, number, percent
+from hemostat.report._text import known, listed, number, percent
 
 
 class Verdict(NamedTuple):
@@ -39,20 +39,29 @@ class Verdict(NamedTuple):
     reaches: list[Reach]
 
 
-def verdict(document: Mapping[str, Any], tolerance: float) -> Verdict:
-    """What the document says at a tolerance, nats per token."""
-    reaches = [reach(curve, tolerance, windows_of(document)) for curve in curves_of(document) if curve.trials]
+def verdict(document: Document, tolerance: float, by: str = "delta_nll") -> Verdict:
+    """What the document says at a tolerance; see :func:`hemostat.judge`."""
+    reaches = [reach(curve, tolerance, by) for curve in curves_of(document) if curve.trials]
     return Verdict(
         tolerance,
-        _headline(reaches, tolerance),
-        _meaning(document, tolerance),
-        [_safe(r, tolerance) for r in reaches if r.safe],
-        [_unsafe(r, tolerance) for r in reaches if r.unsafe or r.open],
-        together(surfaces_of(document), tolerance, windows_of(document)),
+        _headline(document, reaches, tolerance, by),
+        _meaning(document, tolerance, by),
+        [_safe(r, tolerance, by) for r in reaches if r.safe],
+        [_unsafe(r, tolerance, by) for r in reaches if r.unsafe or r.open],
+        together(surfaces_of(document), tolerance) if by == "delta_nll" else [],
         bleeding(reaches),
-        advice(document, reaches, tolerance),
+        advice(document, reaches, tolerance, by),
         reaches,
     )
+
+
+def limit_text(tolerance: float, by: str) -> str:
+    """A tolerance within a sentence."""
+    if by == "kl":
+        return f"a KL of {number(tolerance)} nats per token"
+    if by == "top1_agreement":
+        return f"{percent(tolerance)} of changed predictions"
+    return f"{number(tolerance)} nats per token"
 
 
 def summary(v: Verdict) -> str:
@@ -72,10 +81,12 @@ def summary(v: Verdict) -> str:
     return "\n".join(lines)
 
 
-def _headline(reaches: Sequence[Reach], tolerance: float) -> str:
-    limit = f"{number(tolerance)} nats per token"
+def _headline(document: Document, reaches: Sequence[Reach], tolerance: float, by: str) -> str:
+    limit = limit_text(tolerance, by)
     if not reaches:
         return "Nothing has been measured yet."
+    if document.baseline.index is None:
+        return "No severity is called safe: the unchanged model is itself no better than one that only counts words."
     without = [r.curve.label for r in reaches if not r.safe]
     if len(without) == len(reaches):
         return f"No measured severity is shown to be safe at {limit}."
@@ -88,76 +99,92 @@ def _headline(reaches: Sequence[Reach], tolerance: float) -> str:
     return f"{each} a severity that is safe at {limit}."
 
 
-def _meaning(document: Mapping[str, Any], tolerance: float) -> str:
-    evaluation, floor = document["provenance"]["evaluation"], document["baseline"].get("noise_floor")
-    text = f" of {Path(evaluation['text']).name}" if evaluation.get("text") else ""
+def _meaning(document: Document, tolerance: float, by: str) -> str:
+    evaluation, floor = document.provenance.evaluation, document.baseline.noise_floor
+    text = f" of {Path(evaluation.text).name}" if evaluation.text else ""
+    what = {
+        "delta_nll": f"the loss grows by at most {number(tolerance)} nats per token (perplexity by "
+        f"{percent(math.expm1(tolerance))})",
+        "kl": f"predictions move by at most {number(tolerance)} nats of KL per token",
+        "top1_agreement": f"at most {percent(tolerance)} of the predictions change",
+    }[by]
     meaning = (
-        f"Safe: the loss grows by at most {number(tolerance)} nats per token (perplexity by "
-        f"{percent(math.expm1(tolerance))}), with its whole 95 % interval, on {windows_text(evaluation['windows'])} of "
-        f"{evaluation['length']} tokens{text}."
+        f"Safe: {what}, with its whole 95 % interval, on {windows_text(evaluation.windows)} of "
+        f"{evaluation.length} tokens{text}."
     )
-    if evaluation["windows"] < FEW_WINDOWS:
+    if evaluation.windows < FEW_WINDOWS:
         meaning += " With so few windows the intervals are uncertain themselves: take this as a first look."
-    if floor and floor["delta_nll"] is not None and floor["delta_nll"] > tolerance:
+    rounding = floor and (floor.kl if by == "kl" else floor.delta_nll)
+    if by != "top1_agreement" and known(rounding) and rounding > tolerance:
         meaning += (
-            f" The noise floor, what {floor['against']} alone does, is {number(floor['delta_nll'], 2)} nats: at this "
-            "tolerance damage cannot be told from rounding."
+            f" The noise floor, what {floor.against} alone does, is {number(rounding, 2)} nats: at this tolerance "
+            "damage cannot be told from rounding."
         )
     return meaning
 
 
-def _safe(r: Reach, tolerance: float) -> Finding:
-    curve, damage = r.curve, r.safe["damage"]
-    sentences = [f"There it {costs(damage)}."]
+def _safe(r: Reach, tolerance: float, by: str) -> Finding:
+    curve, damage, zone = r.curve, r.safe.damage, r.curve.zone(tolerance, by)
+    reached = r.safe.severity if zone.severity is None else zone.severity
+    if reached == r.safe.severity:
+        sentences = [f"There it {costs(damage)}."]
+    else:
+        measured = curve.at(r.safe.severity)
+        sentences = [f"Measured to be safe up to {measured}, beyond by interpolation."]
+        sentences.append(f"At {measured} it {costs(damage)}.")
+    if damage.silent:
+        sentences.append("That is silent: no damage was shown, which does not prove that there is none.")
     if r.open or r.unsafe:
-        sentences.append(_edge_sentence(curve, tolerance))
-    elif curve.ends_at(r.safe["severity"]):
+        sentences.append(_edge_sentence(curve, tolerance, by))
+    elif curve.ends_at(r.safe.severity):
         sentences.append("That is as far as the method goes.")
     else:
         sentences.append("Safe as far as measured: nothing harsher was tried, so the limit may lie farther.")
-    divergence = damage["kl"]["mean"]
-    if divergence is not None and divergence > 2 * tolerance:
+    divergence = damage.kl.mean
+    if by == "delta_nll" and known(divergence) and divergence > 2 * tolerance:
         sentences.append(
             f"Predictions move more than the loss shows: KL {number(divergence, 2)} nats, "
-            f"top-1 agreement {percent(damage['top1_agreement'])}."
+            f"top-1 agreement {percent(damage.top1_agreement)}."
         )
     sentences.append(generation_sentence(damage))
-    return Finding(curve.up_to(r.safe["severity"]), " ".join(filter(None, sentences)), curve)
+    return Finding(curve.up_to(reached), " ".join(filter(None, sentences)), curve)
 
 
-def _edge_sentence(curve: Curve, tolerance: float) -> str:
-    edge = curve.edge(tolerance)
-    if edge.censored:
+NAMES = {"delta_nll": "the loss", "kl": "KL", "top1_agreement": "the share of changed predictions"}
+
+
+def _edge_sentence(curve: Curve, tolerance: float, by: str) -> str:
+    zone = curve.zone(tolerance, by)
+    if zone.edge_censored:
         return "The best estimate stays within the tolerance as far as measured, but its interval does not."
-    if edge.severity is None or edge.severity == curve.axis["neutral"]:
+    if zone.edge is None:
         return ""
-    sentence = f"The zone ends near {curve.at(edge.severity)}"
-    if edge.interval:
-        sentence += f" ({interval(edge.interval, lambda value: number(value, 3))})"
-    return sentence + "."
+    where = curve.at(zone.edge)
+    spread = curve.edge_text(tolerance, by).partition(" (")[2]
+    return f"By estimate {NAMES[by]} reaches the tolerance near {where}{f' ({spread}' if spread else ''}."
 
 
-def _unsafe(r: Reach, tolerance: float) -> Finding:
+def _unsafe(r: Reach, tolerance: float, by: str) -> Finding:
     curve, sentences = r.curve, []
     if r.safe is None:
         first = curve.trials[0]
-        claim = "at no measured severity" if first is r.unsafe else "not even the mildest is settled"
-        sentences.append(f"The mildest measured, {curve.at(first['severity'])}, {costs(first['damage'])}.")
-        edge = curve.edge(tolerance).severity
-        if first is r.unsafe and curve.can_be_milder() and edge not in (None, curve.axis["neutral"]):
-            sentences.append(f"By interpolation the limit lies near {curve.at(edge)}, where nothing was measured.")
+        claim = "at no measured severity" if first is r.unsafe else "not even the mildest is decided"
+        sentences.append(f"The mildest measured, {curve.at(first.severity)}, {costs(first.damage)}.")
+        reached = curve.zone(tolerance, by).severity
+        if first is r.unsafe and curve.can_be_milder() and reached is not None:
+            sentences.append(f"By interpolation it is safe up to {curve.at(reached)}, where nothing was measured.")
         if r.unsafe and first is not r.unsafe:
-            sentences.append(f"From {curve.at(r.unsafe['severity'])} on it is not: {cost(r.unsafe['damage'])}.")
+            sentences.append(f"From {curve.at(r.unsafe.severity)} on it is not: {cost(r.unsafe.damage)}.")
     elif r.unsafe:
-        claim = f"from {curve.at(r.unsafe['severity'])} on"
-        sentences += [f"There it {costs(r.unsafe['damage'])}.", generation_sentence(r.unsafe["damage"])]
+        claim = f"from {curve.at(r.unsafe.severity)} on"
+        sentences += [f"There it {costs(r.unsafe.damage)}.", generation_sentence(r.unsafe.damage)]
         if r.open:
-            sentences.append(f"Not settled at {curve.at(r.open['severity'])}: {cost(r.open['damage'])}.")
+            sentences.append(f"Undecided at {curve.at(r.open.severity)}: {cost(r.open.damage)}.")
     else:
-        claim = f"not settled from {curve.at(r.open['severity'])} on"
-        sentences.append(f"There it {costs(r.open['damage'])}; the interval reaches past the tolerance.")
+        claim = f"undecided from {curve.at(r.open.severity)} on"
+        sentences.append(f"There it {costs(r.open.damage)}; the interval reaches past the tolerance.")
     if r.collapsed:
-        where = curve.at(r.collapsed["severity"])
+        where = curve.at(r.collapsed.severity)
         begin = f"At {where}" if r.collapsed is curve.trials[-1] else f"From {where} on"
         sentences.append(f"{begin} the model is no better than one that only counts words.")
     return Finding(claim, " ".join(filter(None, sentences)), curve)

@@ -61,6 +61,20 @@ TEST(Axis, ChecksSeverities) {
   }
 }
 
+TEST(Axis, TakesNothingThatIsNotFinite) {
+  for (const double severity :
+       {kNaN, std::numeric_limits<double>::infinity(), -std::numeric_limits<double>::infinity()}) {
+    for (const Axis& axis : {fraction(), bits(), kept_of_four()}) {
+      EXPECT_THROW(axis.checked(severity, "method"), ValueError);
+      EXPECT_THROW(axis.distance(severity), ValueError);
+    }
+  }
+  EXPECT_EQ(message_of<ValueError>([] { fraction().checked(std::numeric_limits<double>::infinity(), "wanda"); }),
+            "hemostat.wanda: sparsity is inf, but takes 0 … 1");
+  EXPECT_EQ(message_of<ValueError>([] { kept_of_four().checked(2.5, "wanda"); }),
+            "hemostat.wanda: n is 2.5, but takes whole numbers 0 … 4");
+}
+
 TEST(Axis, MovesToTheNearestStep) {
   Axis layers = fraction();
   layers.step = 1.0 / 30;
@@ -143,17 +157,116 @@ TEST(Zone, HasAnIntervalFromWindows) {
   const Threshold curve(fraction(), {0.2, 0.4}, {0.01, 0.1}, windows);
   const Zone zone = curve.zone(0.05);
   ASSERT_TRUE(zone.interval.has_value());
-  EXPECT_LT(zone.interval->low, *zone.severity);
-  EXPECT_GT(zone.interval->high, *zone.severity);
+  EXPECT_LT(zone.interval->low, *zone.edge);
+  EXPECT_GT(zone.interval->high, *zone.edge);
   // The extremes are resamples of a single window: {0, .05} and {.01, .15}, the latter crossing at .2 + .2 · 4/14.
   EXPECT_GE(zone.interval->low, 0.2 + 0.2 * 4 / 14 - 1e-12);
   EXPECT_LE(zone.interval->high, 0.4);
   const Zone again = Threshold(fraction(), {0.2, 0.4}, {0.01, 0.1}, windows).zone(0.05);
   EXPECT_EQ(again.interval->low, zone.interval->low);
+}
 
+TEST(Zone, ReachesAsFarAsSafetyIsShown) {
+  const std::vector<std::vector<double>> windows{{0.00, 0.01, 0.02, 0.01}, {0.05, 0.15, 0.10, 0.10}};
+  const Zone zone = Threshold(fraction(), {0.2, 0.4}, {0.01, 0.1}, windows).zone(0.05);
+  // The upper ends lie above the means, so that safety ends before the estimate, but not before .2, where it is shown.
+  EXPECT_LT(*zone.severity, *zone.edge);
+  EXPECT_GT(*zone.severity, 0.2);
+  EXPECT_FALSE(zone.censored);
+  const Zone wide = Threshold(fraction(), {0.2, 0.4}, {0.01, 0.1}, windows).zone(0.2);
+  EXPECT_EQ(*wide.severity, 0.4);
+  EXPECT_TRUE(wide.censored && wide.edge_censored);
+
+  // Given ends count, whatever windows say.
+  const Threshold given =
+      Threshold::of(fraction(), {0.2, 0.4}, {{Criterion::delta_nll, {{0.01, 0.1}, {0.02, 0.12}, windows}}});
+  EXPECT_DOUBLE_EQ(*given.zone(0.07).severity, 0.3);
+  EXPECT_DOUBLE_EQ(*given.zone(0.055).edge, 0.3);
+
+  // One window has no interval: nothing is shown, and the estimate has none.
   const Zone one = Threshold(fraction(), {0.2, 0.4}, {0.01, 0.1}, {{0.01}, {0.1}}).zone(0.05);
-  EXPECT_DOUBLE_EQ(one.interval->low, *one.severity);
-  EXPECT_DOUBLE_EQ(one.interval->high, *one.severity);
+  EXPECT_FALSE(one.severity.has_value() || one.interval.has_value() || one.censored);
+  EXPECT_DOUBLE_EQ(*one.edge, 0.2 + 0.2 * 4 / 9);
+
+  // Of numbers that are known, as of plain arrays, the two are one.
+  const Zone plain = Threshold(fraction(), {0.2, 0.4}, {0.01, 0.1}).zone(0.05);
+  EXPECT_EQ(*plain.severity, *plain.edge);
+}
+
+TEST(Zone, IsByACriterion) {
+  const Threshold curve = Threshold::of(
+      fraction(), {0.2, 0.4},
+      {{Criterion::delta_nll, {{0, 0}, {0.01, 0.01}, {}}}, {Criterion::kl, {{0.1, 0.3}, {0.2, 0.4}, {}}}});
+  EXPECT_DOUBLE_EQ(*curve.zone(0.3, Criterion::kl).severity, 0.3);
+  EXPECT_DOUBLE_EQ(*curve.zone(0.2, Criterion::kl).edge, 0.3);
+  EXPECT_EQ(curve.zone(0.3, Criterion::kl).by, Criterion::kl);
+  EXPECT_TRUE(curve.zone(0.05).censored);
+  EXPECT_NE(message_of<ValueError>([&] { curve.zone(0.1, Criterion::top1_agreement); }).find("top1_agreement"),
+            std::string::npos);
+}
+
+Damage measured(double delta_nll, double low, double high) {
+  Damage damage;
+  damage.delta_nll = delta_nll;
+  damage.delta_nll_interval = Interval{low, high};
+  damage.index = 0.1;
+  return damage;
+}
+
+TEST(Judge, CallsSafeWhatTheWholeIntervalSays) {
+  EXPECT_EQ(judge(measured(0.02, 0.01, 0.03), 0.05), Verdict::safe);
+  EXPECT_EQ(judge(measured(0.02, 0.01, 0.05), 0.05), Verdict::safe);  // the tolerance itself is within it
+  EXPECT_EQ(judge(measured(0.04, 0.03, 0.06), 0.05), Verdict::undecided);
+  EXPECT_EQ(judge(measured(0.06, 0.05, 0.07), 0.05), Verdict::undecided);
+  EXPECT_EQ(judge(measured(0.07, 0.06, 0.08), 0.05), Verdict::unsafe);
+  EXPECT_EQ(judge(measured(-0.1, -0.2, 0), 0.05), Verdict::safe);
+}
+
+TEST(Judge, KnowsNothingFromOneWindow) {
+  Damage one = measured(0.01, 0.01, 0.01);
+  one.delta_nll_interval.reset();
+  EXPECT_EQ(judge(one, 0.05), Verdict::undecided);
+  EXPECT_FALSE(damage_at_most(one, Criterion::delta_nll).has_value());
+  one.delta_nll = kNaN;
+  EXPECT_EQ(judge(one, 0.05), Verdict::unsafe);
+}
+
+TEST(Judge, CallsACollapseUnsafe) {
+  for (const double collapsed : {kNaN, std::numeric_limits<double>::infinity()}) {
+    EXPECT_EQ(judge(measured(collapsed, kNaN, kNaN), 0.05), Verdict::unsafe);
+    EXPECT_TRUE(std::isinf(*damage_at_most(measured(collapsed, kNaN, kNaN), Criterion::kl)));
+  }
+}
+
+TEST(Judge, CallsNothingSafeBesideABaselineNoBetterThanTheUnigram) {
+  Damage damage = measured(0.01, 0.005, 0.02);
+  damage.index.reset();
+  EXPECT_EQ(judge(damage, 0.05), Verdict::undecided);
+  EXPECT_EQ(judge(damage, 0.001), Verdict::unsafe);
+  EXPECT_FALSE(damage_at_most(damage, Criterion::delta_nll).has_value());
+}
+
+TEST(Judge, RefusesWhatIsNoTolerance) {
+  for (const double tolerance : {0.0, -0.1, kNaN, std::numeric_limits<double>::infinity()}) {
+    EXPECT_THROW(judge(measured(0, 0, 0), tolerance), ValueError);
+  }
+}
+
+TEST(DifferenceInterval, IsPaired) {
+  Damage first = measured(0, 0, 0), second = first;
+  first.window_nll_baseline = second.window_nll_baseline = {3, 4, 5};
+  first.window_nll = {3.5, 4.1, 9};
+  second.window_nll = {3.4, 4.0, 8.9};
+  const std::optional<Interval> apart = difference_interval(first, second);
+  EXPECT_NEAR(apart->low, 0.1, 1e-12);  // however far windows are from each other
+  EXPECT_NEAR(apart->high, 0.1, 1e-12);
+  EXPECT_EQ(difference_interval(first, first)->low, 0);
+  EXPECT_EQ(difference_interval(first, first)->high, 0);
+  second.window_nll.clear();
+  EXPECT_FALSE(difference_interval(first, second).has_value());
+  second.window_nll = {3.4, 4.0};
+  second.window_nll_baseline = {3, 4};
+  EXPECT_THROW(difference_interval(first, second), ValueError);
 }
 
 TEST(Threshold, RefusesWhatIsNoCurve) {

@@ -1,27 +1,20 @@
 "use strict";
-// Draws what the documents in the page hold: one run, or two laid over each other.
+// The page of what its documents hold: one run, or two laid over each other.
 
-const byId = id => document.getElementById(id);
 const read = id => byId(id) && JSON.parse(byId(id).textContent);
 const settings = read("settings");
 const names = read("names") || [""];
 const runs = [read("report"), read("other")].filter(Boolean);
-const symbols = ["circle", "square", "diamond", "triangle-up", "triangle-down", "pentagon", "star"];
-const dashes = ["solid", "dash"];
-const state = { tolerance: settings.opening, quantity: "delta_nll", scale: null, cells: "share", off: new Set(), paper: false };
+const symbols = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross"];
+const dashes = [[1, 0], [5, 4]];
+const state = { tolerance: settings.opening, quantity: "delta_nll", scale: null, cells: "share", off: new Set(), zoom: null, paper: false };
+const PAPER = { page: 680, half: 325 }; // pixels
 
 // --- data
 
 const key = entry => JSON.stringify([entry.method, Object.entries(entry.options).sort()]);
-const finite = value => value !== null && value !== undefined;
-const short = x => !finite(x) ? "–" : Math.abs(x) >= 1e5 || (x !== 0 && Math.abs(x) < 1e-4) ? x.toExponential(1) : String(+x.toPrecision(3));
-const percent = x => finite(x) ? `${(100 * x).toFixed(1)} %` : "–";
-// Plotly reads markup in every text that it shows.
-const plain = text => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 const distance = (axis, severity) => Math.abs(severity - axis.neutral) / Math.abs(axis.farthest - axis.neutral);
-const unitOf = axis => axis.unit && !axis.unit.includes(" ") && axis.unit !== "fraction" ? ` ${axis.unit}` : "";
 const floorOf = run => runs[run].baseline.noise_floor || {};
-
 const order = [...new Set(runs.flatMap(run => run.provenance.methods.map(key)))];
 const curves = runs.flatMap((run, index) => run.provenance.methods.map(method => {
   const place = order.indexOf(key(method));
@@ -37,245 +30,209 @@ const curves = runs.flatMap((run, index) => run.provenance.methods.map(method =>
   };
 }));
 
+// Severities as the tables write them: "2 of 30 layers", "3 bits", "sparsity 0.3".
+const blocksOf = curve => curve.axis.name === "layers" && runs[curve.run].provenance.model.blocks;
+const amount = (curve, severity) => blocksOf(curve) ? number(severity * blocksOf(curve), 3) : number(severity, 3);
+function at(curve, severity) {
+  const { name, unit } = curve.axis, said = name.replace(/_/g, " "), shown = amount(curve, severity);
+  if (blocksOf(curve)) return `${shown} of ${blocksOf(curve)} layers`;
+  if (unit.startsWith("kept of")) return `${shown} ${unit}`;
+  const text = unit && !unit.includes(" ") && unit !== "fraction" ? `${shown} ${unit}` : shown;
+  return name === curve.method.method || (unit === said && text.endsWith(unit)) ? text : `${said} ${text}`;
+}
+function axisTitle(curve) {
+  const { name, unit } = curve.axis, said = name.replace(/_/g, " ");
+  if (blocksOf(curve)) return `layers, of ${blocksOf(curve)}`;
+  return unit && unit !== name ? `${said}, ${unit}` : said;
+}
+
 const least = (...values) => Math.min(...values.filter(value => value > 0));
 const quantities = {
-  delta_nll: { name: "ΔNLL", title: "ΔNLL, nats per token", scales: ["symlog", "log", "linear"], neutral: () => 0,
-               value: d => d.delta_nll, interval: d => d.delta_nll_interval, floor: run => floorOf(run).delta_nll, unit: 1e-3 },
+  delta_nll: { name: "ΔNLL", title: "ΔNLL, nats per token", scales: ["symlog", "log", "linear"], neutral: () => 0, unit: 1e-3,
+               value: d => d.delta_nll, interval: d => d.delta_nll_interval, floor: run => floorOf(run).delta_nll,
+               text: v => v > 0 ? `+${number(v, 3)}` : number(v, 3) },
   perplexity: { name: "Perplexity", title: "perplexity", scales: ["log", "linear"], neutral: run => runs[run].baseline.perplexity,
-                value: d => d.perplexity },
-  kl: { name: "KL", title: "KL(unchanged ‖ changed), nats per token", scales: ["symlog", "log", "linear"], neutral: () => 0,
-        value: d => d.kl.mean, floor: run => floorOf(run).kl, unit: 1e-3 },
+                value: d => d.perplexity, text: v => number(v) },
+  kl: { name: "KL", title: "KL(unchanged ‖ changed), nats per token", scales: ["symlog", "log", "linear"], neutral: () => 0, unit: 1e-3,
+        value: d => d.kl.mean, floor: run => floorOf(run).kl, text: v => number(v, 3) },
   top1: { name: "Top-1 agreement", title: "share of tokens with the same first choice", scales: ["linear"], neutral: () => 1,
-          value: d => d.top1_agreement, floor: null },
-  index: { name: "Hemorrhage index", title: "hemorrhage index: 0 unchanged, 1 no better than counting words",
-           scales: ["symlog", "linear"], neutral: () => 0, value: d => d.index, unit: 1e-2 },
+          value: d => d.top1_agreement, text: v => percent(v).replace(".0", "") },
+  acceptance: { name: "Acceptance", title: "expected acceptance, Σ min(p, q): what speculative decoding would accept", scales: ["linear"], neutral: () => 1,
+                value: d => d.acceptance, text: v => percent(v).replace(".0", "") },
+  index: { name: "Hemorrhage index", title: "hemorrhage index: 0 unchanged, 1 no better than counting words", unit: 1e-2,
+           scales: ["symlog", "linear"], neutral: () => 0, value: d => d.index, text: v => number(v, 3) },
 };
-
-// --- scales: what is drawn is linear in `to(value)`; ticks stand at round values
-
-const decimals = value => String(+value.toPrecision(3));
-function linearTicks(low, high, count = 5) {
-  const raw = (high - low) / count, base = 10 ** Math.floor(Math.log10(raw));
-  const step = base * [1, 2, 5, 10].find(m => m * base >= raw);
-  const ticks = [];
-  for (let i = Math.ceil(low / step); i * step <= high + step * 1e-6; ++i) ticks.push(i * step);
-  return ticks;
+for (const [id, quantity] of Object.entries(quantities)) {
+  if (!curves.some(c => c.points.some(p => finite(quantity.value(p.damage))))) delete quantities[id];
 }
-function decadeTicks(low, high, unit, room) {
-  const steps = room > 3.2 ? [1] : room > 1.4 ? [1, 3] : [1, 2, 5], ticks = [];
-  for (let e = Math.floor(Math.log10(unit)); e <= Math.ceil(Math.log10(Math.max(high, -low, unit))); ++e) {
-    for (const m of steps) {
-      const tick = m * 10 ** e;
-      if (tick <= high) ticks.push(tick);
-      if (-tick >= low) ticks.push(-tick);
-    }
-  }
-  return ticks;
-}
-function makeScale(kind, unit) {
-  if (kind === "log") {
-    const to = v => Math.log10(Math.max(v, unit)), from = Math.pow.bind(null, 10);
-    return { to, from, ticks: (low, high) => high - low < 0.3 ? linearTicks(from(low), from(high))
-                                                              : decadeTicks(from(low), from(high), from(low), high - low) };
-  }
-  if (kind === "symlog") { // linear up to `unit`, logarithmic beyond
-    const to = v => Math.sign(v) * Math.log10(1 + Math.abs(v) / unit);
-    const from = t => Math.sign(t) * unit * (10 ** Math.abs(t) - 1);
-    return { to, from, ticks: (low, high) => high - low < 0.3 ? linearTicks(from(low), from(high))
-      : [0, ...decadeTicks(from(low), from(high), unit * 1.5, high - low)].filter(v => to(v) >= low && to(v) <= high) };
-  }
-  return { to: v => v, from: t => t, ticks: linearTicks };
-}
-
-// --- colours of the page, for the plots
-
-const probe = byId("probe");
-function css(name) {
-  probe.style.color = `var(--${name})`;
-  return getComputedStyle(probe).color;
-}
-const channels = color => color.match(/[\d.]+/g).slice(0, 3).map(Number);
-const faded = (color, alpha) => `rgba(${channels(color).join(",")},${alpha})`;
-function mix(from, to, part) {
-  const [a, b] = [channels(from), channels(to)];
-  return `rgb(${a.map((v, i) => Math.round(v + (b[i] - v) * part)).join(",")})`;
-}
-
-const config = { responsive: true, displaylogo: false, displayModeBar: "hover",
-                 modeBarButtons: [["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d", "toImage"]] };
-function layout(more, width) {
-  const ink = css("ink"), soft = css("soft"), line = css("line"), paper = css("paper");
-  const axis = { gridcolor: line, zerolinecolor: line, linecolor: line, color: soft, automargin: true, tickfont: { size: 12 }, title: { font: { size: 12 }, standoff: 8 } };
-  const { xaxis = {}, yaxis = {}, ...rest } = more;
-  return {
-    font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: ink },
-    paper_bgcolor: paper, plot_bgcolor: paper, margin: { l: 44, r: 12, t: 10, b: 42 }, showlegend: false,
-    hovermode: "closest", hoverlabel: { bgcolor: paper, bordercolor: soft, font: { color: ink, size: 12 }, align: "left" },
-    modebar: { bgcolor: "rgba(0,0,0,0)", color: soft, activecolor: ink },
-    width: state.paper ? width : undefined, autosize: true, ...rest,
-    xaxis: { ...axis, ...xaxis, title: { ...axis.title, ...xaxis.title } },
-    yaxis: { ...axis, ...yaxis, title: { ...axis.title, ...yaxis.title } },
-  };
-}
+const hasPoints = Object.keys(quantities).length > 0;
+if (hasPoints && !quantities[state.quantity]) [state.quantity] = Object.keys(quantities);
 
 // --- curves
 
 function hover(curve, point) {
   const d = point.damage, bounds = d.delta_nll_interval;
   const lines = [
-    `<b>${plain(curve.name)}</b>`,
-    `${plain(curve.axis.name.replace(/_/g, " "))} <b>${short(point.severity)}</b>${plain(unitOf(curve.axis))}`,
-    `ΔNLL ${short(d.delta_nll)}${bounds && finite(bounds[0]) ? ` (${short(bounds[0])} … ${short(bounds[1])})` : ""} nats`,
-    `perplexity ${short(d.perplexity)}`,
-    `KL ${short(d.kl.mean)}, top-1 agreement ${percent(d.top1_agreement)}`,
+    curve.name, at(curve, point.severity),
+    `ΔNLL ${signed(d.delta_nll)}${bounds && finite(bounds[0]) ? ` (${signed(bounds[0])} … ${signed(bounds[1])})` : ""} nats`,
+    `perplexity ${number(d.perplexity)}`, `KL ${number(d.kl.mean, 3)}, top-1 agreement ${percent(d.top1_agreement)}`,
   ];
-  if (finite(d.index)) lines.push(`hemorrhage index ${short(d.index)}`);
+  if (finite(d.acceptance)) lines.push(`acceptance ${percent(d.acceptance)}`);
+  if (finite(d.index)) lines.push(`hemorrhage index ${number(d.index, 3)}`);
   if (d.within_noise_floor) lines.push("within the noise floor");
-  return lines.join("<br>");
+  return lines.join("\n");
 }
 
-// Traces, marks and a y axis for some curves; `x` says where a severity lies.
-function picture(some, x, common) {
+// The vertical scale that all these curves share.
+function vertical(some) {
   const quantity = quantities[state.quantity];
   const kind = quantity.scales.includes(state.scale) ? state.scale : quantity.scales[0];
   const floors = runs.map((_, run) => quantity.floor && quantity.floor(run)).filter(v => v > 0);
   const values = some.flatMap(c => c.points.map(p => quantity.value(p.damage))).filter(finite);
-  const unit = kind === "log" ? least(...values, ...floors, quantity.unit || 1) / 1.5
-                              : Math.max(...floors, quantity.unit || 1e-3);
+  const unit = kind === "log" ? least(...values, ...floors, quantity.unit || 1) / 1.5 : Math.max(...floors, quantity.unit || 1e-3);
   const scale = makeScale(kind, unit);
-  const soft = css("soft"), paper = css("paper");
-  const drawn = [];
-  const to = value => { const t = scale.to(value); drawn.push(t); return t; };
-
-  const traces = some.map(c => {
-    const points = c.points.filter(p => finite(quantity.value(p.damage)));
-    const start = kind !== "log" && common && c.axis.continuous_at_neutral && points.length;
-    const ys = points.map(p => to(quantity.value(p.damage)));
-    const trace = {
-      type: "scatter", mode: "lines+markers", name: plain(c.name), cliponaxis: false,
-      x: points.map(p => x(c, p.severity)), y: ys, text: points.map(p => hover(c, p)), hovertemplate: "%{text}<extra></extra>",
-      line: { color: c.color, width: 2, dash: c.dash },
-      marker: { size: c.run ? 6 : 8, color: points.map(p => p.damage.within_noise_floor ? paper : c.color), symbol: c.symbol,
-                line: { color: c.color, width: 1.5 } },
-    };
-    if (quantity.interval) {
-      const bar = (end, sign) => points.map((p, i) => {
-        const bounds = quantity.interval(p.damage);
-        return bounds && finite(bounds[end]) ? Math.max(0, sign * (to(bounds[end]) - ys[i])) : 0;
-      });
-      trace.error_y = { type: "data", symmetric: false, array: bar(1, 1), arrayminus: bar(0, -1), color: c.color, thickness: 1.2, width: 3 };
-    }
-    if (start) {
-      trace.x.unshift(0);
-      trace.y.unshift(to(quantity.neutral(c.run)));
-      trace.text.unshift("the unchanged model");
-      trace.marker.color.unshift("rgba(0,0,0,0)");
-      trace.marker.line = { ...trace.marker.line, width: [0, ...points.map(() => 1.5)] };
-      if (trace.error_y) { trace.error_y.array.unshift(0); trace.error_y.arrayminus.unshift(0); }
-    }
-    return trace;
-  });
-
-  const shapes = [], annotations = [];
-  const across = (y, more) => ({ type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, layer: "below", ...more });
-  const label = (y, text, more) => ({ xref: "paper", x: 1, xanchor: "right", y, yanchor: "bottom", text, showarrow: false, font: { size: 11, color: soft }, ...more });
-  if (floors.length) {
-    const top = scale.to(Math.max(...floors)), bottom = kind === "log" ? scale.to(unit) - 9 : scale.to(-Math.max(...floors));
-    drawn.push(top);
-    shapes.push({ type: "rect", xref: "paper", x0: 0, x1: 1, y0: bottom, y1: top, fillcolor: soft, opacity: 0.16, line: { width: 0 }, layer: "below" });
-    if (common) annotations.push(label(kind === "symlog" ? bottom : top, `noise floor (${plain(floorOf(0).against)})`, { yanchor: "top" }));
-  }
-  if (state.quantity === "delta_nll") {
-    let last = Infinity;
-    const span = Math.max(...drawn, scale.to(0.1)) - Math.min(...drawn);
-    for (const t of [...settings.tolerances].reverse()) {
-      const chosen = t === state.tolerance, y = scale.to(t);
-      drawn.push(y);
-      shapes.push(across(y, { line: { color: soft, width: chosen ? 1.8 : 1, dash: chosen ? "dash" : "dot" } }));
-      if (common && (last - y > span / 28 || chosen)) annotations.push(label(y, chosen ? `<b>${t}</b>` : String(t), { x: 0, xanchor: "left" }));
-      last = y;
-    }
-  }
-  if (state.quantity === "perplexity") {
-    runs.forEach((run, i) => {
-      shapes.push(across(to(run.baseline.perplexity), { line: { color: soft, width: 1, dash: i ? "dash" : "dot" } }));
-      if (common && !i) annotations.push(label(scale.to(run.baseline.perplexity), `unchanged: ${short(run.baseline.perplexity)}`));
-    });
-  }
-  const low = Math.min(...drawn), high = Math.max(...drawn), pad = (high - low || 1) * 0.05;
-  const range = drawn.length ? [low - pad, high + pad] : [0, 1];
-  const words = { symlog: `, logarithmic beyond ±${decimals(unit)}`, log: ", logarithmic", linear: "" }[kind];
-  return { traces, shapes, annotations, scale, title: quantity.title + words, yaxis: { range, zeroline: false, ...tickLabels(scale, range, common ? 420 : 175) } };
+  const bounds = quantity.interval ? some.flatMap(c => c.points.flatMap(p => quantity.interval(p.damage) || [])).filter(finite) : [];
+  const marks = [...floors, ...(state.quantity === "delta_nll" ? settings.tolerances : []),
+                 ...(kind === "log" && state.quantity !== "perplexity" ? [] : some.map(c => quantity.neutral(c.run)))];
+  const drawn = [...values, ...bounds, ...marks].map(scale.to), low = Math.min(...drawn), high = Math.max(...drawn);
+  const pad = (high - low || 1) * 0.05, range = drawn.length ? [low - pad, high + pad] : [0, 1];
+  const title = [
+    quantity.title + { symlog: `, logarithmic beyond ±${number(unit, 2)}`, log: ", logarithmic", linear: "" }[kind],
+    ...(floors.length ? [`grey: the noise floor (${floorOf(0).against})`] : []),
+    ...(state.quantity === "delta_nll" ? [`dashed: the tolerance, +${state.tolerance}`] : []),
+    ...(state.quantity === "perplexity" ? [`dotted: the unchanged model's, ${number(runs[0].baseline.perplexity)}`] : []),
+  ].join("; ");
+  return { quantity, scale, floors, range, title };
 }
-function tickLabels(scale, range, height) {
-  const low = Math.min(...range), high = Math.max(...range), gap = 15 * (high - low) / height;
-  // Nearest to zero first, and then those that stand clear of the ones before.
+
+// Ticks of a vertical scale over a height in pixels: zero and what is drawn across the picture, then from small to large, those that stand clear
+// of the ones before.
+function verticalTicks(scale, [low, high], height, text, first = []) {
   const ticks = scale.ticks(low, high).sort((a, b) => (b === 0) - (a === 0) || Math.abs(Math.log10(Math.abs(b))) - Math.abs(Math.log10(Math.abs(a))));
-  const kept = [];
-  for (const tick of ticks) if (kept.every(other => Math.abs(scale.to(other) - scale.to(tick)) >= gap)) kept.push(tick);
-  return { tickmode: "array", tickvals: kept.map(scale.to), ticktext: kept.map(v => decimals(v).replace("-", "−")) };
+  const placed = [...new Set([...ticks.filter(t => t === 0), ...first, ...ticks])]
+    .map(value => ({ value, text: text(value), at: height * (high - scale.to(value)) / (high - low) }));
+  return clear(placed.filter(t => t.at >= -1 && t.at <= height + 1), () => TEXT, 5);
 }
+const across = () => state.quantity === "delta_nll" ? [state.tolerance, ...settings.tolerances] : [];
 
-const scales = new Map(); // of each plot, for its ticks after a zoom
-function draw(div, traces, description) {
-  const first = !div.classList.contains("js-plotly-plot");
-  Plotly.react(div, traces, description, config);
-  if (first) {
-    div.on("plotly_relayout", change => {
-      if (!scales.has(div) || "yaxis.tickvals" in change) return;
-      if (Object.keys(change).some(name => name.startsWith("yaxis"))) {
-        const { tickvals, ticktext } = tickLabels(scales.get(div), div.layout.yaxis.range, div.clientHeight - 60);
-        Plotly.relayout(div, { "yaxis.tickvals": tickvals, "yaxis.ticktext": ticktext });
-      }
+// Layers that draw some curves. `x`: where a severity lies; `across`: the horizontal axis; `common`: with words in the picture.
+function curveLayers(some, { quantity, scale, floors, range }, { x, horizontal, ticks, height, common }) {
+  const soft = css("soft"), paper = css("paper"), clip = Boolean(common && state.zoom);
+  const X = { type: "quantitative", ...horizontal };
+  const Y = { type: "quantitative", scale: { ...scale.vega, domain: range.map(scale.from), nice: false, ...(scale.kind === "log" ? {} : { zero: false }) }, axis: axis(ticks, { title: null }) };
+  const safe = value => scale.kind === "log" ? Math.max(value, scale.unit) : value;
+  const px = value => height * (range[1] - scale.to(value)) / (range[1] - range[0]);
+  const points = some.flatMap(c => {
+    const measured = c.points.filter(p => finite(quantity.value(p.damage))).map(p => {
+      const bounds = quantity.interval && quantity.interval(p.damage);
+      return { id: c.name, x: x(c, p.severity), y: safe(quantity.value(p.damage)), tip: hover(c, p), color: c.color, symbol: c.symbol, size: c.run ? 22 : 50, dash: c.dash,
+               fill: p.damage.within_noise_floor ? paper : c.color,
+               ...(bounds && finite(bounds[0]) && finite(bounds[1]) ? { low: safe(bounds[0]), high: safe(bounds[1]) } : {}) };
     });
+    const starts = scale.kind !== "log" && common && c.axis.continuous_at_neutral && measured.length;
+    return [...(starts ? [{ id: c.name, x: 0, y: quantity.neutral(c.run), color: c.color, dash: c.dash, start: true }] : []), ...measured];
+  });
+  const measured = points.filter(p => !p.start);
+  const both = { x: { ...X, field: "x" }, y: { ...Y, field: "y" } }, color = { field: "color", ...fixed };
+  const layers = [];
+  const rule = (value, mark) => layers.push({ data: { values: [{ y: value }] }, mark: { type: "rule", clip: true, color: soft, ...mark }, encoding: { y: { ...Y, field: "y" } } });
+  if (floors.length) {
+    const top = Math.max(...floors), bottom = scale.kind === "log" ? scale.unit / 1e9 : -top;
+    layers.push({ name: "floor", data: { values: [{ low: scale.from(Math.max(scale.to(bottom), range[0])), high: top }] }, mark: { type: "rect", color: soft, opacity: 0.16, clip: true },
+                  encoding: { y: { ...Y, field: "low" }, y2: { field: "high" } } });
   }
+  if (state.quantity === "delta_nll") for (const t of settings.tolerances) rule(t, t === state.tolerance ? { strokeDash: [6, 4], strokeWidth: 1.8 } : { strokeDash: [1, 3] });
+  if (state.quantity === "perplexity") runs.forEach((run, i) => rule(run.baseline.perplexity, { strokeDash: i ? [6, 4] : [1, 3] }));
+  layers.push(
+    { name: "intervals", data: { values: measured.filter(p => finite(p.low)) }, mark: { type: "rule", strokeWidth: 1.3, clip },
+      encoding: { x: { ...X, field: "x" }, y: { ...Y, field: "low" }, y2: { field: "high" }, color } },
+    { name: "lines", data: { values: points }, mark: { type: "line", strokeWidth: 2, clip },
+      ...(common && !state.paper && matchMedia("(pointer: fine)").matches
+        ? { params: [{ name: "brush", select: { type: "interval", mark: { fill: soft, fillOpacity: 0.15, stroke: soft } } }] } : {}),
+      encoding: { ...both, detail: { field: "id" }, color, strokeDash: { field: "dash", ...fixed } } },
+    { name: "points", data: { values: measured }, mark: { type: "point", shape: { expr: "datum.symbol" }, filled: false, size: { expr: "datum.size" }, strokeWidth: 1.6, opacity: 1, clip },
+      encoding: { ...both, color, fill: { field: "fill", ...fixed } } },
+    { name: "targets", data: { values: measured }, mark: { type: "point", filled: true, size: 420, opacity: 0, clip }, encoding: { ...both, tooltip: { field: "tip" } } },
+  );
+  return { layers, px };
 }
 
 const shown = () => curves.filter(c => !state.off.has(c.id) && c.points.length);
+const room = (place, paper) => state.paper ? paper : Math.max(240, place.parentNode.clientWidth);
+const marginLeft = ticks => Math.ceil(Math.max(20, ...ticks.map(t => widthOf(t.text))) + 8);
+
+// Names at the ends of curves: how wide they are, and the layers that write them.
+function namesOf(some, width, ends, height) {
+  const most = Math.min(170, 0.3 * width), list = [];
+  for (const c of some) {
+    const end = ends(c);
+    if (end && !list.some(entry => entry.id === c.id)) list.push({ ...end, id: c.id, color: c.color, lines: wrapped(c.label, most) });
+  }
+  const wide = Math.max(0, ...list.flatMap(entry => entry.lines.map(line => widthOf(line))));
+  return { list, margin: list.length ? Math.ceil(wide) + 28 : 12, least: list.reduce((sum, entry) => sum + LINE * entry.lines.length + 2, 0), height };
+}
+
 function drawCurves() {
-  const p = picture(shown(), (c, severity) => distance(c.axis, severity), true);
-  const div = byId("plot-curves");
-  byId("curves-axis").textContent = p.title;
-  scales.set(div, p.scale);
-  draw(div, p.traces, layout({
-    shapes: p.shapes, annotations: p.annotations, yaxis: p.yaxis,
-    xaxis: { title: { text: "distance from the unchanged model" }, range: [-0.015, 1.015], zeroline: false },
-  }, 680));
+  const some = shown(), shape = vertical(some), place = byId("plot-curves"), width = room(place, PAPER.page);
+  const x = (c, severity) => distance(c.axis, severity);
+  byId("curves-axis").textContent = shape.title;
+  const span = state.zoom ? state.zoom.x : [-0.015, 1.015], range = state.zoom ? state.zoom.y : shape.range;
+  const inside = p => p.distance >= span[0] && p.distance <= span[1] && finite(shape.quantity.value(p.damage))
+    && shape.scale.to(shape.quantity.value(p.damage)) >= range[0] - 1e-9 && shape.scale.to(shape.quantity.value(p.damage)) <= range[1] + 1e-9;
+  const last = c => c.points.filter(inside).pop();
+  const labels = namesOf(some, width, last);
+  const height = Math.max(width < 600 ? 360 : 430, labels.least);
+  const ticks = verticalTicks(shape.scale, range, height, shape.quantity.text, across());
+  const left = marginLeft(ticks), inner = width - left - labels.margin;
+  const place_x = value => inner * (value - span[0]) / (span[1] - span[0]);
+  const bottom = clear(linearTicks(...span, 6).map(value => ({ value, text: number(value, 3), at: place_x(value) })), t => widthOf(t.text), 8);
+  const { layers, px } = curveLayers(some, { ...shape, range }, {
+    x, height, ticks, common: true,
+    horizontal: { scale: { domain: span, nice: false, zero: false }, axis: axis(bottom, { title: "distance from the unchanged model", grid: false }) },
+  });
+  const ends = labels.list.map(entry => ({ ...entry, x: place_x(entry.distance), y: px(shape.quantity.value(entry.damage)) }));
+  draw(place, { width: inner, height, margin: { left, right: labels.margin, top: 10, bottom: 44 }, layers: [...layers, ...endLabels(ends, inner, height)] }, view => {
+    place.onpointerup = () => {
+      const { brush_x: xs, brush_y: ys } = view.getState().signals; // in the data's values; none on paper or on a touch screen
+      if (!xs || !ys || !xs.length || !ys.length) return;
+      const [x, y] = [xs, ys.map(shape.scale.to)].map(ends => ends.sort((a, b) => a - b));
+      if (x[1] - x[0] < 0.01 * (span[1] - span[0]) || y[1] - y[0] < 0.01 * (range[1] - range[0])) return;
+      state.zoom = { x, y };
+      drawCurves();
+    };
+  });
+  place.ondblclick = unzoom;
+  byId("unzoom").hidden = !state.zoom;
+}
+function unzoom() {
+  state.zoom = null;
+  drawCurves();
 }
 
 function drawOwn() {
-  byId("own-axis").textContent = "";
+  const all = curves.filter(c => c.points.length), shape = vertical(all);
+  const shaded = state.quantity === "delta_nll" && runs.length === 1;
+  byId("own-axis").textContent = `${shape.title}; the same range in every picture${shaded ? "; shaded: the robust zones, the strictest darkest" : ""}`;
   for (const id of order) {
-    const some = curves.filter(c => c.id === id && c.points.length);
-    const figure = byId("plots-own").querySelector(`[data-id="${CSS.escape(id)}"]`);
+    const some = all.filter(c => c.id === id);
     if (!some.length) continue;
-    const p = picture(some, (c, severity) => severity, false), axis = some[0].axis, div = figure.querySelector(".plot");
-    byId("own-axis").textContent = p.title;
-    const xs = some.flatMap(c => c.points.map(point => point.severity));
-    const back = axis.farthest < axis.neutral, low = Math.min(...xs), high = Math.max(...xs);
-    const pad = (high - low || Math.abs(high) || 1) * 0.05;
-    const range = back ? [high + pad, low - pad] : [low - pad, high + pad];
-    const zones = state.quantity !== "delta_nll" || some.length > 1 ? [] : [...settings.tolerances].reverse().flatMap(t => {
-      const edge = some[0].threshold && some[0].threshold.zone[t];
-      return !finite(edge) || edge === axis.neutral ? [] : [{
-        type: "rect", yref: "paper", y0: 0, y1: 1, x0: axis.neutral, x1: edge, layer: "below",
-        fillcolor: faded(css("safe"), 0.1), line: { width: 0 } }];
+    const first = some[0], { axis: own } = first, place = figureOf("plots-own", id, first.label, first.color).querySelector(".plot");
+    const width = room(place, PAPER.half), height = 170, ticks = verticalTicks(shape.scale, shape.range, height, shape.quantity.text, across());
+    const left = marginLeft(ticks), inner = width - left - 16;
+    const xs = [...new Set(some.flatMap(c => c.points.map(point => point.severity)))].sort((a, b) => distance(own, a) - distance(own, b));
+    const [low, high] = [Math.min(...xs), Math.max(...xs)], pad = (high - low || Math.abs(high) || 1) * 0.05;
+    const domain = own.farthest < own.neutral ? [high + pad, low - pad] : [low - pad, high + pad];
+    const bottom = clear(xs.map(value => ({ value, text: amount(first, value), at: inner * (value - domain[0]) / (domain[1] - domain[0]) })), t => widthOf(t.text), 6);
+    const horizontal = { scale: { domain, nice: false, zero: false }, axis: axis(bottom, { title: axisTitle(first), grid: false }) };
+    const zones = !shaded ? [] : [...settings.tolerances].reverse().flatMap(t => {
+      const edge = first.threshold && first.threshold.zone[t];
+      return !finite(edge) || edge === own.neutral ? [] : [{ x: domain[0], x2: edge }];
     });
-    scales.set(div, p.scale);
-    const unit = axis.unit && axis.unit !== axis.name ? `, ${axis.unit}` : "";
-    draw(div, p.traces, layout({
-      shapes: [...zones, ...p.shapes], annotations: p.annotations, yaxis: p.yaxis,
-      xaxis: { title: { text: plain(axis.name.replace(/_/g, " ") + unit) }, range, zeroline: false, ...severityTicks(some[0], xs) },
-    }, 325));
+    const { layers } = curveLayers(some, shape, { x: (c, severity) => severity, horizontal, ticks, height, common: false });
+    if (zones.length) layers.unshift({ name: "zones", data: { values: zones }, mark: { type: "rect", color: css("safe"), opacity: 0.1, clip: true },
+                                       encoding: { x: { type: "quantitative", ...horizontal, field: "x" }, x2: { field: "x2" } } });
+    draw(place, { width: inner, height, margin: { left, right: 16, top: 8, bottom: 44 }, layers });
   }
-}
-
-// Ticks at the severities measured, where they stand apart.
-function severityTicks(curve, xs) {
-  const values = [...new Set(xs)].sort((a, b) => a - b), span = values[values.length - 1] - values[0];
-  if (values.length > 10 || values.some((v, i) => i && v - values[i - 1] < span / 12)) return { nticks: 7 };
-  const blocks = curve.axis.name === "layers" && runs[curve.run].provenance.model.blocks;
-  return { tickvals: values, ticktext: values.map(v => blocks ? `${Math.round(v * blocks)}/${blocks}` : decimals(v)) };
 }
 
 const surfaces = surfacesOf(runs);
@@ -285,75 +242,58 @@ const surfaces = surfacesOf(runs);
 const cellViews = { share: "share of the sum", nats: "nats per token" };
 const localized = curves.filter(c => c.localization && c.localization.sites.length)
   .sort((a, b) => order.indexOf(a.id) - order.indexOf(b.id) || a.run - b.run);
-const blocksOf = c => c.localization.sites.filter(site => finite(site.block) && !finite(site.linear));
+const blockSites = c => c.localization.sites.filter(site => finite(site.block) && !finite(site.linear));
 const sumOf = sites => sites.reduce((sum, site) => sum + Math.max(0, site.delta_nll || 0), 0);
-const rowName = c => runs.length > 1 ? c.name : `${c.name} at ${short(c.localization.severity)}${unitOf(c.axis)}`;
+const rowName = c => runs.length > 1 ? c.name : `${c.name} at ${at(c, c.localization.severity)}`;
 
-// Each heat map: rows of {name, cells: [{x, z, text}]}, and how z is coloured.
+// Each heat map: rows of {name, cells: [{column, z, tip}]}, and how z is told and coloured.
 function heatMaps() {
-  const share = state.cells === "share";
-  const maps = [];
-  const perBlock = (id, title, value, text) => {
-    const rows = localized.map(c => ({ name: rowName(c), cells: blocksOf(c).map(site => ({ x: site.block, z: value(c, site), text: `<b>${plain(c.name)}</b><br>block ${site.block}<br>${text(c, site)}` })) }));
-    if (rows.some(row => row.cells.some(cell => finite(cell.z)))) maps.push({ id, title, rows });
+  const share = state.cells === "share", maps = [];
+  const told = share ? v => `${number(100 * v, 2)} %` : v => number(v, 2);
+  const part = (v, total) => !finite(v) ? null : share ? Math.max(0, v) / (total || 1) : v;
+  const sites = site => `alone ${signed(site.delta_nll)} nats\nnoise of equal norm ${signed(site.noise_delta_nll)} nats`;
+  const perBlock = (id, title, value) => {
+    const rows = localized.map(c => ({ name: rowName(c), cells: blockSites(c).map(site => ({
+      column: site.block, z: part(value(site), sumOf(blockSites(c))), tip: `${c.name}\nblock ${site.block}\n${sites(site)}` })) }));
+    const measured = rows.filter(row => row.cells.some(cell => finite(cell.z)));
+    if (measured.length) maps.push({ id, title, rows: measured, told });
   };
-  const part = (c, v) => finite(v) ? (share ? Math.max(0, v) / (sumOf(blocksOf(c)) || 1) : v) : null;
-  const both = (c, site) => `alone ${short(site.delta_nll)} nats${share ? `, ${percent(part(c, site.delta_nll))} of the sum` : ""}<br>noise of equal norm ${short(site.noise_delta_nll)} nats`;
-  perBlock("alone", `Each block alone: ΔNLL, ${cellViews[state.cells]}`, (c, site) => part(c, site.delta_nll), both);
-  perBlock("noise", `Noise of equal norm there, same colours`, (c, site) => part(c, site.noise_delta_nll), both);
-  if (maps.length === 2) maps[0].top = maps[1].top = Math.max(...maps.flatMap(m => m.rows.flatMap(r => r.cells.map(cell => cell.z))).filter(finite));
+  perBlock("alone", `Each block alone: ΔNLL, ${cellViews[state.cells]}`, site => site.delta_nll);
+  perBlock("noise", "Noise of equal norm there, same colours", site => site.noise_delta_nll);
+  const every = maps.flatMap(m => m.rows.flatMap(r => r.cells.map(cell => cell.z))).filter(finite);
+  for (const map of maps) map.top = Math.max(...every, 1e-9);
   for (const c of localized) {
-    const linears = c.localization.sites.filter(site => finite(site.linear)), total = sumOf(linears) || 1;
+    const linears = c.localization.sites.filter(site => finite(site.linear)), last = site => site.linear.split(".").pop();
     if (!linears.length) continue;
-    const kinds = [...new Set(linears.map(site => site.linear.split(".").pop()))];
-    maps.push({ id: `linears-${c.id}`, title: `Each linear layer alone, ${rowName(c)}: ΔNLL, ${cellViews[state.cells]}`, rows: kinds.map(kind => ({
-      name: kind,
-      cells: linears.filter(site => site.linear.split(".").pop() === kind).map(site => ({
-        x: site.block, z: finite(site.delta_nll) ? (share ? Math.max(0, site.delta_nll) / total : site.delta_nll) : null,
-        text: `<b>${plain(site.name)}</b><br>alone ${short(site.delta_nll)} nats<br>noise of equal norm ${short(site.noise_delta_nll)} nats` })),
-    })) });
+    maps.push({ id: `linears-${c.id}`, title: `Each linear layer alone, ${rowName(c)}: ΔNLL, ${cellViews[state.cells]}`, told,
+                rows: [...new Set(linears.map(last))].map(kind => ({ name: kind, cells: linears.filter(site => last(site) === kind).map(site => ({
+                  column: site.block, z: part(site.delta_nll, sumOf(linears)), tip: `${site.name}\n${sites(site)}` })) })) });
   }
-  const series = (id, title, list, more) => {
-    const rows = localized.map(c => ({ name: rowName(c), cells: (list(c) || []).map((z, i) => ({ ...more(z, i), text: `<b>${plain(c.name)}</b><br>${more(z, i).text}` })) }));
-    if (rows.some(row => row.cells.some(cell => finite(cell.z)))) maps.push({ id, title, rows, gain: id === "gain" });
+  const series = (id, title, list, entry, how) => {
+    const rows = localized.map(c => ({ name: rowName(c), cells: (list(c) || []).map((z, i) => ({ column: i, ...entry(z), tip: `${c.name}\nblock ${i}\n${entry(z).tip}` })) }));
+    const measured = rows.filter(row => row.cells.some(cell => finite(cell.z)));
+    if (measured.length) maps.push({ id, title, rows: measured, ...how });
   };
   series("error", "Whole model changed: relative error of the hidden state after each block", c => (c.localization.layer_error || []).slice(1),
-         (z, i) => ({ x: i, z, text: `after block ${i}: relative error ${short(z)}` }));
+         z => ({ z, tip: `relative error ${number(z, 3)}` }), { told: v => number(v, 2) });
   series("gain", "Whole model changed: cascade gain of each block, error out / error in", c => c.localization.cascade_gain,
-         (z, i) => ({ x: i, z: z > 0 ? Math.log2(z) : null, text: `block ${i}: error × ${short(z)}` }));
+         z => ({ z: z > 0 ? Math.log2(z) : null, tip: `error × ${number(z, 3)}` }), { told: v => `× ${number(2 ** v, 2)}`, gain: true });
   return maps;
 }
 
 function drawLayers() {
-  const paper = css("paper"), line = css("line"), heat = css("heat"), wash = css("wash");
+  const heat = css("heat"), wash = css("wash"), cold = css("link");
   for (const map of heatMaps()) {
-    const figure = figureOf("plots-layers", map.id, map.title);
-    const div = figure.querySelector(".plot"), height = 26 * map.rows.length + 62;
-    div.style.height = `${height}px`;
-    const xs = [...new Set(map.rows.flatMap(row => row.cells.map(cell => cell.x)))].sort((a, b) => a - b);
-    const at = (row, x) => row.cells.find(cell => cell.x === x) || { z: null, text: "not measured" };
+    const figure = figureOf("plots-layers", map.id, map.title), place = figure.querySelector(".plot");
     const all = map.rows.flatMap(row => row.cells.map(cell => cell.z)).filter(finite);
     const top = map.gain ? Math.max(0.5, ...all.map(Math.abs)) : map.top || Math.max(...all, 1e-9);
-    const colors = map.gain
-      ? [[0, css("link")], [0.5, wash], [1, heat]]
-      : [0, 0.25, 0.5, 0.75, 1].map(v => [v, mix(wash, heat, v)]);
-    const ticks = map.gain ? linearTicks(-top, top, 3) : linearTicks(0, top, 3);
-    const percents = state.cells === "share" && ("top" in map || map.id.startsWith("linears"));
-    const tick = v => map.gain ? `× ${+(2 ** v).toPrecision(2)}` : percents ? `${decimals(100 * v)} %` : decimals(v);
-    const rowNames = map.rows.map(row => row.name), room = state.paper ? 325 : div.clientWidth, longest = room < 420 ? 16 : 30;
-    const label = z => !finite(z) ? "" : map.gain ? decimals(+(2 ** z).toPrecision(2)) : percents ? `${Math.round(100 * z)}` : decimals(+z.toPrecision(2));
-    draw(div, [{
-      type: "heatmap", x: xs, y: map.rows.map((_, i) => i), z: map.rows.map(row => xs.map(x => at(row, x).z)),
-      customdata: map.rows.map(row => xs.map(x => at(row, x).text)), hovertemplate: "%{customdata}<extra></extra>", hoverongaps: false,
-      text: map.rows.map(row => xs.map(x => label(at(row, x).z))), texttemplate: xs.length <= 12 && !state.paper ? "%{text}" : "", textfont: { size: 11 },
-      zmin: map.gain ? -top : 0, zmax: top, colorscale: colors, xgap: xs.length > 60 ? 0 : 1, ygap: 2,
-      colorbar: { thickness: 9, len: 1, outlinewidth: 0, tickvals: ticks, ticktext: ticks.map(tick), tickfont: { size: 11, color: css("soft") } },
-    }], layout({
-      height, margin: { l: 10, r: 6, t: 4, b: 40 }, plot_bgcolor: paper,
-      xaxis: { title: { text: "block" }, showgrid: false, zeroline: false, range: [xs[0] - 0.5, xs[xs.length - 1] + 0.5], tick0: 0, dtick: Math.ceil(24 * xs.length / (room - 160)), tickangle: 0 },
-      yaxis: { showgrid: false, zeroline: false, autorange: "reversed", tickvals: rowNames.map((_, i) => i),
-               ticktext: rowNames.map(name => plain(name.length > longest ? `${name.slice(0, longest / 2)}…${name.slice(1 - longest / 2)}` : name)), ticklabelposition: "outside", linecolor: line },
-    }, 325));
+    const fill = map.gain ? z => mix(wash, z < 0 ? cold : heat, Math.min(1, Math.abs(z) / top)) : z => mix(wash, heat, Math.min(1, Math.max(0, z) / top));
+    legend(figure, map.gain ? [cold, wash, heat] : [wash, heat], map.gain ? [map.told(-top), map.told(0), map.told(top)] : [map.told(0), map.told(top)]);
+    const columns = [...new Set(map.rows.flatMap(row => row.cells.map(cell => cell.column)))].sort((a, b) => a - b);
+    drawHeat(place, {
+      room: room(place, PAPER.page), fill, strip: 22, title: "block", columns: columns.map(value => ({ value, text: String(value) })),
+      rows: map.rows.map(row => ({ ...row, cells: row.cells.map(cell => ({ ...cell, text: finite(cell.z) ? map.told(cell.z).replace(/^× | %$/, "") : "–" })) })),
+    });
   }
 }
 
@@ -361,41 +301,42 @@ function drawLayers() {
 
 const generating = curves.filter(c => c.points.some(p => p.damage.generation));
 const generated = [
-  { id: "divergence", title: "First divergence, tokens", value: g => g.first_divergence, top: g => g.new_tokens, base: g => g.new_tokens, interval: g => g.first_divergence_interval },
-  { id: "same", title: "Prompts continued the same to the end", value: g => g.exact_match, top: () => 1, base: () => 1 },
-  { id: "repetition", title: "Repetition: 4-grams seen before", value: g => g.repetition, base: g => g.repetition_baseline },
-  { id: "distinct", title: "Distinct 2-grams", value: g => g.distinct_2, base: g => g.distinct_2_baseline, top: () => 1 },
+  { id: "divergence", title: "First divergence, tokens", value: g => g.first_divergence, top: g => g.new_tokens, base: g => g.new_tokens, interval: g => g.first_divergence_interval, text: v => number(v, 3) },
+  { id: "same", title: "Prompts continued the same to the end", value: g => g.exact_match, top: () => 1, base: () => 1, text: percent },
+  { id: "repetition", title: "Repetition: 4-grams seen before", value: g => g.repetition, base: g => g.repetition_baseline, text: percent },
+  { id: "distinct", title: "Distinct 2-grams", value: g => g.distinct_2, base: g => g.distinct_2_baseline, top: () => 1, text: percent },
 ];
 function drawGeneration() {
-  const soft = css("soft"), own = new Set(generating.map(c => c.axis.name)).size === 1;
+  const soft = css("soft"), some = generating.filter(c => !state.off.has(c.id)), own = new Set(generating.map(c => c.axis.name)).size === 1;
+  const x = (c, p) => own ? p.severity : p.distance;
   for (const part of generated) {
-    const div = figureOf("plots-generation", part.id, part.title).querySelector(".plot");
-    const values = [], shapes = [];
-    const traces = generating.filter(c => !state.off.has(c.id)).map(c => {
-      const points = c.points.filter(p => p.damage.generation && finite(part.value(p.damage.generation)));
-      for (const p of points) {
-        const g = p.damage.generation;
-        values.push(part.value(g), ...(part.top ? [part.top(g)] : []), ...(finite(part.base(g)) ? [part.base(g)] : []));
-      }
-      const bar = (end, sign) => points.map(p => {
-        const g = p.damage.generation, bounds = part.interval && part.interval(g);
-        return bounds && finite(bounds[end]) ? Math.max(0, sign * (bounds[end] - part.value(g))) : 0;
-      });
-      const base = points.length && part.base(points[0].damage.generation);
-      if (finite(base) && !shapes.length) shapes.push({ type: "line", xref: "paper", x0: 0, x1: 1, y0: base, y1: base, line: { color: soft, width: 1.2, dash: "dash" }, layer: "below" });
-      return {
-        type: "scatter", mode: "lines+markers", name: plain(c.name), x: points.map(p => own ? p.severity : p.distance),
-        y: points.map(p => part.value(p.damage.generation)), line: { color: c.color, width: 2, dash: c.dash },
-        marker: { color: c.color, size: 7, symbol: c.symbol },
-        error_y: part.interval ? { type: "data", symmetric: false, array: bar(1, 1), arrayminus: bar(0, -1), color: c.color, thickness: 1.2, width: 3 } : undefined,
-        hovertemplate: "%{text}<extra></extra>",
-        text: points.map(p => `<b>${plain(c.name)}</b> at ${short(p.severity)}${plain(unitOf(c.axis))}<br>${part.title}: ${short(part.value(p.damage.generation))}` +
-          `<br>${p.damage.generation.prompts} prompts, ${p.damage.generation.new_tokens} new tokens each`),
-      };
-    });
-    const top = Math.max(...values, 1e-3);
-    draw(div, traces, layout({ shapes, yaxis: { range: [-0.04 * top, 1.08 * top], zeroline: false, nticks: 6 },
-      xaxis: { title: { text: own ? plain(generating[0].axis.name) : "distance from the unchanged model" }, zeroline: false, nticks: 8 } }, 325));
+    const place = figureOf("plots-generation", part.id, part.title).querySelector(".plot"), width = room(place, PAPER.half), height = 190;
+    const points = some.flatMap(c => c.points.filter(p => p.damage.generation && finite(part.value(p.damage.generation))).map(p => {
+      const g = p.damage.generation, bounds = part.interval && part.interval(g);
+      return { id: c.id, name: c.name, x: x(c, p), y: part.value(g), top: part.top ? part.top(g) : 0, base: part.base(g), color: c.color, symbol: c.symbol, dash: c.dash,
+               ...(bounds && finite(bounds[0]) ? { low: bounds[0], high: bounds[1] } : {}),
+               tip: `${c.name}\n${at(c, p.severity)}\n${part.title}: ${part.text(part.value(g))}\n${g.prompts} prompts, ${g.new_tokens} new tokens each` };
+    }));
+    const top = Math.max(1e-3, ...points.flatMap(p => [p.y, p.top, p.base || 0, p.high || 0])), range = [-0.04 * top, 1.08 * top];
+    const scale = makeScale("linear", 1), short = v => part.text(v).replace(".0 %", " %");
+    const ticks = verticalTicks(scale, range, height, short), left = marginLeft(ticks);
+    const labels = namesOf(some, width, c => points.filter(p => p.id === c.id).pop());
+    const inner = width - left - labels.margin, xs = [...new Set(points.map(p => p.x))].sort((a, b) => a - b);
+    const [low, high] = [Math.min(...xs), Math.max(...xs)], pad = (high - low || 1) * 0.05, back = own && generating[0].axis.farthest < generating[0].axis.neutral;
+    const domain = back ? [high + pad, low - pad] : [low - pad, high + pad], place_x = v => inner * (v - domain[0]) / (domain[1] - domain[0]);
+    const bottom = clear((own ? xs : linearTicks(low, high)).map(value => ({ value, at: place_x(value), text: own ? amount(generating[0], value) : number(value, 3) })), t => widthOf(t.text), 8);
+    const X = { type: "quantitative", scale: { domain, nice: false, zero: false }, axis: axis(bottom, { grid: false, title: own ? axisTitle(generating[0]) : "distance from the unchanged model" }) };
+    const Y = { type: "quantitative", scale: { domain: range, nice: false, zero: false }, axis: axis(ticks, { title: null }) };
+    const both = { x: { ...X, field: "x" }, y: { ...Y, field: "y" } }, color = { field: "color", ...fixed };
+    const base = points.map(p => p.base).find(finite), px = v => height * (range[1] - v) / (range[1] - range[0]);
+    draw(place, { width: inner, height, margin: { left, right: labels.margin, top: 8, bottom: 44 }, layers: [
+      ...(finite(base) ? [{ data: { values: [{ y: base }] }, mark: { type: "rule", color: soft, strokeDash: [6, 4] }, encoding: { y: { ...Y, field: "y" } } }] : []),
+      { data: { values: points.filter(p => finite(p.low)) }, mark: { type: "rule", strokeWidth: 1.3 }, encoding: { x: { ...X, field: "x" }, y: { ...Y, field: "low" }, y2: { field: "high" }, color } },
+      { name: "lines", data: { values: points }, mark: { type: "line", strokeWidth: 2 }, encoding: { ...both, detail: { field: "name" }, color, strokeDash: { field: "dash", ...fixed } } },
+      { name: "points", data: { values: points }, mark: { type: "point", shape: { expr: "datum.symbol" }, filled: true, size: 45, opacity: 1 }, encoding: { ...both, color } },
+      { name: "targets", data: { values: points }, mark: { type: "point", filled: true, size: 420, opacity: 0 }, encoding: { ...both, tooltip: { field: "tip" } } },
+      ...endLabels(labels.list.map(entry => ({ ...entry, x: place_x(entry.x), y: px(entry.y) })), inner, height),
+    ] });
   }
 }
 
@@ -406,92 +347,80 @@ function figureOf(grid, id, title, color) {
   if (!figure) {
     figure = document.createElement("figure");
     figure.dataset.id = id;
-    figure.append(document.createElement("h3"), document.createElement("div"));
-    const div = figure.lastChild;
-    div.className = "plot";
-    div.setAttribute("role", "img");
+    const [place, picture, scrolling] = ["div", "div", "div"].map(tag => document.createElement(tag));
+    place.className = "plot";
+    place.setAttribute("aria-hidden", "true"); // Vega gives it words of its own; the picture around it has ours
+    picture.setAttribute("role", "img");
+    picture.append(place);
+    scrolling.className = "wide";
+    scrolling.append(picture);
+    scrolling.addEventListener("scroll", () => mark(scrolling), { passive: true });
+    figure.append(document.createElement("h3"), scrolling);
     byId(grid).append(figure);
   }
-  const heading = figure.firstChild;
+  const heading = figure.querySelector("h3");
   heading.textContent = title;
-  figure.lastChild.setAttribute("aria-label", `${title}. Every number is in the tables.`);
-  if (color) {
-    const dot = document.createElement("span");
-    dot.className = "swatch";
-    dot.style.background = color;
-    heading.prepend(dot);
-  }
+  figure.querySelector("[role=img]").setAttribute("aria-label", `${title}. Every number is in the tables.`);
+  if (color) heading.prepend(dot(color));
   return figure;
 }
-
-function buttons(place, entries, chosen, choose, what) {
-  const group = document.createElement("div");
-  group.setAttribute("role", "group");
-  group.setAttribute("aria-label", what);
-  for (const [value, name] of entries) {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = name;
-    button.dataset.value = value;
-    button.setAttribute("aria-pressed", String(value === chosen));
-    button.onclick = () => choose(value);
-    group.append(button);
-  }
-  place.append(group);
+function dot(color) {
+  const span = document.createElement("span");
+  span.className = "swatch";
+  span.style.background = color;
+  return span;
 }
-function drawControls() {
-  const quantity = quantities[state.quantity];
-  for (const place of document.querySelectorAll("[data-controls]")) {
-    const focus = place.contains(document.activeElement) && document.activeElement.dataset.value;
-    place.replaceChildren();
-    buttons(place, Object.entries(quantities).map(([id, q]) => [id, q.name]), state.quantity, value => { state.quantity = value; refresh(); }, "Quantity");
-    if (quantity.scales.length > 1) {
-      const kind = quantity.scales.includes(state.scale) ? state.scale : quantity.scales[0];
-      buttons(place, quantity.scales.map(s => [s, s]), kind, value => { state.scale = value; refresh(); }, "Scale");
-    }
-    const again = focus && place.querySelector(`[data-value="${focus}"]`);
-    if (again) again.focus();
+// What colours mean: the ramp, and its ends in words.
+function legend(figure, colors, texts) {
+  let line = figure.querySelector(".legend");
+  if (!line) {
+    line = document.createElement("p");
+    line.className = "legend axis";
+    figure.querySelector("h3").after(line);
   }
-  if (localized.length) {
-    const place = byId("layer-controls");
-    place.replaceChildren();
-    buttons(place, Object.entries(cellViews), state.cells, value => { state.cells = value; refresh(); }, "Cells");
-  }
+  const ramp = document.createElement("span");
+  ramp.className = "ramp";
+  ramp.style.background = `linear-gradient(to right, ${colors.join(", ")})`;
+  line.replaceChildren(texts[0], ramp, texts[texts.length - 1]);
+}
+
+// A choice in the bar; changed by the mouse and by the keyboard like any other.
+function fill(select, entries, chosen, choose) {
+  select.replaceChildren(...entries.map(([value, name]) => new Option(name, value, false, value === chosen)));
+  select.parentNode.hidden = entries.length < 2;
+  select.onchange = () => { choose(select.value); refresh(); };
+}
+function fillBar() {
+  const { scales = [] } = quantities[state.quantity] || {};
+  fill(byId("quantity"), Object.entries(quantities).map(([id, q]) => [id, q.name]), state.quantity, value => { state.quantity = value; state.zoom = null; fillBar(); });
+  fill(byId("scale"), scales.map(s => [s, s]), scales.includes(state.scale) ? state.scale : scales[0],
+       value => { state.scale = value; state.zoom = null; });
 }
 function makeChips() {
-  const place = document.querySelector(".chips");
   for (const id of order) {
-    const curve = curves.find(c => c.id === id), chip = document.createElement("button"), dot = document.createElement("span");
+    const curve = curves.find(c => c.id === id), chip = document.createElement("button");
     chip.type = "button";
-    dot.className = "swatch";
-    dot.style.background = curve.color;
-    chip.append(dot, curve.label);
+    chip.append(dot(curve.color), curve.label);
     chip.setAttribute("aria-pressed", "true");
     chip.onclick = () => {
       state.off.has(id) ? state.off.delete(id) : state.off.add(id);
       chip.setAttribute("aria-pressed", String(!state.off.has(id)));
       refresh();
     };
-    place.append(chip);
-    if (curves.some(c => c.id === id && c.points.length)) figureOf("plots-own", id, curve.label, curve.color);
+    document.querySelector(".chips").append(chip);
   }
-  if (names.length > 1) {
-    const note = document.createElement("span");
-    note.className = "axis soft";
-    note.textContent = `solid: ${names[0]} · dashed: ${names[1]}`;
-    place.append(note);
-  }
+  if (names.length > 1) byId("runs").textContent = `Solid: ${names[0]}. Dashed: ${names[1]}.`;
 }
 
 function refresh() {
-  drawControls();
-  drawCurves();
-  drawOwn();
+  if (hasPoints) {
+    drawCurves();
+    drawOwn();
+  }
   if (surfaces.length) drawTogether(surfaces);
   if (localized.length) drawLayers();
   if (generating.length) drawGeneration();
 }
-
 function choose(tolerance) {
   state.tolerance = tolerance;
   for (const part of document.querySelectorAll("[data-tolerance]")) part.hidden = +part.dataset.tolerance !== tolerance;
@@ -517,6 +446,14 @@ function sortable(table) {
     };
   });
 }
+// What is wider than the page scrolls by the keyboard too, and says on which side there is more.
+function mark(wide) {
+  const more = wide.scrollWidth - wide.clientWidth;
+  wide.classList.toggle("more-left", wide.scrollLeft > 1);
+  wide.classList.toggle("more-right", wide.scrollLeft < more - 1);
+  if (more > 1) wide.tabIndex = 0;
+  else wide.removeAttribute("tabindex");
+}
 
 const root = document.documentElement, dark = matchMedia("(prefers-color-scheme: dark)"), printed = matchMedia("print");
 const isDark = () => (root.dataset.theme || (dark.matches ? "dark" : "light")) === "dark";
@@ -534,27 +471,46 @@ theme.onclick = () => {
 };
 dark.addEventListener("change", () => { showTheme(); refresh(); });
 
-let chosenTheme;
+let before; // what paper changes
 function onPaper(yes) {
   if (yes === state.paper) return;
   state.paper = yes;
-  if (yes) chosenTheme = root.dataset.theme;
-  if (yes) root.dataset.theme = "light";
-  else if (chosenTheme) root.dataset.theme = chosenTheme;
-  else delete root.dataset.theme;
+  const folded = document.querySelectorAll("details.table");
+  if (yes) {
+    before = { theme: root.dataset.theme, open: [...folded].map(part => part.open) };
+    root.dataset.theme = "light";
+    for (const part of folded) part.open = true;
+  } else {
+    if (before.theme) root.dataset.theme = before.theme;
+    else delete root.dataset.theme;
+    folded.forEach((part, i) => { part.open = before.open[i]; });
+  }
   refresh();
 }
 addEventListener("beforeprint", () => onPaper(true));
 addEventListener("afterprint", () => onPaper(false));
 printed.addEventListener("change", event => onPaper(event.matches));
 
+byId("curves").hidden = byId("own").hidden = !hasPoints;
 byId("together").hidden = !surfaces.length;
 byId("layers").hidden = !localized.length;
 byId("generation").hidden = !generating.length;
-for (const id of ["together", "layers", "generation"]) document.querySelector(`nav a[href="#${id}"]`).parentNode.hidden = byId(id).hidden;
+for (const id of ["curves", "own", "together", "layers", "generation"]) document.querySelector(`nav a[href="#${id}"]`).parentNode.hidden = byId(id).hidden;
 for (const input of document.querySelectorAll("input[name=tolerance]")) input.onchange = () => { choose(+input.value); refresh(); };
 document.querySelectorAll("table.sortable").forEach(sortable);
+const wides = () => document.querySelectorAll(".wide");
+for (const wide of wides()) wide.addEventListener("scroll", () => mark(wide), { passive: true });
+byId("unzoom").onclick = unzoom;
+fill(byId("cells"), Object.entries(cellViews), state.cells, value => { state.cells = value; });
 theme.hidden = false;
 showTheme();
+fillBar();
+byId("bar").hidden = !byId("bar").querySelector(":scope > :not([hidden])");
 makeChips();
-refresh();
+let width = 0; // of the page: a picture itself is as wide as it was drawn
+new ResizeObserver(([{ contentRect }]) => {
+  wides().forEach(mark);
+  if (state.paper || width === contentRect.width) return;
+  width = contentRect.width;
+  refresh();
+}).observe(document.querySelector("main"));

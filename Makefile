@@ -10,6 +10,13 @@ BUILD := build/wheel
 NVCC := $(or $(shell command -v nvcc),$(wildcard /usr/local/cuda/bin/nvcc))
 CXX_FILES = $$(git ls-files '*.cpp' '*.h' '*.cu' '*.cuh')
 
+# Another order of sums tips what lies at a tie: test-numerics runs everything but what shows how the package behaves.
+NUMERIC_SETTINGS := OMP_NUM_THREADS=1 OMP_NUM_THREADS=2 ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 \
+  HEMOSTAT_ISA=baseline HEMOSTAT_ISA=avx2 HEMOSTAT_ISA=avx512 MKL_CBWR=COMPATIBLE MKL_CBWR=AVX2
+BEHAVIOUR := architecture bindings cli data docs installation notebook readme report report_comparison \
+  report_page scan store training_script verdict wheel
+NUMERIC_TESTS = tests/oracle $(filter-out $(BEHAVIOUR:%=tests/python/test_%.py),$(wildcard tests/python/test_*.py))
+
 # install(<HEMOSTAT_CUDA>, <tests and benchmarks: ON or OFF>): builds what changed and installs it into .venv.
 # One build directory serves every goal; the lock keeps two of them from building in it at once.
 define install
@@ -22,7 +29,7 @@ define install
 	  .
 endef
 
-.PHONY: help demo test test-cuda bench build docs sanitize fuzz format check-format stubs check-stubs clean
+.PHONY: help demo test test-cuda test-numerics bench build docs sanitize fuzz kill format check-format stubs check-stubs clean
 
 help: ## list these commands
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -45,6 +52,15 @@ test-cuda: build ## the same tests, those that take a device on the GPU
 	HEMOSTAT_TEST_DEVICE=cuda ctest --test-dir $(BUILD) --output-on-failure --no-tests=error
 	HEMOSTAT_TEST_DEVICE=cuda python -m pytest tests
 
+test-numerics: build ## what computes, under other numbers of threads, instruction sets and orders of sums
+	grep -m1 'model name' /proc/cpuinfo
+	failed=; for setting in $(NUMERIC_SETTINGS); do \
+	  echo "== $$setting"; \
+	  env $$setting ctest --test-dir $(BUILD) --output-on-failure --no-tests=error && \
+	    env $$setting python -m pytest -q $(NUMERIC_TESTS) || failed+=" $$setting"; \
+	done; \
+	[ -z "$$failed" ] || { echo "Failed under$$failed" >&2; exit 1; }
+
 bench: build ## measured time, limit and ratio of every hot path
 	for script in benchmarks/{kernels,gguf_formats,calibration,solve,lowrank,model,localize,generate}.py; do echo "== $$script"; python $$script; done
 	$(BUILD)/cpp/benchmarks/benchmark_kernels
@@ -58,6 +74,10 @@ sanitize: ## the C++ tests under the address and undefined behaviour sanitizers
 fuzz: build ## fuzz what reads checkpoints, each reader for FUZZ_SECONDS=60
 	.ci/setup fuzz
 	.ci/fuzz $(or $(FUZZ_SECONDS),60)
+
+kill: build ## kill saves and scans at random moments, each kind TIMES=50 times, and fill their disk
+	python tests/python/kill_saves.py --times $(or $(TIMES),50)
+	python tests/python/kill_and_resume.py --times $(or $(TIMES),50)
 
 docs: build ## the documentation, build/docs/index.html
 	sphinx-build --fail-on-warning --keep-going --quiet docs build/docs

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import marshal
 import typing
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -12,9 +10,11 @@ from typing import Any, TypeVar
 import torch
 
 from hemostat import _C
+from hemostat._immutable import Contents, guarded, guarded_axis
 from hemostat._progress import Progress, bar
+from hemostat._source import source_hash
 
-__all__ = ["collect", "method", "source_of"]
+__all__ = ["collect", "lent_to", "method", "source_of"]
 
 Function = TypeVar("Function", bound=Callable[..., Callable[[float], _C.Model]])
 
@@ -56,6 +56,8 @@ def collect(
     Raises:
         ValueError: For an unknown name, tokens out of range, or a pattern that matches nothing; for gradients of
             windows of one token, or of a model that repeats blocks.
+        NumericalError: Where the model, or what is collected, is not finite; the message says where that begins, and
+            the dtype's part.
 
     Example:
         >>> statistics = hemostat.collect(model, calibration, needs=["wanda"])
@@ -88,8 +90,9 @@ def method(
 
     The function takes ``(model, statistics, **options)`` and returns a function of severity that returns a
     :class:`Model`. It does the work that does not depend on severity; ``statistics`` is None where none were given. A
-    Model is immutable: use :meth:`Model.linears` and :meth:`Model.replace`, or any other method. At the neutral
-    severity the function of severity isn't called. Severities of an integer axis arrive as int.
+    Model is immutable: use :meth:`Model.linears` and :meth:`Model.replace`, or any other method. A call that changes
+    the model's tensors or the statistics in place raises ValueError, which names the tensor. At the neutral severity
+    the function of severity isn't called. Severities of an integer axis arrive as int.
 
     Its keyword parameters are the method's options; each needs a default, which is a bool, an int, a float, a str, or a
     list of str or of int, and gives the option its type. ``Literal["a", "b"]`` as annotation lists the choices of a
@@ -130,30 +133,24 @@ def method(
             axis=axis,
             needs=set([needs] if isinstance(needs, str) else needs),
             options=_options(name, function),
-            function=function,
-            axis_for=axis_for,
+            function=guarded(name, function),
+            axis_for=axis_for and guarded_axis(name, axis_for),
         )
-        _sources[name] = _source(function)
+        _sources[name] = source_hash(function)
         return function
 
     return register
 
 
+def lent_to(methods: Iterable[str], model: _C.Model, **tokens: torch.Tensor) -> Contents | None:
+    """What code of users could change while these methods are measured; None where all are ours."""
+    names = {_C.MethodSpec.parse(spec).method for spec in methods}
+    return Contents(model, tensors=tokens) if names & _sources.keys() else None
+
+
 def source_of(method: str) -> str | None:
-    """SHA-256 of the source of a method that was registered from Python: of its module, which may help it; of the
-    function alone in a script or a notebook. None for another method.
-    """
+    """:func:`source_hash` of a method that was registered from Python; None for another."""
     return _sources.get(method)
-
-
-def _source(function: Callable[..., Any]) -> str:
-    module = inspect.getmodule(function)
-    try:
-        text = inspect.getsource(function if module is None or module.__name__ == "__main__" else module).encode()
-    except (OSError, TypeError):  # typed at a prompt, or no function
-        code = getattr(function, "__code__", None)
-        text = marshal.dumps(code) if code else repr(type(function)).encode()
-    return hashlib.sha256(text).hexdigest()
 
 
 def _options(name: str, function: Callable[..., Any]) -> list[_C.OptionSpec]:

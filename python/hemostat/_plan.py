@@ -13,7 +13,7 @@ import torch
 
 from hemostat import _C
 from hemostat._scan import CheckedScan
-from hemostat.report import aligned, number
+from hemostat.report import aligned, number, windows_text
 
 __all__ = ["Memory", "Seconds", "plan_memory", "plan_seconds", "plan_text"]
 
@@ -100,12 +100,14 @@ def plan_text(checked: CheckedScan, finished: Collection[tuple[str, float]], res
     done = sum(name in finished for name in checked.trials)
     head = ["method", "trials", *(["finished"] if resumes else []), "severities"]
     evaluation, calibration = checked.facts["evaluation"], checked.facts["calibration"]
-    what = f"{len(checked.trials)} trials, each on {evaluation['windows']} windows of {evaluation['length']} tokens"
+    what = (
+        f"{len(checked.trials)} trials, each on {windows_text(evaluation['windows'])} of {evaluation['length']} tokens"
+    )
     lines = [
         *aligned(head, rows, left=len(head)),
         "",
         what + (f" ({evaluation['text']})" if "text" in evaluation else ""),
-        f"calibration: {calibration['windows']} windows ({calibration['source']})",
+        f"calibration: {windows_text(calibration['windows'])} ({calibration['source']})",
     ]
     if resumes:
         lines.append(f"{done} of {len(checked.trials)} trials are finished already")

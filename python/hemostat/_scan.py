@@ -4,28 +4,50 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from hemostat import _C
-from hemostat._methods import source_of
-from hemostat._progress import disabled
-from hemostat._provenance import byte_count, machine_facts, model_facts, token_facts, versions
-from hemostat._store import Run, Store
-from hemostat._surface import surface_facts
-from hemostat.report import TOLERANCES, Report
+from hemostat._baseline import warn_of_unknown_floor
+from hemostat._immutable import check
+from hemostat._method_list import ListedMethod, split_joint, split_methods
+from hemostat._methods import lent_to, source_of
+from hemostat._progress import ScanProgress, scan_display
+from hemostat._provenance import (
+    byte_count,
+    machine_facts,
+    model_facts,
+    model_hashes,
+    shared_windows,
+    token_facts,
+    versions,
+)
+from hemostat._run import Run
+from hemostat._store import Store
+from hemostat._surface import method_facts, surface_facts
+from hemostat.report import Report
+from hemostat.report._document import (
+    Arguments,
+    Baseline,
+    Document,
+    LocalizationFacts,
+    Provenance,
+    Trial,
+    baseline_warnings,
+    read,
+    threshold_facts,
+    to_json,
+)
 
-__all__ = ["CheckedScan", "scan", "split_joint", "split_methods"]
+__all__ = ["CheckedScan", "scan"]
 
 PROTOCOL = (
     "Teacher forcing; the text is tokenized as a whole and cut into windows of {length} tokens; every target inside a "
     "window counts once; logarithms are natural."
 )
-
-Progress = bool | Callable[[str, int, int], None] | None
 
 
 def scan(
@@ -44,31 +66,36 @@ def scan(
     batch: int = 4,
     bootstrap_samples: int = 2000,
     seed: int = 0,
-    progress: Progress = None,
+    progress: ScanProgress = None,
 ) -> Report:
     """Measures what each method does to the model at each severity.
 
     The baseline is evaluated once, statistics are collected once for all methods that need them, each method is
     prepared once, and every severity then costs one evaluation.
 
-    With a ``store`` every finished trial is kept at once. A scan of the same settings goes on where an earlier one
-    ended, however it ended, and gives the same result as if it had not; where all trials are finished, nothing is
-    evaluated. Settings are all that decides on the numbers: the model, the tokens, the methods with their options and
-    severities (and the source of a method of one's own), the seed, and hemostat's version; ``memory_budget``, ``batch``
-    and the machine, which may change a last digit, are not among them. A scan of other settings is another run in the
-    same file. Scans may use one store at the same time, and those of the same settings share their trials.
+    With a ``store`` every finished trial is kept at once, with all that it depends on: the model (its weights, and what
+    its config says about numbers), the evaluated tokens, its method with every option and the source of a method of
+    one's own, its severity, the calibration tokens where the method needs statistics, how it generates where it does,
+    ``seed``, ``bootstrap_samples``, and hemostat's version. A later scan, of the same methods or of others, measures
+    what the store does not have, and gives the same result as if it had measured everything. ``memory_budget``,
+    ``batch`` and the machine, which may change a last digit, are not among these. Scans may use one store at the same
+    time. What is damaged in a store is measured again, with a warning that names it.
+
+    A method of one's own that changes the model, the statistics or the tokens in place ends the scan before anything
+    that rests on the change is kept.
 
     Args:
         model: the baseline.
         evaluation: int64 [windows, length], what damage is measured on.
         calibration: int64 [windows, length], what statistics and unigram counts are collected on. None: the first fifth
             of ``evaluation``, which is then not evaluated.
-        methods: specs such as ``"wanda"`` or ``"rtn:group_size=64"``, in a sequence or separated by commas. None: those
-            of ``joint``.
+        methods: specs such as ``"wanda"`` or ``"rtn:group_size=64"``, in a sequence or separated by commas, each with
+            its severities where an @ follows: ``"wanda@0.4,0.5,rtn:group_size=64@4,3"``. None: those of ``joint``.
         joint: pairs of methods to measure together, such as ``[("wanda", "rtn:group_size=64")]``: the second changes
             what the first gave, on a grid of both's severities, as :func:`surface` does. What one of them does alone is
             measured once, also where ``methods`` has it.
-        severities: by spec, or one sequence for every one of ``methods``; others take their axis's default grid.
+        severities: by spec, or one sequence for every one of ``methods`` that lists none; others take their axis's
+            default grid.
         points: at most so many severities a method, spread over its grid.
         store: SQLite file to keep trials in; it is made with the first of them. None: nothing is kept.
         localize_windows: say of each method that changes blocks in place where it bleeds, as :func:`localize` does, on
@@ -80,16 +107,21 @@ def scan(
         batch: windows at a time.
         bootstrap_samples: resamplings of windows behind each interval.
         seed: of the bootstrap, of text that is sampled, and of the noise beside what is localized.
-        progress: None: a bar where there is a terminal; True or False: always or never; or a function
-            ``(stage, done, total)``.
+        progress: None: a bar where there is a terminal; True or False: always or never; ``"lines"``: a line on standard
+            error for each trial; or a function ``(stage, done, total)``.
 
     Returns:
         Report: ``.to_html(path)``, ``.to_json(path)``, ``.to_dataframe()``, ``.table()``.
 
     Raises:
         ValueError: an unknown method or option, a severity out of range, token ids out of range, too few windows, or a
-            store that is no scan store; all seen before any work.
+            store that is no scan store; all seen before any work. Or a method that changed something in place.
         FileNotFoundError: the store's directory does not exist.
+        NumericalError: the baseline is not finite, seen before any trial; the message says where that begins, and the
+            dtype's part.
+
+    Warns:
+        BaselineWarning: the noise floor is unknown, since the model is not finite in the other compute type.
 
     Examples:
         >>> report = hemostat.scan(model, evaluation, methods=["magnitude", "rtn:group_size=64"])  # doctest: +SKIP
@@ -118,6 +150,8 @@ class CheckedScan:
     Args:
         evaluation_text: where the evaluated tokens came from, for the report.
         calibration_text: likewise.
+        arguments: what a command line was given, for the commands that follow from the report.
+        text_sha256: of the file that the evaluated tokens came from.
         (others): as :func:`scan` takes them.
 
     Attributes:
@@ -144,12 +178,18 @@ class CheckedScan:
         seed: int = 0,
         evaluation_text: str | None = None,
         calibration_text: str | None = None,
+        arguments: Arguments | None = None,
+        text_sha256: str | None = None,
     ):
-        pairs = split_joint(joint)
-        if methods is None and pairs:
-            methods = list(dict.fromkeys(spec.text() for pair in pairs for spec in pair))
-        specs = split_methods(() if methods is None else methods)
-        grids = _severities_by_spec(specs, severities) or {}
+        listed_pairs = split_joint(joint)
+        paired = [entry for pair in listed_pairs for entry in pair]
+        if methods is None and paired:
+            listed = list({entry.spec: entry for entry in paired}.values())
+        else:
+            listed = split_methods(() if methods is None else methods)
+        pairs = [tuple(_C.MethodSpec.parse(entry.spec) for entry in pair) for pair in listed_pairs]
+        specs = [entry.spec for entry in listed]
+        grids = _severities_by_spec(listed, paired, severities)
         self.planned = _C.plan(model, specs, severities=grids, points=points, joint=pairs)
         self.planned_joint = _C.plan_joint(model, pairs, severities=grids, points=points)
         self.trials = list(dict.fromkeys(name for _, trials in self.parts() for name in trials))
@@ -166,9 +206,11 @@ class CheckedScan:
         self.localize_windows, self.generation = localize_windows, generation
         self._byte_count = byte_count(model, evaluation)
 
-        facts = model_facts(model)
+        sha256, self._former_model = model_hashes(model)
+        facts = model_facts(model, sha256)
+        self.text_sha256 = text_sha256
         self.settings = {
-            "model": facts["sha256"],
+            "model": sha256,
             "dtype": facts["dtype"],
             "device": model.device.type,
             "evaluation": token_facts(evaluation),
@@ -177,13 +219,13 @@ class CheckedScan:
             "seed": seed,
             "bootstrap_samples": bootstrap_samples,
             "localize_windows": localize_windows,
-            "generation": _generation_settings(generation),
+            "generation": _generation_settings(generation, model),
             "hemostat": versions()["hemostat"],
+            "joint": {_joint_label(entry): _joint_settings(entry) for entry in self.planned_joint},
         }
-        if self.planned_joint:  # so that a scan without has the settings that it always had
-            self.settings["joint"] = {_joint_label(entry): _joint_settings(entry) for entry in self.planned_joint}
         text = {"text": evaluation_text} if evaluation_text else {}
         self.facts = {
+            "warnings": _warnings(calibration, evaluation),
             "model": facts,
             "protocol": PROTOCOL.format(length=self.settings["evaluation"]["length"]),
             "evaluation": self.settings["evaluation"] | text,
@@ -192,6 +234,8 @@ class CheckedScan:
             "seed": seed,
             "bootstrap_samples": bootstrap_samples,
         }
+        if arguments:
+            self.facts["arguments"] = to_json(arguments)
 
     def parts(self) -> Iterator[tuple[Sequence[_C.PlannedMethod], list[tuple[str, float]]]]:
         """Each method, then each pair, with method and severity of its trials; a pair's edges are methods' own."""
@@ -203,13 +247,38 @@ class CheckedScan:
 
     def in_store(self, store: Store, command: str | None = None) -> Run:
         """This scan's run in a store."""
-        session = {"command": command, "versions": versions(), "machine": machine_facts(self.model)}
-        return store.run(self.settings, self.facts, session)
+        return Run(
+            store,
+            self.settings,
+            self.facts | ({"text_sha256": self.text_sha256} if self.text_sha256 else {}),
+            {"command": command, "versions": versions(), "machine": machine_facts(self.model)},
+            planned=frozenset(self.trials),
+            former_model=self._former_model,
+            unigram_nll=self._unigram_nll if self.calibration.numel() else None,
+        )
 
-    def run(self, run: Run, *, memory_budget: float = 2**30, batch: int = 4, progress: Progress = None) -> Report:
+    def run(self, run: Run, *, memory_budget: float = 2**30, batch: int = 4, progress: ScanProgress = None) -> Report:
         """Runs the trials that the run does not have yet, and reports all of them."""
+        for phrase in run.mend():
+            warnings.warn(f"hemostat.scan: store {run.store.path}: {phrase}; it is measured again", stacklevel=3)
         grids = {entry.method: entry.severities for pair in self.planned_joint for entry in pair.methods}
-        with _Bar(progress, finished=run.count(), trials=len(self.trials)) as bar:
+        specs = [entry.method for methods, _ in self.parts() for entry in methods]
+        lent = lent_to(specs, self.model, evaluation=self.evaluation, calibration=self.calibration)
+        with scan_display(progress, finished=run.count(), trials=len(self.trials)) as display:
+
+            def check_lent(what: str) -> None:
+                if lent:  # nothing poisoned is kept, whoever did it
+                    check(f"hemostat.scan: what ran beside {what}", lent)
+
+            def on_trial(trial: _C.Trial) -> None:
+                check_lent(f"the trial of {trial.method}")
+                run.add(trial)
+                display.on_trial(trial)
+
+            def on_localization(localization: _C.Localization) -> None:
+                check_lent(f"the localization of {localization.method}")
+                run.add_localization(localization)
+
             _C.scan(
                 self.model,
                 self.evaluation,
@@ -226,13 +295,19 @@ class CheckedScan:
                 baseline=run.baseline,
                 on_baseline=run.keep_baseline,
                 known=run.trial,
-                on_trial=run.add,
+                on_trial=on_trial,
                 localize_windows=self.localize_windows,
-                known_localization=run.localization,
-                on_localization=run.add_localization,
-                progress=bar.on_progress,
+                known_localization=run.known_localization,
+                on_localization=on_localization,
+                progress=display.on_progress,
             )
+        warn_of_unknown_floor(self.model, run.baseline[1])
         return report_of(run, self.planned_joint)
+
+    def _unigram_nll(self) -> float:
+        """Of the calibration text's counts on the evaluated tokens, as the index takes it."""
+        counts = torch.bincount(self.calibration.flatten(), minlength=self.model.embedding.shape[0])
+        return _C.metrics.unigram_nll(counts, self.evaluation[:, 1:])
 
 
 def report_of(run: Run, joint: Sequence[_C.PlannedSurface] = ()) -> Report:
@@ -244,106 +319,79 @@ def report_of(run: Run, joint: Sequence[_C.PlannedSurface] = ()) -> Report:
     """
     facts, trials = run.facts, run.trials()
     damage, noise_floor = run.baseline
-    curves = [_curve(method, trials, noise_floor) for method in facts["methods"]]
     sessions = run.sessions()
     last = sessions[-1]
-    document = {
-        "provenance": facts
-        | {
-            "methods": [
-                {name: value for name, value in method.items() if name != "severities"}
-                | {
-                    "seconds_prepare": round(curve.seconds_prepare, 3),
-                    "seconds": [round(seconds, 3) for seconds in curve.seconds],
-                }
-                for method, curve in zip(facts["methods"], curves, strict=True)
-            ],
-            "versions": last.facts["versions"],
-            "machine": last.facts["machine"],
-            "command": last.facts["command"],
-            "settings": run.digest,
-            "resumed": run.resumed(),
-            "date": last.finished,
-            "seconds": round(sum(session.seconds for session in sessions), 3),
-        },
-        "baseline": _baseline_facts(damage, noise_floor),
-        "trials": [
-            _identity(method) | {"severity": severity, "damage": damage.to_dict()}
-            for method, curve in zip(facts["methods"], curves, strict=True)
-            for severity, damage in zip(curve.severities, curve.damages, strict=True)
-        ],
-        "thresholds": [
-            _identity(method) | _threshold_facts(curve) for method, curve in zip(facts["methods"], curves, strict=True)
-        ],
+    curves, methods = [], []
+    for entry in facts["methods"]:
+        curves.append(_curve(entry, trials, noise_floor))
+        methods.append(
+            {name: value for name, value in entry.items() if name != "severities"}
+            | {
+                "seconds_prepare": round(curves[-1].seconds_prepare, 3),
+                "seconds": [round(seconds, 3) for seconds in curves[-1].seconds],
+            }
+        )
+    made = {
+        "warnings": [*facts.get("warnings", ()), *baseline_warnings(damage.index)],
+        "methods": methods,
+        "versions": last.facts["versions"],
+        "machine": last.facts["machine"],
+        "command": last.facts["command"],
+        "settings": run.digest,
+        "resumed": run.resumed(),
+        "date": last.finished,
+        "seconds": round(sum(session.seconds for session in sessions), 3),
     }
-    localizations = map(run.localization, (method["label"] for method in facts["methods"]))
-    if found := [localization.to_dict() for localization in localizations if localization]:
-        document["localizations"] = found
-    if joint:
-        document["surfaces"] = [surface_facts(_surface(entry, trials, damage, noise_floor)) for entry in joint]
     elsewhere = [session for session in sessions if session.facts | {"command": None} != last.facts | {"command": None}]
     if elsewhere:  # some trials were measured by other versions or on another machine
-        document["provenance"]["other_sessions"] = [
+        made["other_sessions"] = [
             {name: session.facts[name] for name in ("versions", "machine")}
             | {"trials": session.trials, "date": session.finished}
             for session in elsewhere
         ]
+    provenance = read(Provenance, facts | made, "provenance")
+    measured = list(zip(provenance.methods, curves, strict=True))
+    localizations = map(run.localization, (method.label for method in provenance.methods))
+    document = Document(
+        provenance=provenance,
+        baseline=_baseline_facts(damage, noise_floor),
+        trials=tuple(
+            Trial(method=method.method, options=method.options, severity=severity, damage=damage)
+            for method, curve in measured
+            for severity, damage in zip(curve.severities, curve.damages, strict=True)
+        ),
+        thresholds=tuple(
+            threshold_facts(method, _C.find_threshold(curve)) for method, curve in measured if curve.severities
+        ),
+        localizations=tuple(
+            read(LocalizationFacts, found.to_dict(), f"localization of {found.method}")
+            for found in localizations
+            if found
+        ),
+        surfaces=tuple(surface_facts(_surface(entry, trials, damage, noise_floor)) for entry in joint),
+    )
     return Report(document, curves)
 
 
-def split_methods(methods: str | Sequence[str]) -> list[str]:
-    """Specs, one a method. A comma parts two methods, or two options of one.
-
-    ``wanda,rtn:group_size=64,symmetric=true`` is two methods, since a part with "=" and no ":" goes on with the spec
-    before it.
-
-    Raises:
-        ValueError: there is no method, or an option comes before the first.
-    """
-    specs: list[str] = []
-    for text in [methods] if isinstance(methods, str) else methods:
-        if not isinstance(text, str):
-            raise TypeError(f"hemostat.scan: methods has {text!r}, but must have strings")
-        begun = False
-        for part in filter(None, (part.strip() for part in text.split(","))):
-            if "=" in part and ":" not in part:
-                if not begun:
-                    raise ValueError(f"hemostat.scan: methods has the option {part!r} before any method")
-                specs[-1] += ("," if ":" in specs[-1] else ":") + part
-            else:
-                specs.append(part)
-                begun = True
-    if not specs:
-        raise ValueError("hemostat.scan: methods is empty")
-    return specs
-
-
-def split_joint(joint: Sequence[str | Sequence[str]]) -> list[tuple[_C.MethodSpec, _C.MethodSpec]]:
-    """Pairs of specs, each given as two of them or as one text, which :func:`split_methods` parts.
-
-    Raises:
-        ValueError: one is not two methods, or there is an unknown one.
-    """
-    pairs = []
-    for given in [joint] if isinstance(joint, str) else joint:
-        specs = split_methods(given)
-        if len(specs) != 2:
-            raise ValueError(
-                f"hemostat.scan: joint has {', '.join(specs)}, but takes two methods at a time, such as "
-                "wanda,rtn:group_size=64"
-            )
-        pairs.append(tuple(map(_C.MethodSpec.parse, specs)))
-    return pairs
-
-
 def _severities_by_spec(
-    specs: Sequence[str], severities: Mapping[str, Sequence[float]] | Sequence[float] | None
-) -> dict[str, list[float]] | None:
-    if severities is None:
-        return None
-    if not isinstance(severities, Mapping):
-        return {spec: list(severities) for spec in specs}
-    return {spec: list(values) for spec, values in severities.items()}
+    listed: Sequence[ListedMethod],
+    paired: Sequence[ListedMethod],
+    severities: Mapping[str, Sequence[float]] | Sequence[float] | None,
+) -> dict[str, list[float]]:
+    """Those that stand in the lists, and those given by spec, or for all methods that list none."""
+    own: dict[str, list[float]] = {}
+    for entry in [*listed, *paired]:
+        if entry.severities is not None:
+            text, values = _C.MethodSpec.parse(entry.spec).text(), list(entry.severities)
+            if own.setdefault(text, values) != values:
+                raise ValueError(f"hemostat.scan: severities of {text} are listed twice, and differ")
+    if isinstance(severities, Mapping):
+        given = {_C.MethodSpec.parse(spec).text(): list(values) for spec, values in severities.items()}
+    else:
+        given = {} if severities is None else {entry.spec: list(severities) for entry in listed if not entry.severities}
+    if twice := sorted(own.keys() & given.keys()):
+        raise ValueError(f"hemostat.scan: severities of {', '.join(twice)} are given twice: after the @, and by name")
+    return given | own
 
 
 def _first_fifth(evaluation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -357,9 +405,33 @@ def _first_fifth(evaluation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return evaluation[:split], evaluation[split:]
 
 
+def _warnings(calibration: torch.Tensor, evaluation: torch.Tensor) -> list[str]:
+    """What to know before reading any number of a scan on these tokens."""
+    shared = shared_windows(calibration, evaluation)
+    if not shared:
+        return []
+    what = (
+        "The calibration text is the evaluated one"
+        if shared == len(calibration)
+        else (f"{shared} of {len(calibration)} calibration windows hold evaluated text")
+    )
+    return [f"{what}: methods that need statistics have seen what they are measured on, which flatters them."]
+
+
 def _method_settings(entry: _C.PlannedMethod) -> dict[str, Any]:
-    source = source_of(_C.MethodSpec.parse(entry.method).method)
-    return {"severities": list(entry.severities)} | ({"source": source} if source else {})
+    return {"severities": list(entry.severities)} | _dependencies(entry)
+
+
+def _dependencies(entry: _C.PlannedMethod) -> dict[str, Any]:
+    """What a method is, spelled out: a default that changes makes another trial."""
+    spec = _C.MethodSpec.parse(entry.method)
+    source = source_of(spec.method)
+    defaults = {option.name: option.default for option in _C.find_method(spec.method).options}
+    return {
+        "options": defaults | spec.options,
+        "needs": sorted(_C.needs_of([entry.method])),
+        "generates": entry.axis.measured_by == "generation",
+    } | ({"source": source} if source else {})
 
 
 def _joint_label(entry: _C.PlannedSurface) -> str:
@@ -367,17 +439,17 @@ def _joint_label(entry: _C.PlannedSurface) -> str:
 
 
 def _joint_settings(entry: _C.PlannedSurface) -> dict[str, Any]:
-    """The severities of both, and the sources of methods of one's own."""
-    settings = [_method_settings(method) for method in entry.methods]
-    sources = [each["source"] for each in settings if "source" in each]
-    return {"severities": [each["severities"] for each in settings]} | ({"sources": sources} if sources else {})
+    return {
+        "severities": [list(method.severities) for method in entry.methods],
+        "methods": {method.method: _dependencies(method) for method in entry.methods},
+    }
 
 
 def _surface(
     planned: _C.PlannedSurface,
     trials: Mapping[tuple[str, float], _C.Trial],
     unchanged: _C.Damage,
-    noise_floor: _C.NoiseFloor,
+    noise_floor: _C.NoiseFloor | None,
 ) -> _C.Surface:
     """A grid of finished trials."""
     rows, columns = [range(len(method.severities)) for method in planned.methods]
@@ -391,27 +463,25 @@ def _surface(
     )
 
 
-def _generation_settings(generation: bool | _C.GenerationProtocol) -> Any:
-    if isinstance(generation, bool):
-        return generation
-    fields = {name: getattr(generation, name) for name in ("prompts", "prompt_length", "new_tokens")}
-    return fields | {"decoder": generation.decoder and repr(generation.decoder)}
-
-
-def _method_facts(entry: _C.PlannedMethod) -> dict[str, Any]:
-    return _C.MethodSpec.parse(entry.method).to_dict() | {
-        "label": entry.method,
-        "axis": entry.axis.to_dict(),
-        "severities": list(entry.severities),
+def _generation_settings(generation: bool | _C.GenerationProtocol, model: _C.Model) -> dict[str, Any]:
+    protocol = _C.GenerationProtocol() if isinstance(generation, bool) else generation
+    return {
+        "always": generation is not False,
+        "prompts": protocol.prompts,
+        "prompt_length": protocol.prompt_length,
+        "new_tokens": protocol.new_tokens,
+        "decoder": protocol.decoder and repr(protocol.decoder),
+        "context": model.config.context,
+        "eos_token_ids": list(model.config.eos_token_ids),
     }
 
 
-def _identity(method: Mapping[str, Any]) -> dict[str, Any]:
-    return {"method": method["method"], "options": method["options"]}
+def _method_facts(entry: _C.PlannedMethod) -> dict[str, Any]:
+    return to_json(method_facts(entry.method, entry.axis)) | {"severities": list(entry.severities)}
 
 
 def _curve(
-    method: Mapping[str, Any], trials: Mapping[tuple[str, float], _C.Trial], noise_floor: _C.NoiseFloor
+    method: Mapping[str, Any], trials: Mapping[tuple[str, float], _C.Trial], noise_floor: _C.NoiseFloor | None
 ) -> _C.SweepCurve:
     label = method["label"]
     kept = [trials[label, severity] for severity in method["severities"] if (label, severity) in trials]
@@ -426,41 +496,19 @@ def _curve(
     )
 
 
-def _threshold_facts(curve: _C.SweepCurve) -> dict[str, Any]:
-    threshold = _C.find_threshold(curve)
-    zones = {str(tolerance): threshold.zone_details(tolerance) for tolerance in TOLERANCES}
-    return threshold.to_dict(tolerances=list(TOLERANCES)) | {
-        "zone_interval": {name: list(zone.interval) if zone.interval else None for name, zone in zones.items()},
-        "zone_censored": {name: zone.censored for name, zone in zones.items()},
-    }
-
-
-def _baseline_facts(baseline: _C.Damage, noise_floor: _C.NoiseFloor) -> dict[str, Any]:
-    damage = baseline.to_dict()
-    kept = ("windows", "tokens", "nll", "perplexity", "bits_per_byte", "accuracy", "calibration_error")
-    return {name: damage[name] for name in kept} | {
-        "entropy": damage["entropy_baseline"],
-        "noise_floor": noise_floor.to_dict(),
-    }
-
-
-class _Bar:
-    """A tqdm bar over trials; silent where there is no terminal, unless told."""
-
-    def __init__(self, progress: Progress, finished: int, trials: int):
-        self._function = progress if callable(progress) else None
-        self._bar = tqdm(total=trials, initial=finished, disable=disabled(progress), unit="trial", dynamic_ncols=True)
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def on_progress(self, stage: str, done: int, total: int) -> None:
-        if self._function:
-            self._function(stage, done, total)
-            return
-        self._bar.set_description_str(stage if stage == "trials" else f"{stage} {done}/{total}")
-        if stage == "trials":
-            self._bar.update(done - self._bar.n)
+def _baseline_facts(baseline: _C.Damage, noise_floor: _C.NoiseFloor | None) -> Baseline:
+    return Baseline(
+        windows=baseline.windows,
+        perplexity=baseline.perplexity,
+        index=baseline.index,
+        noise_floor=noise_floor,
+        window_nll=tuple(baseline.window_nll),
+        more={
+            "tokens": baseline.tokens,
+            "nll": baseline.nll,
+            "bits_per_byte": baseline.bits_per_byte,
+            "accuracy": baseline.accuracy,
+            "calibration_error": baseline.calibration_error,
+            "entropy": baseline.entropy_baseline,
+        },
+    )

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-import hashlib
 import json
-import math
 import os
 import shutil
 import sqlite3
@@ -17,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hemostat import _C
+from hemostat._identity import Settings, digest
 
-__all__ = ["Run", "Store", "differences", "digest"]
+__all__ = ["KeptRun", "Store", "salvage", "snapshot"]
 
 APPLICATION = int.from_bytes(b"hemo", "big")
 VERSION = 1  # of the schema
 
+# A trial is kept with the run that measured it, and serves each run that agrees on all that it depends on (_identity).
 # Numbers that JSON cannot spell are strings: "NaN", "Infinity", "-Infinity". Times are ISO 8601, UTC.
 SCHEMA = """
 CREATE TABLE runs (
@@ -32,7 +30,7 @@ CREATE TABLE runs (
     settings TEXT NOT NULL,           -- JSON: all that decides on the numbers
     facts TEXT NOT NULL,              -- JSON: what else a report says of the run
     baseline TEXT NOT NULL,           -- JSON: the unchanged model's damage
-    noise_floor TEXT NOT NULL         -- JSON
+    noise_floor TEXT NOT NULL         -- JSON, null: unknown
 );
 CREATE TABLE sessions (               -- one program's work on a run
     id INTEGER PRIMARY KEY,
@@ -65,7 +63,15 @@ CREATE TABLE localizations (
 PATIENCE = 300.0  # seconds to wait for another program that holds the file; each holds it for milliseconds
 
 T = TypeVar("T")
-Settings = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class KeptRun:
+    """What a store knows of a scan: its row, all that decides on its numbers, and what a report said of it."""
+
+    id: int
+    settings: Settings
+    facts: Mapping[str, Any]
 
 
 class Store:
@@ -99,14 +105,16 @@ class Store:
             self._connection.close()
             self._connection = None
 
-    def run(self, settings: Settings, facts: Mapping[str, Any], session: Mapping[str, Any]) -> Run:
-        """The run of these settings; there need be none yet."""
-        return Run(self, settings, facts, session)
-
-    def runs(self) -> list[Settings]:
-        """The settings of each run that is held."""
-        rows = self.read(lambda connection: connection.execute("SELECT settings FROM runs ORDER BY id").fetchall())
-        return [_value(text) for (text,) in rows or []]
+    def runs(self) -> list[KeptRun]:
+        """Each run that is held, but for those whose settings are damaged."""
+        query = "SELECT id, digest, settings, facts FROM runs ORDER BY id"
+        rows = self.read(lambda connection: connection.execute(query).fetchall()) or []
+        runs = [(row, name, _object(settings), _object(facts)) for row, name, settings, facts in rows]
+        return [
+            KeptRun(row, settings, facts or {})
+            for row, name, settings, facts in runs
+            if settings is not None and digest(settings) == name
+        ]
 
     def read(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
         """What the work gives; None while there is no store yet."""
@@ -140,6 +148,9 @@ class Store:
         if self._connection is None and (create or (self.path is not None and self.path.exists())):
             connection = sqlite3.connect(self.path or ":memory:", timeout=0.5, isolation_level=None)
             try:
+                connection.text_factory = lambda text: text.decode(
+                    "utf-8", "replace"
+                )  # what is damaged is told as such
                 if self._holds_schema(connection) or (create and self._make_schema(connection)):
                     connection.execute("PRAGMA synchronous = FULL")  # a trial outlives a power failure too
                     connection.execute("PRAGMA foreign_keys = ON")
@@ -174,178 +185,6 @@ class Store:
         return True
 
 
-@dataclass(frozen=True)
-class Session:
-    """One program's work on a run: what it was, and how many of the run's trials are its own."""
-
-    facts: Mapping[str, Any]
-    seconds: float
-    trials: int
-    finished: str  # its last trial
-
-
-class Run:
-    """The trials of one scan's settings.
-
-    Args:
-        store: Where they are kept.
-        settings: All that decides on the numbers; runs of equal settings are one.
-        facts: What else a report says of the run. The first session's are kept.
-        session: What a report says of this program's work: ``command``, ``versions``, ``machine``.
-    """
-
-    def __init__(self, store: Store, settings: Settings, facts: Mapping[str, Any], session: Mapping[str, Any]):
-        self.store = store
-        self.digest = digest(settings)
-        self._settings, self._facts, self._session_facts = settings, facts, session
-        self._baseline: tuple[_C.Damage, _C.NoiseFloor] | None = None
-        self._session: int | None = None
-        self._started, self._clock = _now(), time.monotonic()
-
-    @property
-    def baseline(self) -> tuple[_C.Damage, _C.NoiseFloor] | None:
-        """The unchanged model's damage and the noise floor, where a session has measured them."""
-        row = self._row("SELECT baseline, noise_floor FROM runs WHERE digest = ?")
-        return (_damage(row[0]), _C.NoiseFloor(**_value(row[1]))) if row else self._baseline
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What a report says of the run."""
-        row = self._row("SELECT facts FROM runs WHERE digest = ?")
-        return _value(row[0]) if row else dict(self._facts)
-
-    def keep_baseline(self, damage: _C.Damage, noise_floor: _C.NoiseFloor) -> None:
-        """To be stored with the first trial."""
-        self._baseline = damage, noise_floor
-
-    def trial(self, method: str, severity: float) -> _C.Trial | None:
-        """The finished trial, this session's or another's."""
-        row = self._row(f"SELECT {_TRIAL} {_OF_RUN} AND method = ? AND severity = ?", method, severity)
-        return _trial(row) if row else None
-
-    def trials(self) -> dict[tuple[str, float], _C.Trial]:
-        """Every finished trial by its method and severity."""
-        trials = map(_trial, self._rows(f"SELECT {_TRIAL} {_OF_RUN} ORDER BY trials.id"))
-        return {(trial.method, trial.severity): trial for trial in trials}
-
-    def count(self) -> int:
-        """Trials that are finished."""
-        row = self._row(f"SELECT count(*) {_OF_RUN}")
-        return row[0] if row else 0
-
-    def resumed(self) -> int:
-        """Those of them that another session ran."""
-        row = self._row(f"SELECT count(*) {_OF_RUN} AND session IS NOT ?", self._session)
-        return row[0] if row else 0
-
-    def add(self, trial: _C.Trial) -> None:
-        """Stores a finished trial at once. The first of equal ones is kept."""
-
-        def insert(connection: sqlite3.Connection) -> int:
-            run = self._run(connection)
-            session = self._session
-            if session is None:
-                values = run, self._started, _text(self._session_facts)
-                insertion = "INSERT INTO sessions (run, started, seconds, facts) VALUES (?, ?, 0, ?)"
-                session = connection.execute(insertion, values).lastrowid
-            connection.execute(
-                "INSERT OR IGNORE INTO trials (run, session, method, severity, damage, seconds, seconds_prepare, "
-                "finished) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (run, session, trial.method, trial.severity, _text(trial.damage.to_dict(windows=True, finite=False)))
-                + (trial.seconds, trial.seconds_prepare, _now()),
-            )
-            seconds = time.monotonic() - self._clock
-            connection.execute("UPDATE sessions SET seconds = ? WHERE id = ?", (seconds, session))
-            return session
-
-        self._session = self.store.write(insert)
-
-    def localization(self, method: str) -> _C.Localization | None:
-        """Where a method bleeds, this session's finding or another's; one without sites: it can't be localized."""
-        query = "SELECT localization FROM localizations JOIN runs ON run = runs.id WHERE digest = ? AND method = ?"
-        row = self._row(query, method)
-        return _C.Localization.from_dict(_value(row[0])) if row else None
-
-    def add_localization(self, localization: _C.Localization) -> None:
-        """Stores where a method bleeds at once. The first of equal ones is kept."""
-        text = _text(localization.to_dict(complete=True))
-
-        def insert(connection: sqlite3.Connection) -> None:
-            connection.execute(
-                "INSERT OR IGNORE INTO localizations (run, method, localization, finished) VALUES (?, ?, ?, ?)",
-                (self._run(connection), localization.method, text, _now()),
-            )
-
-        self.store.write(insert)
-
-    def sessions(self) -> list[Session]:
-        """Those that ran trials which are kept, the one with the latest trial last."""
-        rows = self._rows(
-            f"SELECT sessions.facts, sessions.seconds, count(*), max(finished) {_OF_RUN} "
-            "GROUP BY sessions.id ORDER BY max(finished), sessions.id"
-        )
-        return [Session(_value(facts), seconds, trials, finished) for facts, seconds, trials, finished in rows]
-
-    def _run(self, connection: sqlite3.Connection) -> int:
-        """This run's row; makes it where it is missing."""
-        found = connection.execute("SELECT id FROM runs WHERE digest = ?", (self.digest,)).fetchone()
-        if found:
-            return found[0]
-        damage, noise_floor = self._baseline
-        return connection.execute(
-            "INSERT INTO runs (digest, settings, facts, baseline, noise_floor) VALUES (?, ?, ?, ?, ?)",
-            (self.digest, _text(self._settings), _text(self._facts))
-            + (_text(damage.to_dict(windows=True, finite=False)), _text(_floor_fields(noise_floor))),
-        ).lastrowid
-
-    def _rows(self, query: str, *values: Any) -> list[Any]:
-        return self.store.read(lambda c: c.execute(query, (self.digest, *values)).fetchall()) or []
-
-    def _row(self, query: str, *values: Any) -> Any:
-        return self.store.read(lambda c: c.execute(query, (self.digest, *values)).fetchone())
-
-
-_TRIAL = "method, severity, damage, trials.seconds, seconds_prepare"
-_OF_RUN = (
-    "FROM trials JOIN runs ON trials.run = runs.id JOIN sessions ON trials.session = sessions.id WHERE runs.digest = ?"
-)
-
-
-def digest(settings: Settings) -> str:
-    """SHA-256 of the settings, in whatever order they are."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True, allow_nan=False).encode()).hexdigest()
-
-
-def differences(there: Settings, here: Settings) -> list[str]:
-    """A phrase for each setting that differs, with both values."""
-    found = []
-    for name in dict.fromkeys([*there, *here]):
-        first, second = there.get(name), here.get(name)
-        if first == second:
-            continue
-        if name not in ("methods", "joint") or set(first or ()) != set(second or ()):
-            verb = "are" if name == "methods" else "is"
-            found.append(f"{name.replace('_', ' ')} {verb} {_said(name, first)} there, but {_said(name, second)} here")
-            continue
-        for method in first:
-            for detail in dict.fromkeys([*first[method], *second[method]]):
-                values = first[method].get(detail), second[method].get(detail)
-                if values[0] != values[1]:
-                    said, verb = [_said(detail, value) for value in values], "are" if detail == "severities" else "is"
-                    found.append(f"{detail} of {method} {verb} {said[0]} there, but {said[1]} here")
-    return found
-
-
-def _said(name: str, value: Any) -> str:
-    if name in ("model", "source") and value:
-        return f"SHA-256 {value[:12]}…"
-    if isinstance(value, Mapping) and "sha256" in value:
-        return f"{value['windows']} windows of {value['length']} tokens, SHA-256 {value['sha256'][:12]}…"
-    if isinstance(value, Mapping | list | tuple):
-        return ", ".join(map(str, value)) or "none"
-    return "none" if value is None else str(value)
-
-
 @contextlib.contextmanager
 def snapshot(path: Path) -> Iterator[Path]:
     """A copy of a store to look into, since even reading one writes beside it.
@@ -372,6 +211,54 @@ def snapshot(path: Path) -> Iterator[Path]:
         yield Path(scratch) / path.name
 
 
+def salvage(path: Path) -> tuple[str, int] | None:
+    """Where a store's file is damaged, makes a whole one of the rows that can be read; the damaged one stays beside it
+    as ``….damaged``. Nobody else may be at work on it.
+
+    Returns:
+        tuple[str, int]: What SQLite says, and how many trials could be read. None: the file is whole, or no store.
+    """
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as damaged:
+        try:
+            ((application,),) = damaged.execute("PRAGMA application_id")
+            if application != APPLICATION:
+                return None
+            ((said,),) = damaged.execute("PRAGMA quick_check(1)")
+        except sqlite3.OperationalError:
+            return None  # it is locked, or can't be opened: that is told elsewhere
+        except sqlite3.DatabaseError as error:
+            said = str(error)
+        if said == "ok":
+            return None
+        mended = path.with_name(path.name + ".mended")
+        mended.unlink(missing_ok=True)
+        with Store(mended) as store:
+            store.write(lambda connection: None)
+            store.read(lambda connection: connection.execute("PRAGMA foreign_keys = OFF"))  # a session may be lost
+            trials = store.write(lambda connection: _copy_readable(damaged, connection, path.stat().st_size))
+    for suffix in ("-wal", "-shm", ""):
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(f"{path}{suffix}", f"{path}.damaged{suffix}")
+    os.replace(mended, path)
+    return " ".join(said.split()), trials
+
+
+def _copy_readable(damaged: sqlite3.Connection, whole: sqlite3.Connection, size: int) -> int:
+    """Row by row, since a damaged page takes those beside it from whoever reads them together. The count of trials."""
+    count = 0
+    for table in ("runs", "sessions", "trials", "localizations"):
+        for row in range(1, min(size // 16, 100_000)):  # no row is smaller
+            try:
+                found = damaged.execute(f"SELECT * FROM {table} WHERE rowid = ?", (row,)).fetchone()
+                if found:
+                    places = ", ".join("?" * len(found))
+                    whole.execute(f"INSERT OR IGNORE INTO {table} VALUES ({places})", found)
+                    count += table == "trials"
+            except sqlite3.Error:
+                continue
+    return count
+
+
 @contextlib.contextmanager
 def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")
@@ -384,50 +271,10 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def _now() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
-
-
-def _trial(row: tuple[str, float, str, float, float]) -> _C.Trial:
-    method, severity, damage, seconds, seconds_prepare = row
-    return _C.Trial(method, severity, _damage(damage), seconds, seconds_prepare)
-
-
-def _damage(text: str) -> _C.Damage:
-    return _C.Damage.from_dict(_value(text))
-
-
-def _floor_fields(floor: _C.NoiseFloor) -> dict[str, Any]:
-    return {name: getattr(floor, name) for name in ("against", "delta_nll", "kl", "top1_agreement")}
-
-
-# A double's shortest decimal form gives back the same double; only these have none in JSON.
-_SPELLING = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-
-
-def _text(value: Any) -> str:
-    return json.dumps(_spelled(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-
-
-def _spelled(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, Mapping):
-        return {name: _spelled(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_spelled(item) for item in value]
-    return value
-
-
-def _value(text: str) -> Any:
-    return _numbers(json.loads(text))
-
-
-def _numbers(value: Any) -> Any:
-    if isinstance(value, str):
-        return _SPELLING.get(value, value)
-    if isinstance(value, dict):
-        return {name: _numbers(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_numbers(item) for item in value]
-    return value
+def _object(text: Any) -> dict[str, Any] | None:
+    """What JSON says, where it is a whole object."""
+    try:
+        value = json.loads(text)
+    except (ValueError, TypeError):
+        return None
+    return value if isinstance(value, dict) else None

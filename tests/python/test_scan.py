@@ -7,7 +7,6 @@ import pytest
 import torch
 
 import hemostat
-from hemostat._scan import split_methods
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +78,15 @@ class TestReport:
         assert [method["label"] for method in provenance["methods"]][2] == "rtn:group_size=64"
         assert provenance["versions"]["torch"] == torch.__version__
         assert provenance["seed"] == 0
+
+    def test_knows_what_its_methods_change_and_need(self, report):
+        facts = {method["label"]: (method["kind"], method["needs"]) for method in report.provenance["methods"]}
+        assert facts["wanda"] == ("weights", ["column_norm"])
+        assert facts["drop_layers"] == ("architecture", [])
+
+    def test_says_what_to_do(self, report):
+        said = report.summary()
+        assert "hemostat apply" in said and "hemostat localize" in said and "Find out where it bleeds" in said
 
     def test_is_plain_json(self, report):
         assert json.loads(json.dumps(report.to_dict(), allow_nan=False)) == report.to_dict()
@@ -177,23 +185,3 @@ class TestBadInput:
     def test_tokens_out_of_range(self, tiny_model, tiny_tokens):
         with pytest.raises(ValueError, match="259"):
             hemostat.scan(tiny_model, torch.full_like(tiny_tokens, 259), methods="magnitude")
-
-
-@pytest.mark.parametrize(
-    ("given", "specs"),
-    [
-        ("wanda", ["wanda"]),
-        ("wanda, magnitude", ["wanda", "magnitude"]),
-        (["wanda", "magnitude,rtn"], ["wanda", "magnitude", "rtn"]),
-        ("wanda,rtn:group_size=64,symmetric=true,svd", ["wanda", "rtn:group_size=64,symmetric=true", "svd"]),
-        (["rtn:group_size=64", "rtn:group_size=128,"], ["rtn:group_size=64", "rtn:group_size=128"]),
-    ],
-)
-def test_a_comma_parts_methods_or_options(given, specs):
-    assert split_methods(given) == specs
-
-
-@pytest.mark.parametrize("given", ["symmetric=true", ["rtn:group_size=64", "symmetric=true"]])
-def test_an_option_needs_a_method(given):
-    with pytest.raises(ValueError, match="option 'symmetric=true' before any method"):
-        split_methods(given)

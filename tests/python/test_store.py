@@ -15,10 +15,13 @@ import torch
 
 import hemostat
 from hemostat import _C
+from hemostat._identity import differences, digest
+from hemostat._run import Run
 from hemostat._scan import CheckedScan
-from hemostat._store import Store, differences, digest, snapshot
+from hemostat._store import Store, snapshot
 
 METHODS = ["magnitude", "wanda", "drop_layers"]
+SETTINGS = {"seed": 0, "methods": {"magnitude": {}}}
 
 
 def scan(model, tokens, **options):
@@ -40,6 +43,9 @@ def told(report):
     for name in ("date", "seconds", "resumed", "machine", "methods", "command"):
         del document["provenance"][name]
     return document
+
+
+PROTOCOL = hemostat.GenerationProtocol(prompts=2, prompt_length=4, new_tokens=4)
 
 
 class Interruption(Exception):
@@ -91,11 +97,11 @@ class TestExactness:
         damage = damage_with(tiny_model, tiny_tokens, **fields)
         floor = hemostat.NoiseFloor("bfloat16", math.nan, math.inf, 0.1)
         with Store(path) as store:
-            run = store.run({"seed": 0}, {}, {})
+            run = Run(store, SETTINGS, {}, {})
             run.keep_baseline(damage, floor)
             run.add(hemostat.Trial("magnitude", 0.1 + 0.2, damage, 1 / 3, 1e-300))
         with Store(path) as store:
-            run = store.run({"seed": 0}, {}, {})
+            run = Run(store, SETTINGS, {}, {})
             trial = run.trial("magnitude", 0.30000000000000004)
             baseline, again = run.baseline
             assert run.trial("magnitude", 0.3) is None
@@ -110,7 +116,7 @@ class TestExactness:
 
         damage = damage_with(tiny_model, tiny_tokens, perplexity=math.inf, nll=math.nan)
         with Store(path) as store:
-            run = store.run({"seed": 0}, {}, {})
+            run = Run(store, SETTINGS, {}, {})
             run.keep_baseline(damage, hemostat.NoiseFloor("bfloat16", 0.0, 0.0, 1.0))
             run.add(hemostat.Trial("magnitude", 0.5, damage))
         ((text,),) = rows(path, "SELECT damage FROM trials")
@@ -124,7 +130,7 @@ class TestExactness:
             "methods": ["temperature", "rtn"],
             "points": 2,
             "localize_windows": 2,
-            "generation": hemostat.GenerationProtocol(prompts=2, prompt_length=4, new_tokens=4),
+            "generation": PROTOCOL,
         }
         expected = scan(tiny_model, tiny_tokens, **options)
         scan(tiny_model, tiny_tokens, store=path, **options)
@@ -156,7 +162,7 @@ class TestStore:
     def test_a_scan_that_fails_before_its_first_trial_leaves_nothing(self, tiny_model, tiny_tokens, path):
         name, weight = tiny_model.linears()[0]
         poisoned = tiny_model.replace({name: torch.full_like(weight, math.nan)})
-        with pytest.raises(ValueError):
+        with pytest.raises(hemostat.NumericalError, match="the baseline is not finite on window 1: .*NaN"):
             scan(poisoned, tiny_tokens, store=path)
         assert list(path.parent.iterdir()) == []
 
@@ -251,7 +257,7 @@ class TestResuming:
 
 
 class TestSettings:
-    def test_others_are_another_run(self, tiny_model, tiny_tokens, path, whole):
+    def test_what_all_trials_depend_on_makes_others(self, tiny_model, tiny_tokens, path, whole):
         scan(tiny_model, tiny_tokens, store=path)
         before = rows(path, "SELECT * FROM trials")
         name, weight = tiny_model.linears()[0]
@@ -260,9 +266,8 @@ class TestSettings:
             (tiny_model, tiny_tokens.flip(0), {}),
             (tiny_model, tiny_tokens, {"seed": 1}),
             (tiny_model, tiny_tokens, {"bootstrap_samples": 100}),
-            (tiny_model, tiny_tokens, {"methods": [*METHODS, "rtn"]}),
-            (tiny_model, tiny_tokens, {"methods": ["wanda:m=4", "magnitude"]}),
-            (tiny_model, tiny_tokens, {"severities": {"magnitude": [0.1]}}),
+            (tiny_model, tiny_tokens, {"methods": ["wanda:m=4"]}),
+            (tiny_model, tiny_tokens, {"generation": PROTOCOL}),
             (tiny_model.to(torch.bfloat16), tiny_tokens, {}),
             (hemostat.prepare(tiny_model, "activation").at(8), tiny_tokens, {}),
             (hemostat.prepare(tiny_model, "activation").at(4), tiny_tokens, {}),
@@ -271,7 +276,7 @@ class TestSettings:
             report = scan(model, tokens, store=path, **options)
             assert report.provenance["resumed"] == 0, options
         with Store(path) as store:
-            assert len(store.runs()) == len({digest(settings) for settings in store.runs()}) == len(others) + 1
+            assert len(store.runs()) == len({digest(run.settings) for run in store.runs()}) == len(others) + 1
         assert rows(path, "SELECT * FROM trials")[: len(before)] == before
         assert told(scan(tiny_model, tiny_tokens, store=path)) == told(whole)
 
@@ -296,21 +301,15 @@ class TestSettings:
             define(factor)
             settings.append(CheckedScan(tiny_model, tiny_tokens, None, methods="own").settings)
         assert settings[0] == settings[1] != settings[2]
-        (difference,) = differences(settings[0], settings[2])
-        assert difference.startswith("source of own is SHA-256")
+        assert differences(settings[0], settings[2], ["own"]) == ["its source changed"]
 
     def test_differences_name_both_values(self):
-        there = {"seed": 0, "methods": {"wanda": {"severities": [0.1, 0.5]}, "rtn": {"severities": [4.0]}}}
-        here = {"seed": 1, "methods": {"wanda": {"severities": [0.1]}, "rtn": {"severities": [4.0]}}, "device": "cuda"}
-        assert differences(there, there) == []
-        assert differences(there, here) == [
-            "seed is 0 there, but 1 here",
-            "severities of wanda are 0.1, 0.5 there, but 0.1 here",
-            "device is none there, but cuda here",
-        ]
-        assert differences(there, here | {"methods": {"svd": {"severities": []}}})[1] == (
-            "methods are wanda, rtn there, but svd here"
-        )
+        there = {"seed": 0, "methods": {"wanda": {"options": {"m": 0}}, "rtn": {"options": {"group_size": "64"}}}}
+        here = {"seed": 1, "methods": there["methods"] | {"rtn": {"options": {"group_size": "128"}}}, "device": "cuda"}
+        assert differences(there, there, ["wanda", "rtn"]) == []
+        assert differences(there, here, ["wanda"]) == ["the device was none and is cuda", "the seed was 0 and is 1"]
+        assert differences(there, here, ["rtn"])[2:] == ["group_size was 64 and is 128"]
+        assert differences(there, there, ["svd"]) == ["there is none of svd"]
 
 
 SHARING = """
@@ -326,12 +325,14 @@ report.to_json(sys.argv[4])
 """
 
 
-def test_a_killed_scan_goes_on(tmp_path, monkeypatch):
+def test_a_scan_that_is_ended_goes_on(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     seconds, whole = kill_and_resume.undisturbed(tmp_path / "undisturbed")
-    killed_at = [seconds * share for share in (0.6, 0.8)]
-    found = kill_and_resume.killed_and_resumed(tmp_path / "killed", killed_at, whole)
+    moments = [seconds * share for share in (0.7, 0.8)]
+    parts = [["--methods", "magnitude,rtn:group_size=64", "--points", "2"], kill_and_resume.EVERYTHING]
+    found = kill_and_resume.ended_and_resumed(tmp_path / "ended", moments, whole, kill_and_resume.SIGNALS, parts)
     assert found == sorted(found)
+    kill_and_resume.filled_and_resumed(tmp_path / "full", 200_000, whole)
 
 
 class TestSharing:
@@ -369,7 +370,7 @@ class TestSharing:
     def test_the_first_result_is_kept(self, tiny_model, tiny_tokens, path):
         first, second = (damage_with(tiny_model, tiny_tokens, nll=value) for value in (1.0, 2.0))
         with Store(path) as one, Store(path) as other:
-            runs = [store.run({"seed": 0}, {}, {}) for store in (one, other)]
+            runs = [Run(store, SETTINGS, {}, {}) for store in (one, other)]
             for run, damage in zip(runs, (first, second), strict=True):
                 run.keep_baseline(damage, hemostat.NoiseFloor("bfloat16", 0.0, 0.0, 1.0))
                 run.add(hemostat.Trial("magnitude", 0.5, damage))

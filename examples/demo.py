@@ -1,4 +1,4 @@
-"""Watch a real language model bleed: five methods × six severities on SmolLM2-135M, about three minutes on two cores.
+"""Watch a real language model bleed: five methods × six severities on SmolLM2-135M, about four minutes on two cores.
 
     python examples/demo.py               # or: make demo
     WINDOWS=32 python examples/demo.py    # more text, narrower intervals
@@ -8,6 +8,7 @@ demo/report.html and demo/report.json into the clone.
 """
 
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -22,6 +23,7 @@ SEVERITIES = {
     "activation": BITS,
     "drop_layers": [1 / 30, 2 / 30, 3 / 30, 5 / 30, 8 / 30, 12 / 30],
 }
+BLEEDING = "rtn:group_size=64"
 
 
 def main() -> None:
@@ -30,18 +32,22 @@ def main() -> None:
     folder = Path(__file__).parents[1] / "demo"
 
     subject = hemostat.data.smollm2()
+    print(f"Evaluating {windows} windows of {subject.evaluation_text}, calibrating on {subject.calibration_text}.")
     report = hemostat.scan(
         subject.model,
         subject.evaluation[:windows],
         subject.calibration[:16],
         methods=list(SEVERITIES),
         severities=SEVERITIES,
+        progress=None if sys.stderr.isatty() else "lines",
     )
     folder.mkdir(exist_ok=True)
     report.to_html(folder / "report.html")
     report.to_json(folder / "report.json")
 
-    print(report.table())
+    print(f"{report.table()}\n\n{report.summary()}\n")
+    print("Where it bleeds, each block rounded alone:\n", flush=True)
+    print(hemostat.localize(subject.model, BLEEDING, subject.evaluation[:1], severity=3, control=False))
     print(f"\n{time.monotonic() - started:.0f} s. Open {folder / 'report.html'}")
 
 

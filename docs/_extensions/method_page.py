@@ -22,19 +22,9 @@ def own_methods():
     return [method for method in hemostat.methods() if method.kind != "user"]
 
 
-def plain(value) -> str:
-    from hemostat.report import number
-
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return number(value, 3)
-    if isinstance(value, list):
-        return " ".join(map(plain, value)) or "none"
-    return str(value)
-
-
 def code(value) -> str:
+    from hemostat._method_page import plain
+
     return f"`{plain(value)}`"
 
 
@@ -43,20 +33,6 @@ def table(head: list[str], rows: list[list[str]], align: str = "") -> list[str]:
     rule = ["--:" if letter == "r" else ":--" for letter in align.ljust(len(head), "l")]
     lines = (" | ".join(cell.replace("|", "\\|") for cell in row) for row in [head, rule, *rows])
     return ["", *(f"| {line} |" for line in lines), ""]
-
-
-def axis_facts(axis) -> list[tuple[str, str]]:
-    reach = f"{plain(axis.minimum)} … {plain(axis.maximum)}"
-    rises = "rises" if axis.farthest > axis.neutral else "falls"
-    facts = [
-        ("Severity", f"`{axis.name}`" + (f", {axis.unit}" if axis.unit and axis.unit != axis.name else "")),
-        ("Takes", f"{reach}, {axis.kind}; unchanged at {plain(axis.neutral)}; damage grows as it {rises}"),
-        ("Default grid", ", ".join(map(plain, axis.default_grid))),
-        ("Measured by", axis.measured_by.replace("_", " ")),
-    ]
-    if not axis.continuous_at_neutral:
-        facts.append(("At neutral", "damage jumps there, so fits and zones leave the neutral point out"))
-    return facts
 
 
 class Generated(SphinxDirective):
@@ -82,6 +58,8 @@ class MethodFacts(Generated):
     required_arguments = 1
 
     def markdown(self):
+        from hemostat._method_page import axis_facts
+
         method = next(m for m in own_methods() if m.name == self.arguments[0])
         description = method.description[:1].upper() + method.description[1:]
         needs = ", ".join(map(code, sorted(method.needs)))
@@ -115,18 +93,18 @@ class MethodCurve(Generated):
         curves = [curve for curve in kept["curves"] if curve["method"] == name]
         if not curves:
             raise self.error(f"no curve of {name} in {DATA}; run: python docs/smollm2_curves.py measure 8")
-        floor, zones = kept["baseline"]["noise_floor"], []
-        tables, tolerances = [], list(curves[0]["zone"])
+        floor, reached = kept["baseline"]["noise_floor"], []
+        tables, tolerances = [], list(curves[0]["edge"])
         for curve in curves:
             edges = []
             for tolerance in tolerances:
-                edge = curve["zone"][tolerance]
-                bounds = curve["zone_interval"][tolerance]
-                open_end = "or beyond" if curve["zone_censored"][tolerance] else ""
+                edge = curve["edge"][tolerance]
+                bounds = curve["edge_interval"][tolerance]
+                open_end = "or beyond" if curve["edge_censored"][tolerance] else ""
                 spread = f"({interval(bounds, lambda value: number(value, 3))})" if bounds else ""
                 words = (number(edge, 3) if edge is not None else "–", spread, open_end)
                 edges.append(" ".join(filter(None, words)))
-            zones.append([f"`{curve['label']}`", *edges])
+            reached.append([f"`{curve['label']}`", *edges])
             rows = [
                 [
                     number(point["severity"], 3),
@@ -152,7 +130,9 @@ class MethodCurve(Generated):
             f"beyond the picture, and a dash a number that is not finite. Made by "
             f"`{kept['command']}` with hemostat {kept['versions']['hemostat']}.",
             "",
-            *table(["largest safe severity at a ΔNLL of", *tolerances], zones, "l" + "r" * len(tolerances)),
+            *table(
+                ["severity that is estimated to reach a ΔNLL of", *tolerances], reached, "l" + "r" * len(tolerances)
+            ),
             *tables,
         ]
 

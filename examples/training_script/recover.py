@@ -93,10 +93,11 @@ def warm_cosine(step: int, steps: int) -> float:
 
 
 def words(damage: hemostat.Damage) -> str:
-    low, high = damage.delta_nll_interval
+    bounds = damage.delta_nll_interval  # None of one window
+    within = f" ({bounds[0]:+.4f} … {bounds[1]:+.4f})" if bounds else ""
     return (
         f"perplexity {damage.perplexity_baseline:.2f} → {damage.perplexity:.2f}, "
-        f"ΔNLL {damage.delta_nll:+.4f} ({low:+.4f} … {high:+.4f}), KL {damage.kl.mean:.4f}"
+        f"ΔNLL {damage.delta_nll:+.4f}{within}, KL {damage.kl.mean:.4f}"
     )
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import enum
 import importlib.metadata
 import importlib.util
 import json
+import os
 import shlex
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -17,13 +21,45 @@ import typer
 
 import hemostat
 from hemostat import _C
+from hemostat._damage import damage_frame
+from hemostat._failures import (
+    PLUGIN,
+    ending_signals,
+    failed,
+    flush,
+    is_terminal,
+    plugin_error,
+    say,
+    show,
+    show_anything,
+)
+from hemostat._method_list import split_joint, split_methods
+from hemostat._method_page import method_frame, method_list, method_page
+from hemostat._output_forms import Form, Tolerances, parse_tolerances, written
 from hemostat._plan import plan_text
-from hemostat._scan import CheckedScan, split_joint, split_methods
+from hemostat._provenance import file_hash
+from hemostat._scan import CheckedScan
 from hemostat._scan_directory import ScanDirectory, check_writable, resuming_command
-from hemostat.report import Report, aligned, interval, number, percent, signed
+from hemostat._text import printable, shown
+from hemostat._whole_file import TEMPORARY
+from hemostat.data import described_tokens
+from hemostat.report import Report, aligned, interval, number, percent, signed, windows_text
+from hemostat.report._document import Arguments
+from hemostat.report._text import bytes_text, size_text
 
 __all__ = ["app", "main"]
 
+
+class Part(str, enum.Enum):
+    """Of a report: see :meth:`hemostat.Report.to_dataframe`."""
+
+    trials = "trials"
+    zones = "zones"
+    layers = "layers"
+    surfaces = "surfaces"
+
+
+OPENING = 0.05  # nats per token, the tolerance that a report begins with
 DEFAULT_METHODS = ("magnitude", "wanda", "rtn", "activation", "drop_layers")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -60,34 +96,44 @@ Length = Annotated[
     int | None, typer.Option(metavar="N", min=2, help="Tokens in a window [default: min(context, 512)].")
 ]
 Dtype = Annotated[str | None, typer.Option(metavar="DTYPE", help="float32, bfloat16 or float16 [default: as stored].")]
+KeepNewlines = Annotated[
+    bool,
+    typer.Option("--keep-newlines", help=r"Leave the line ends \r\n and \r of texts; else they are read as \n."),
+]
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="cpu, cuda or cuda:N.")]
+FormOption = Annotated[Form, typer.Option("--format", help="How tables are printed; csv has every number.")]
+ToleranceOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NUMBER",
+        help="How much damage counts as safe: nats per token of ΔNLL, or kl=0.05, or top1=0.02, the share of changed "
+        "predictions; several with commas [default: 0.02,0.05,0.1].",
+    ),
+]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command. 0: done; 2: bad input; 1: the arithmetic failed; 130: interrupted. Errors take one line."""
+    """Runs one command, and gives its exit status.
+
+    0: done. 1: the arithmetic failed, or the program itself. 2: bad input, or what the user's system or plugin did not
+    do. 130, 129, 143: ended by Ctrl-C, SIGHUP, SIGTERM. Errors take one line; HEMOSTAT_TRACEBACK=1 shows where they
+    arose.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
-    try:
-        return app(arguments or ["--help"], prog_name="hemostat", standalone_mode=False, obj=arguments) or 0
-    except (Exception, KeyboardInterrupt) as error:
-        return _failed(error)
+    show_anything()
+    with ending_signals(), warnings.catch_warnings():
+        warnings.simplefilter("always", hemostat.BaselineWarning)
+        warnings.showwarning = _warn
+        try:
+            code = app(arguments or ["--help"], prog_name="hemostat", standalone_mode=False, obj=arguments) or 0
+            flush()
+            return code
+        except BaseException as error:
+            return failed(error)
 
 
-def _failed(error: BaseException) -> int:
-    """Prints what happened and gives the exit code; what is no user's doing is raised."""
-    if isinstance(error, KeyboardInterrupt | typer.Abort):
-        return _fail("interrupted", 130)
-    if isinstance(error, ArithmeticError):
-        return _fail(str(error), 1)
-    if isinstance(error, ValueError | TypeError | OSError | ImportError):
-        return _fail(str(error), 2)
-    if hasattr(error, "format_message"):  # what the command line's own parser raises has it
-        return _fail(error.format_message(), 2)
-    raise error
-
-
-def _fail(message: str, code: int) -> int:
-    print(f"hemostat: {' '.join(message.split()).removeprefix('hemostat: ')}", file=sys.stderr)
-    return code
+def _warn(message: Warning | str, *_: object) -> None:
+    print(f"hemostat: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _print_version(wanted: bool) -> None:
@@ -115,7 +161,8 @@ def scan_command(
         list[str] | None,
         typer.Option(
             metavar="LIST",
-            help=f"Methods with their options, separated by commas; repeatable [default: {','.join(DEFAULT_METHODS)}].",
+            help="Methods with their options and severities, separated by commas, such as rtn:group_size=64@4,3; "
+            f"repeatable [default: {','.join(DEFAULT_METHODS)}].",
         ),
     ] = None,
     joint: Annotated[
@@ -142,53 +189,71 @@ def scan_command(
         int, typer.Option(metavar="N", min=0, help="Say which blocks bleed, on so many windows; 0: don't.")
     ] = 2,
     length: Length = None,
+    keep_newlines: KeepNewlines = False,
     dtype: Dtype = None,
     device: Device = "cpu",
     seed: Annotated[int, typer.Option(metavar="N", help="Of the bootstrap, and of the noise beside each block.")] = 0,
+    tolerance: ToleranceOption = None,
+    form: FormOption = Form.table,
 ) -> None:
     """Measure methods × severities on a checkpoint, print a table, and write a report."""
+    tolerances = parse_tolerances(tolerance)
     _load_plugins(plugin)
     split_joint(joint or [])
-    specs = split_methods(methods or list(DEFAULT_METHODS)) if methods or not joint else None
-    for spec in specs or []:
-        _C.MethodSpec.parse(spec)
+    listed = (methods or list(DEFAULT_METHODS)) if methods or not joint else None
+    for entry in split_methods(listed) if listed else ():
+        _C.MethodSpec.parse(entry.spec)
     directory = ScanDirectory.default(checkpoint, resume) if out is None else ScanDirectory(out, resume)
     again = resuming_command(context.obj, directory.path, named=out is not None)
-    kept: int | None = None
+    kept, unshown = 0, None
     try:
-        if not plan:
-            directory.check()
-        subject = _subject(checkpoint, text, calibration, windows, calibration_windows, length, dtype, device)
-        checked = CheckedScan(
-            subject.model,
-            subject.evaluation,
-            subject.calibration,
-            methods=specs,
-            joint=joint or [],
-            points=points,
-            localize_windows=localize,
-            seed=seed,
-            evaluation_text=subject.evaluation_text,
-            calibration_text=subject.calibration_text,
-        )
-        if plan:
-            print(plan_text(checked, directory.finished(checked), resume))
-            return
-        with directory.store(checked.settings) as store:
-            run = checked.in_store(store, command=shlex.join(["hemostat", *context.obj]))
-            try:
-                report = checked.run(run)
-                files = directory.write(report)
-            finally:
-                kept = run.count()
-    except (Exception, KeyboardInterrupt) as error:
-        code = _failed(error)
-        if kept or code == 130 and not plan:
-            what = "what is finished is" if kept is None else f"{kept} of {len(checked.trials)} trials are"
-            print(f"{what} kept in {directory.path}; to go on:\n{again}", file=sys.stderr)
+        with contextlib.nullcontext() if plan else directory.held():
+            subject = _subject(
+                checkpoint, text, calibration, windows, calibration_windows, length, keep_newlines, dtype, device
+            )
+            checked = CheckedScan(
+                subject.model,
+                subject.evaluation,
+                subject.calibration,
+                methods=listed,
+                joint=joint or [],
+                points=points,
+                localize_windows=localize,
+                seed=seed,
+                evaluation_text=subject.evaluation_text,
+                calibration_text=subject.calibration_text,
+                text_sha256=file_hash(text) if text else None,
+                arguments=Arguments(
+                    checkpoint=printable(checkpoint),
+                    text=None if text is None else printable(text),
+                    calibration=None if calibration is None else printable(calibration),
+                    windows=windows,
+                    length=length,
+                    dtype=dtype,
+                    plugin=tuple(map(str, plugin or ())),
+                ),
+            )
+            if plan:
+                finished, lines = directory.look(checked)
+                print("\n".join([plan_text(checked, finished, resume), *lines]))
+                return
+            with directory.run(checked, printable(shlex.join(["hemostat", *context.obj]))) as (run, lines):
+                say(lines)
+                try:
+                    report = checked.run(run, progress=None if is_terminal() else "lines")
+                    # before files that a full disk stops
+                    unshown = show(_report_text(report, "trials", form, tolerances))
+                    files = directory.write(report)
+                finally:
+                    kept = run.count()
+    except BaseException as error:
+        code = failed(error)
+        if not plan and (kept or code > 128):
+            what = f"{kept} of {len(checked.trials)} trials are" if kept else "what is finished is"
+            say([f"{what} kept in {directory.path}; to go on:", again])
         raise typer.Exit(code) from None
-    print(report.table())
-    print("\n" + "\n".join(map(str, files)))
+    if unshown or (unshown := show("\n" + "\n".join(map(str, files)))):
+        raise unshown
 
 
 @app.command("compare")
@@ -200,29 +265,50 @@ def compare_command(
     ],
     windows: Windows = None,
     length: Length = None,
+    keep_newlines: KeepNewlines = False,
     dtype: Dtype = None,
     device: Device = "cpu",
+    form: FormOption = Form.table,
     as_json: Annotated[bool, typer.Option("--json", help="Print every number as JSON.")] = False,
 ) -> None:
     """Measure what separates two checkpoints on the same text."""
     _check_text("--text", text)
     first, second = _load(baseline, dtype, device), _load(damaged, dtype, device)
-    tokens = hemostat.data.tokens(first, text, length=length, windows=windows)
+    tokens, source = described_tokens(first, text, length=length, windows=windows, newlines=_newlines(keep_newlines))
     damage = hemostat.compare(first, second, tokens)
     if as_json:
         print(json.dumps(damage.to_dict(), indent=1, ensure_ascii=False, allow_nan=False))
         return
-    rows = [
-        ["perplexity", f"{number(damage.perplexity_baseline)} → {number(damage.perplexity)}"],
-        ["ΔNLL, nats per token", f"{signed(damage.delta_nll)} ({interval(damage.delta_nll_interval, signed)})"],
-        ["KL(baseline ‖ damaged), mean", number(damage.kl.mean)],
-        ["KL, 99th percentile", number(damage.kl.p99)],
-        ["top-1 agreement", percent(damage.top1_agreement)],
-        ["flips right → wrong", percent(damage.flips_right_to_wrong)],
-        ["flips wrong → right", percent(damage.flips_wrong_to_right)],
-        ["hemorrhage index", number(damage.index)],
+    if form is not Form.table:
+        print(written(damage_frame(damage), form))
+        return
+    print(f"on {source}")
+    print("\n".join(aligned([f"{windows_text(len(tokens))} of {tokens.shape[1]} tokens", ""], _damage_rows(damage))))
+
+
+def _damage_rows(damage: _C.Damage) -> list[list[str]]:
+    """What compare prints: a name, and a number with its interval where there is one."""
+    found = damage.to_dict()
+    kl = found["kl"]
+
+    def within(value: float | None, bounds: list[float | None] | None, form: Callable[[float | None], str]) -> str:
+        return form(value) + (f" ({interval(bounds, form)})" if bounds and None not in bounds else "")
+
+    loss = within(found["delta_nll"], found["delta_nll_interval"], signed)
+    return [
+        ["perplexity", f"{number(found['perplexity_baseline'])} → {number(found['perplexity'])}"],
+        ["ΔNLL, nats per token", loss + (", silent" if found["silent"] else "")],
+        ["KL(baseline ‖ damaged), mean", within(kl["mean"], kl["mean_interval"], number)],
+        ["KL, 99th percentile", number(kl["p99"])],
+        ["acceptance, mean Σ min(p, q)", within(found["acceptance"], found["acceptance_interval"], percent)],
+        ["top-1 agreement", within(found["top1_agreement"], found["top1_agreement_interval"], percent)],
+        ["volume: predictions changed", percent(found["volume"])],
+        ["direction: ΔNLL where they did", within(found["direction"], found["direction_interval"], signed)],
+        ["flips right → wrong", percent(found["flips_right_to_wrong"])],
+        ["flips wrong → right", percent(found["flips_wrong_to_right"])],
+        ["hemorrhage index", number(found["index"])],
+        ["size as stored", f"{bytes_text(damage.bytes_baseline)} → {size_text(damage)}"],
     ]
-    print("\n".join(aligned([f"{len(tokens)} windows of {tokens.shape[1]} tokens", ""], rows)))
 
 
 @app.command("localize")
@@ -238,15 +324,20 @@ def localize_command(
     windows: Annotated[int, typer.Option(metavar="N", min=1, help="Evaluate at most so many windows.")] = 8,
     calibration_windows: CalibrationWindows = 128,
     length: Length = None,
+    keep_newlines: KeepNewlines = False,
     dtype: Dtype = None,
     device: Device = "cpu",
     seed: Annotated[int, typer.Option(metavar="N", help="Of the bootstrap, the noise and the method.")] = 0,
+    form: FormOption = Form.table,
     as_json: Annotated[bool, typer.Option("--json", help="Print every number as JSON.")] = False,
 ) -> None:
     """Damage each block of a checkpoint alone, and say where it bleeds."""
     _load_plugins(plugin)
     spec = _C.MethodSpec.parse(method)
-    subject = _subject(checkpoint, text, calibration, windows, calibration_windows, length, dtype, device)
+    subject = _subject(
+        checkpoint, text, calibration, windows, calibration_windows, length, keep_newlines, dtype, device
+    )
+    _check_severity(subject.model, spec, severity)
     needs = _C.needs_of([spec.text()])
     found = hemostat.localize(
         subject.model,
@@ -258,7 +349,12 @@ def localize_command(
         control=control,
         seed=seed,
     )
-    print(json.dumps(found.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) if as_json else found)
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=1, ensure_ascii=False, allow_nan=False))
+    elif form is Form.table:
+        print(found)
+    else:
+        print(written(found.to_dataframe(), form))
 
 
 @app.command("apply")
@@ -275,6 +371,7 @@ def apply_command(
     plugin: Plugins = None,
     calibration_windows: CalibrationWindows = 128,
     length: Length = None,
+    keep_newlines: KeepNewlines = False,
     dtype: Dtype = None,
     device: Device = "cpu",
 ) -> None:
@@ -282,8 +379,8 @@ def apply_command(
     _load_plugins(plugin)
     spec = _C.MethodSpec.parse(method)
     needs = _C.needs_of([spec.text()])
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise ValueError(f"--out {out} exists already")
+    if os.path.lexists(out) and not _is_free(out):
+        raise ValueError(f"--out {out} exists already; choose another place")
     check_writable(out)
     if text is not None:
         _check_text("--text", text)
@@ -294,9 +391,17 @@ def apply_command(
     if text is None and needs:
         subject = _carried(checkpoint, dtype, device)
         model, tokens = subject.model, subject.calibration[:calibration_windows]
+        _check_severity(model, spec, severity)
     else:
         model = _load(checkpoint, dtype, device)
-        tokens = hemostat.data.tokens(model, text, length=length, windows=calibration_windows) if needs else None
+        if found := _C.first_nonfinite(model):
+            raise hemostat.NumericalError(f"{checkpoint} is not finite: {found}")
+        _check_severity(model, spec, severity)
+        if needs:
+            tokens, source = described_tokens(
+                model, text, length=length, windows=calibration_windows, newlines=_newlines(keep_newlines)
+            )
+            print(f"calibrating on {len(tokens)} windows of {source}", file=sys.stderr)
     if needs:
         statistics = hemostat.collect(model, tokens, needs=sorted(needs))
     changed = hemostat.prepare(model, spec.method, statistics, **spec.options).at(severity)
@@ -309,16 +414,17 @@ def apply_command(
 
 
 @app.command("methods")
-def methods_command(plugin: Plugins = None) -> None:
-    """List every method: its axis, what statistics it needs, and its options."""
+def methods_command(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One method: its severity and options.")] = None,
+    plugin: Plugins = None,
+    form: FormOption = Form.table,
+) -> None:
+    """List every method, or say of one what it does, how far it goes and what it takes."""
     _load_plugins(plugin)
-    rows = []
-    for method in hemostat.methods():
-        axis = method.axis
-        reach = f"{number(axis.minimum, 3)} … {number(axis.maximum, 3)}, unchanged at {number(axis.neutral, 3)}"
-        options = ", ".join(f"{option.name}={_option_text(option.default)}".rstrip("=") for option in method.options)
-        rows.append([method.name, method.kind, f"{axis.name}: {reach}", ", ".join(sorted(method.needs)), options])
-    print("\n".join(aligned(["method", "kind", "severity", "needs", "options"], rows, left=5)))
+    if form is not Form.table:
+        print(written(method_frame([_C.find_method(name)] if name else hemostat.methods()), form))
+        return
+    print(method_list(hemostat.methods()) if name is None else method_page(_C.find_method(name)))
 
 
 @app.command("report")
@@ -331,19 +437,38 @@ def report_command(
         Path | None,
         typer.Option(metavar="FILE", help="The page [default: report.html in DIR; with --against, comparison.html]."),
     ] = None,
+    tolerance: ToleranceOption = None,
+    form: FormOption = Form.table,
+    part: Annotated[Part, typer.Option(help="Which table csv and markdown print.")] = Part.trials,
 ) -> None:
     """Write the report of a scan anew from its numbers, or compare two scans, and print the table."""
     folder = directory if directory.is_dir() else directory.parent
     report, page = Report.load(directory), out or folder / ("comparison.html" if against else "report.html")
+    tolerances = parse_tolerances(tolerance)
     if against is None:
-        text = f"{report.table()}\n\n{report.summary()}"
+        text = _report_text(report, part.value, form, tolerances)
+        if form is Form.table:
+            text += f"\n\n{report.summary(_telling(tolerances), by=tolerances.by)}"
     else:
         places = (directory, against)
         names = [(path if path.is_dir() else path.parent).resolve().name for path in places]
         report = report.compare(Report.load(against), names if names[0] != names[1] else [str(path) for path in places])
-        text = report.table()
+        text = report.table() if form is Form.table else written(report.to_dataframe(), form)
     report.to_html(page)
-    print(f"{text}\n\n{page}")
+    print(text)
+    print(f"\n{page}", file=sys.stdout if form is Form.table else sys.stderr)
+
+
+def _report_text(report: Report, part: str, form: Form, tolerances: Tolerances) -> str:
+    """A scan's tables for a terminal, or one of them for another program."""
+    if form is Form.table:
+        return report.table(tolerances.values, by=tolerances.by)
+    return written(report.to_dataframe(part), form)
+
+
+def _telling(tolerances: Tolerances) -> float:
+    """The one that sentences are about: 0.05 where it is among them, else the first."""
+    return OPENING if OPENING in tolerances.values else tolerances.values[0]
 
 
 @dataclass(frozen=True)
@@ -362,9 +487,12 @@ def _subject(
     windows: int | None,
     calibration_windows: int,
     length: int | None,
+    keep_newlines: bool,
     dtype: str | None,
     device: str,
 ) -> _Subject:
+    if _is_standard_input(text) and _is_standard_input(calibration):
+        raise ValueError("--text and --calibration are both standard input, which can be read once")
     for option, path in (("--text", text), ("--calibration", calibration)):
         if path is not None:
             _check_text(option, path)
@@ -377,16 +505,26 @@ def _subject(
     elif text is None:
         raise ValueError("--text is missing: the file to evaluate on")
     else:
-        model, name = _load(checkpoint, dtype, device), str(text)
-        everything = hemostat.data.tokens(model, text, length=length)
-        split = 0 if calibration is not None else max(1, len(everything) // 5)
-        fitted, rest = everything[:split], everything[split:]
-        if not len(rest):
-            raise ValueError(f"--text {text} has one window, but without --calibration takes at least 2")
-        source = f"the first fifth of {name}"
+        model = _load(checkpoint, dtype, device)
+        # Where a fifth of the text ends, only the whole of it says.
+        limit = windows if calibration is not None else None
+        newlines = _newlines(keep_newlines)
+        rest, name = described_tokens(model, text, length=length, windows=limit, newlines=newlines)
+        if calibration is None:
+            split = max(1, len(rest) // 5)
+            fitted, rest = rest[:split], rest[split:]
+            if not len(rest):
+                raise ValueError(f"--text {shown(text)} has one window, but without --calibration takes at least 2")
+            source = f"the first fifth of {name}"
     if calibration is not None:
-        fitted, source = hemostat.data.tokens(model, calibration, length=rest.shape[1]), str(calibration)
-    return _Subject(model, fitted[:calibration_windows], rest[:windows], source, name)
+        fitted, source = described_tokens(
+            model,
+            calibration,
+            length=rest.shape[1],
+            windows=calibration_windows,
+            newlines=_newlines(keep_newlines),
+        )
+    return _Subject(model, fitted[:calibration_windows].clone(), rest[:windows].clone(), source, name)
 
 
 # The models that bring their own text: how to get one, and where its checkpoint lies.
@@ -423,15 +561,43 @@ def _device(name: str) -> str:
     return name
 
 
+def _is_free(out: Path) -> bool:
+    """Whether a checkpoint may go there: a link to nothing, or a directory that is empty but for what a kill left."""
+    try:
+        out.stat()
+    except FileNotFoundError:
+        return True
+    if out.name.endswith(".gguf") or not out.is_dir():
+        return False
+    return all(entry.name.startswith(TEMPORARY) for entry in out.iterdir())
+
+
+def _newlines(keep: bool) -> str:
+    return "keep" if keep else "universal"
+
+
+def _is_standard_input(path: Path | None) -> bool:
+    return path is not None and str(path) == "-"
+
+
+def _check_severity(model: hemostat.Model, spec: hemostat.MethodSpec, severity: float) -> None:
+    """ValueError for one that the method does not take, before anything is collected for it."""
+    _C.plan(model, [spec], severities={spec.text(): [severity]})
+
+
 def _check_text(option: str, path: Path) -> None:
-    if not path.is_file():
-        raise FileNotFoundError(f"{option}: there is no file {path}")
+    """A file, or a pipe: what can be read once is not opened here."""
+    if path.is_dir():
+        raise ValueError(f"{option}: {shown(path)} is a directory, but must be a text file")
+    if not _is_standard_input(path) and not path.exists():
+        raise FileNotFoundError(f"{option}: there is no file {shown(path)}")
 
 
 def _load_plugins(paths: list[Path] | None) -> None:
     for path in paths or []:
-        _check_text("--plugin", path)
-        name = f"hemostat_plugin_{path.stem}"
+        if not path.is_file():
+            raise FileNotFoundError(f"--plugin: there is no file {shown(path)}")
+        name = PLUGIN + path.stem
         spec = importlib.util.spec_from_file_location(name, path)
         if spec is None:
             raise ValueError(f"--plugin {path}: must be a Python file")
@@ -439,11 +605,5 @@ def _load_plugins(paths: list[Path] | None) -> None:
         sys.modules[name] = module
         try:
             spec.loader.exec_module(module)
-        except Exception as error:
-            raise ValueError(f"--plugin {path}: {type(error).__name__}: {error}") from error
-
-
-def _option_text(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "+".join(map(str, value)) if isinstance(value, list) else str(value)
+        except (Exception, SystemExit) as error:
+            raise ValueError(f"--plugin {plugin_error(error, str(path))}") from error

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from progress_lines import without_progress
 
 import hemostat
 from hemostat.cli import main
@@ -26,14 +27,15 @@ def text(tmp_path):
 
 @pytest.fixture
 def run(capsys, tmp_path, monkeypatch):
-    """Runs a command in an empty directory and gives (exit code, stdout, stderr)."""
+    """Runs a command in an empty directory and gives (exit code, stdout, stderr without a scan's progress)."""
     workplace = tmp_path / "workplace"
     workplace.mkdir()
     monkeypatch.chdir(workplace)
 
     def call(*arguments):
         code = main([str(argument) for argument in arguments])
-        return code, *capsys.readouterr()
+        out, err = capsys.readouterr()
+        return code, out, without_progress(err)
 
     return call
 
@@ -91,6 +93,12 @@ class TestScan:
         found = hemostat.Report.load("run/report.json")
         assert found.trials == expected.trials
         assert found.thresholds == expected.thresholds
+
+    def test_methods_list_severities(self, run, tiny_checkpoint, text):
+        listed = ["--methods", "rtn:group_size=16@4,3,magnitude@0.25", "--localize", 0]
+        assert run("scan", tiny_checkpoint, "--text", text, *listed, "--out", "run")[0] == 0
+        trials = [(trial["method"], trial["severity"]) for trial in hemostat.Report.load("run/report.json").trials]
+        assert trials == [("rtn", 4), ("rtn", 3), ("magnitude", 0.25)]
 
     def test_methods_is_repeatable(self, run, tiny_checkpoint, text):
         options = ["--methods", "rtn:group_size=16,symmetric=true", "--methods", "magnitude", "--points", 1]
@@ -177,6 +185,9 @@ class TestScan:
             (["--methods", "rtn:group_size=x"], "group_size"),
             (["--methods", "rtn:grp=3"], "grp"),
             (["--methods", "group_size=3"], "before any method"),
+            (["--methods", "rtn@four"], "after the @ it takes numbers"),
+            (["--methods", "0.5,wanda"], "without a method"),
+            (["--methods", "rtn@17"], "17"),
             (["--methods", ","], "methods is empty"),
             (["--calibration", "missing.txt"], "--calibration: there is no file missing.txt"),
             (["--plugin", "missing.py"], "--plugin: there is no file missing.py"),
@@ -231,7 +242,7 @@ class TestScan:
     def test_a_broken_plugin_is_named(self, run, tiny_checkpoint, text, tmp_path, program, message):
         plugin = tmp_path / "broken.py"
         plugin.write_text(program)
-        refused(run("scan", tiny_checkpoint, "--text", text, "--plugin", plugin), f"broken.py: {message}")
+        refused(run("scan", tiny_checkpoint, "--text", text, "--plugin", plugin), f"broken.py(, line 1)?: {message}")
 
     def test_what_was_finished_before_a_failure_is_kept(self, run, tiny_checkpoint, text, tmp_path):
         plugin = tmp_path / "failing.py"
@@ -247,7 +258,8 @@ class TestScan:
         code, out, err = run("scan", tiny_checkpoint, *arguments, "--methods", "magnitude,failing")
         assert (code, out) == (2, "")
         first, second, third = err.splitlines()
-        assert (first, second) == ("hemostat: no such luck", "3 of 4 trials are kept in run; to go on:")
+        assert first == f"hemostat: {plugin}, line 5: ValueError: no such luck"
+        assert second == "3 of 4 trials are kept in run; to go on:"
         assert shlex.split(third)[-1] == "--resume"
         assert os.listdir("run") == ["scan.db"]
 
@@ -262,13 +274,16 @@ class TestScan:
         arguments = ["--text", text, "--plugin", plugin, "--methods", "hopeless", "--out", "run"]
         refused(run("scan", tiny_checkpoint, *arguments), "no such luck")
 
-    def test_nan_in_the_weights_is_refused(self, run, tiny_model, text, tmp_path):
+    def test_nan_in_the_weights_ends_it_with_the_tensors_name(self, run, tiny_model, text, tmp_path):
         name, weight = tiny_model.linears()[0]
         weight = weight.clone()
         weight[0, 0] = torch.nan
         tiny_model.replace({name: weight}).save(tmp_path / "poisoned")
         arguments = ["--text", text, "--methods", "wanda", "--out", "run"]
-        refused(run("scan", tmp_path / "poisoned", *arguments), re.escape(name) + "|NaN|nan|finite")
+        code, out, err = run("scan", tmp_path / "poisoned", *arguments)
+        assert (code, out) == (1, "")
+        assert f"{name}.weight has 1 NaN entry" in err
+        assert os.listdir() == []
 
 
 class TestCompare:
@@ -276,14 +291,25 @@ class TestCompare:
         damaged = hemostat.prepare(tiny_model, "magnitude").at(0.5)
         damaged.save(tmp_path / "damaged")
         code, out, err = run("compare", tiny_checkpoint, tmp_path / "damaged", "--text", text, "--json")
-        assert (code, err) == (0, "")
+        assert code == 0 and "no better than counting its tokens" in err  # random weights
         model = hemostat.Model.load(tiny_checkpoint)
         expected = hemostat.compare(model, hemostat.Model.load(tmp_path / "damaged"), hemostat.data.tokens(model, text))
         assert json.loads(out) == expected.to_dict()
         code, out, err = run("compare", tiny_checkpoint, tmp_path / "damaged", "--text", text)
         assert code == 0
         assert re.search(r"^perplexity .* → ", out, re.M)
-        assert out.startswith("14 windows of 64 tokens")
+        assert re.search("^14 windows of 64 tokens$", out, re.M)
+        number = r"[-+]?\d[\d.]*(?: %)?"
+        for name in ("ΔNLL", "KL.*mean", "acceptance", "top-1 agreement", "direction"):
+            assert re.search(rf"^{name}.* {number} \({number} … {number}\)", out, re.M), name
+        assert re.search(rf"^volume.* {100 * expected.volume:.1f} %$", out, re.M)
+
+    def test_one_window_has_no_interval(self, run, tiny_checkpoint, tiny_model, text, tmp_path):
+        hemostat.prepare(tiny_model, "magnitude").at(0.5).save(tmp_path / "damaged")
+        code, out, err = run("compare", tiny_checkpoint, tmp_path / "damaged", "--text", text, "--windows", "1")
+        assert code == 0 and "no better than counting its tokens" in err
+        assert re.search("^one window of 64 tokens$", out, re.M)
+        assert "…" not in out and "()" not in out
 
     def test_a_checkpoint_against_itself(self, run, tiny_checkpoint, text):
         out = json.loads(run("compare", tiny_checkpoint, tiny_checkpoint, "--text", text, "--json")[1])
@@ -302,7 +328,7 @@ class TestApply:
         code, out, err = run(
             "apply", tiny_checkpoint, "--method", "wanda", "--severity", 0.5, "--text", text, "--out", "half"
         )
-        assert (code, err) == (0, "")
+        assert (code, err) == (0, f"calibrating on 14 windows of {text}")
         assert "wanda at 0.5" in out
         saved = hemostat.Model.load("half")
         for name, weight in saved.linears():
@@ -355,12 +381,32 @@ class TestApply:
 
 
 class TestMethods:
-    def test_lists_every_method(self, run):
+    def test_lists_every_method_in_one_line_each(self, run):
         code, out, _ = run("methods")
         assert code == 0
-        listed = [line.split()[0] for line in out.splitlines()[2:]]
-        assert listed == [method.name for method in hemostat.methods()]
-        assert re.search(r"^wanda .*column_norm", out, re.M)
+        assert [line.split()[0] for line in out.splitlines()] == [method.name for method in hemostat.methods()]
+        assert max(map(len, out.splitlines())) <= 80
+        for method in hemostat.methods():
+            if method.kind != "user":
+                assert f" {method.description}\n" in out, f"{method.name}'s description is cut"
+
+    def test_shows_the_page_of_each(self, run):
+        for method in hemostat.methods():
+            code, out, _ = run("methods", method.name)
+            assert code == 0 and out.startswith(f"{method.name}: {method.description}\n")
+            assert max(map(len, out.splitlines())) <= 80
+            for option in method.options:
+                assert re.search(rf"^  {option.name}=", out, re.M), option.name
+            for need in method.needs:
+                assert need in out
+
+    def test_a_page_says_how_far_it_goes(self, run):
+        out = run("methods", "rtn")[1]
+        assert re.search(r"^Takes +2 … 8, continuous; unchanged at 16; damage grows as it falls$", out, re.M)
+        assert "group_size=row" in out and "--methods rtn@" in out
+
+    def test_an_unknown_one(self, run):
+        refused(run("methods", "wandaa"), "wandaa")
 
 
 class TestProgram:
@@ -368,7 +414,7 @@ class TestProgram:
         program = [sys.executable, "-m", "hemostat"]
         arguments = ["scan", str(tiny_checkpoint), "--text", str(text), "--methods", "magnitude", "--points", "1"]
         done = subprocess.run([*program, *arguments], cwd=tmp_path, capture_output=True, text=True)
-        assert (done.returncode, done.stderr) == (0, "")
+        assert (done.returncode, without_progress(done.stderr)) == (0, "")
         assert (tmp_path / "tiny-scan" / "report.html").exists()
         failed = subprocess.run(
             [*program, "scan", str(tmp_path / "nowhere"), "--text", str(text)], capture_output=True, text=True

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
@@ -71,10 +72,16 @@ Axis make_axis(const std::string& name, const std::string& unit, double neutral,
   if (name.empty()) {
     throw ValueError("hemostat.Axis: name is empty");
   }
+  for (const auto& [end, value] : {std::pair("neutral", neutral), std::pair("minimum", minimum),
+                                   std::pair("maximum", maximum), std::pair("step", step)}) {
+    if (!std::isfinite(value)) {
+      throw ValueError(fmt::format("hemostat.Axis: {} is {}, but takes a finite number", end, value));
+    }
+  }
   if (!(minimum < maximum)) {
     throw ValueError(fmt::format("hemostat.Axis: minimum is {}, but takes less than maximum, {}", minimum, maximum));
   }
-  if (axis.farthest == neutral || !std::isfinite(axis.farthest)) {
+  if (axis.farthest == neutral || !std::isfinite(axis.farthest - neutral)) {
     throw ValueError(fmt::format("hemostat.Axis: farthest is {}, but takes a finite value other than neutral, {}",
                                  axis.farthest, neutral));
   }
@@ -155,6 +162,9 @@ Args:
 
 Returns:
     float: |severity − neutral| / |farthest − neutral|, 0 … 1.
+
+Raises:
+    ValueError: For NaN and infinities.
 )")
       .def("severity_at", &Axis::severity_at, "distance"_a, R"(The inverse of :meth:`distance`.
 
@@ -163,6 +173,9 @@ Args:
 
 Returns:
     float: The severity.
+
+Raises:
+    ValueError: For NaN and infinities.
 )")
       .def("to_dict", &to_dict, R"(Every field, ready for JSON.
 

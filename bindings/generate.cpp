@@ -2,7 +2,6 @@
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
@@ -39,12 +38,8 @@ void define_fields(Class& definition, const Get& get) {
                              "``new_tokens`` where none does.")
       .def_property_readonly("first_divergence", get(&D::first_divergence), "Their mean, in tokens.")
       .def_property_readonly(
-          "first_divergence_interval",
-          [interval](const typename Class::type& self) {
-            const Interval found = interval(self);
-            return std::pair(found.low, found.high);
-          },
-          "(low, high) of the mean, 95 %, bootstrap over prompts.")
+          "first_divergence_interval", [interval](const typename Class::type& self) { return ends(interval(self)); },
+          "(low, high) of the mean, 95 %, bootstrap over prompts; None of one prompt.")
       .def_property_readonly("first_divergence_median", get(&D::first_divergence_median), "Their median, in tokens.")
       .def_property_readonly("exact_match", get(&D::exact_match), "Fraction of prompts with equal continuations.")
       .def_property_readonly(

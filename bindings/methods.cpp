@@ -28,9 +28,20 @@ namespace hemostat::bindings {
 
 namespace {
 
+// ValueError where it needs more than 64 bits.
+int64_t whole_number(const std::string& name, py::handle value) {
+  int overflow = 0;
+  const auto result = PyLong_AsLongLongAndOverflow(value.ptr(), &overflow);
+  if (overflow != 0) {
+    throw ValueError(fmt::format("hemostat: option {} is {}, but takes a whole number of 64 bits", name,
+                                 py::str(value).cast<std::string>()));
+  }
+  return result;
+}
+
 // Entries of a list option: all integers or all text.
 template <class Entry>
-std::optional<std::vector<Entry>> all_of(py::handle list) {
+std::optional<std::vector<Entry>> all_of(const std::string& name, py::handle list) {
   std::vector<Entry> entries;
   for (py::handle entry : py::reinterpret_borrow<py::object>(list)) {
     const bool fits =
@@ -38,7 +49,11 @@ std::optional<std::vector<Entry>> all_of(py::handle list) {
     if (!fits) {
       return std::nullopt;
     }
-    entries.push_back(entry.cast<Entry>());
+    if constexpr (std::is_same_v<Entry, std::string>) {
+      entries.push_back(entry.cast<std::string>());
+    } else {
+      entries.push_back(whole_number(name, entry));
+    }
   }
   return entries;
 }
@@ -64,7 +79,7 @@ OptionValue option_value(const std::string& name, py::handle value) {
   if (PyIndex_Check(value.ptr()) != 0) {
     const auto integer = py::reinterpret_steal<py::object>(PyNumber_Index(value.ptr()));
     if (integer) {
-      return integer.cast<int64_t>();
+      return whole_number(name, integer);
     }
     PyErr_Clear();  // a tensor has __index__ even where it holds a fraction
   }
@@ -76,10 +91,10 @@ OptionValue option_value(const std::string& name, py::handle value) {
     PyErr_Clear();
   }
   if (PySequence_Check(value.ptr()) != 0) {
-    if (auto texts = all_of<std::string>(value)) {
+    if (auto texts = all_of<std::string>(name, value)) {
       return *std::move(texts);
     }
-    if (auto integers = all_of<int64_t>(value)) {
+    if (auto integers = all_of<int64_t>(name, value)) {
       return *std::move(integers);
     }
   }
@@ -388,7 +403,9 @@ Example:
             for (const py::handle severity : severities) {
               given.push_back(PyFloat_AsDouble(severity.ptr()));
               if (PyErr_Occurred() != nullptr) {
-                throw py::error_already_set();
+                PyErr_Clear();
+                throw TypeError(fmt::format("hemostat.Composition.at: severity {} is a {}, but takes a number",
+                                            given.size(), Py_TYPE(severity.ptr())->tp_name));
               }
             }
             py::gil_scoped_release release;

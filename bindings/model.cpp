@@ -17,6 +17,7 @@
 #include <hemostat/model.h>
 
 #include "arguments.h"
+#include "model_arguments.h"
 #include "module.h"
 
 namespace py = pybind11;
@@ -137,10 +138,9 @@ multiplied out or dequantized each time it is asked for.
       .def("__repr__", [](const Linears& self) { return fmt::format("Linears({})", self.entries.size()); });
 }
 
-Model load(const std::variant<std::string, std::filesystem::path>& checkpoint, std::optional<at::ScalarType> dtype,
-           const DeviceArgument& device) {
-  const auto directory =
-      py::module_::import("hemostat.huggingface").attr("checkpoint_directory")(checkpoint).cast<std::string>();
+Model load(const CheckpointArgument& checkpoint, std::optional<at::ScalarType> dtype, const DeviceArgument& device) {
+  const std::string directory =
+      file_name_from(py::module_::import("hemostat.huggingface").attr("checkpoint_directory")(checkpoint));
   const LoadOptions options{.dtype = dtype, .device = device_from(device)};
   py::gil_scoped_release release;
   return Model::load(directory, options);
@@ -164,13 +164,18 @@ void save(const Model& self, const std::filesystem::path& path) {
     py::gil_scoped_release release;
     sentence = self.save(path.string());
   }
-  if (!sentence.empty() && PyErr_WarnEx(PyExc_UserWarning, sentence.c_str(), 1) != 0) {
-    throw py::error_already_set();
+  if (!sentence.empty()) {
+    const auto text = py::reinterpret_steal<py::str>(PyUnicode_DecodeFSDefault(sentence.c_str()));  // it names files
+    if (!text || PyErr_WarnFormat(PyExc_UserWarning, 1, "%U", text.ptr()) != 0) {
+      throw py::error_already_set();
+    }
   }
 }
 
-at::Tensor forward(const Model& self, const at::Tensor& tokens, std::optional<KvCache*> cache,
+at::Tensor forward(const Model& self, const TokensArgument& given, std::optional<KvCache*> cache,
                    std::optional<Observer*> observer) {
+  const at::Tensor tokens = tokens_from(given, self.device(), "hemostat.Model.forward");
+  py::gil_scoped_release release;
   return self.forward(tokens, {.cache = cache.value_or(nullptr), .observer = observer.value_or(nullptr)});
 }
 
@@ -179,7 +184,8 @@ constexpr const char* kForwardDoc = R"(The logits of each token's successor.
 Autograd works through it. Logits are raw: what decoding does to them is in :attr:`decoder`.
 
 Args:
-    tokens: Integers [B, T] (or [T], which is one sequence) on the model's device, ids in 0 … vocab_size − 1.
+    tokens: Integers [B, T] (or [T], which is one sequence), ids in 0 … vocab_size − 1: a tensor on the model's device,
+        an array, or a list.
     cache: Continues after the tokens it holds and adds these to it.
     observer: Sees the pass from inside.
 
@@ -256,21 +262,30 @@ Returns:
 Raises:
     ValueError: Where transformers cannot express the model (per-layer sizes, factors, input treatments).
 )")
-      .def("save", save, "path"_a, R"(Writes what :meth:`load` and transformers read.
+      .def("save", save, "path"_a, R"(Writes what :meth:`load` and transformers read, whole or not at all.
 
-A directory holds config.json, model.safetensors and the tokenizer's files of :attr:`source`. What transformers cannot
-express goes to hemostat.json beside them, and a warning says so.
+A directory gets config.json, model.safetensors, and what lies beside the weights in :attr:`source`: tokenizer, chat
+templates, generation config, licence, model card, custom code (not hidden files, folders and what holds other tensors).
+What transformers cannot express goes to hemostat.json, and a warning says so, as of what was left behind.
+
+In a directory that holds a checkpoint already, only files that are written are replaced (a link by a file), and weights,
+indexes and hemostat.json that the new model contradicts are removed; everything else stays. A process that is killed
+leaves the old model or the new one; where it was killed between the renames at the end, the next load or save does
+those that are left.
 
 A GGUF file holds all in one, the tokenizer included. Weights that are packed in one of its block formats keep their
 bytes; the others have the model's dtype, norms and biases float32. A warning says what transformers would overlook in
-it. Either appears whole or not at all.
+it.
 
 Args:
-    path: Where to: a directory, or a GGUF file where it ends in .gguf.
+    path: Where to: a directory, or a GGUF file where it ends in .gguf. Links are followed, missing parents made. It may
+        be where the model came from.
 
 Raises:
-    ValueError: Where it cannot be written, or GGUF cannot express the model (per-layer sizes, factors, treatments,
-        attention windows).
+    ValueError: Where it cannot be written, what is there is no checkpoint of a model that hemostat reads (or no GGUF
+        file), or has an adapter_config.json; where a file beside the weights cannot be copied; or GGUF cannot express
+        the model (per-layer sizes, factors, treatments, attention windows). The message names the file, and nothing is
+        changed.
 )")
       .def("tensors", &Model::tensors, R"(Named tensors as :meth:`save` writes them; a tied head is left out.
 
@@ -298,9 +313,9 @@ Returns:
     Model: Shares the tensors that are already so.
 )")
       .def("forward", forward, "tokens"_a, py::kw_only(), "cache"_a = std::optional<KvCache*>(),
-           "observer"_a = std::optional<Observer*>(), py::call_guard<py::gil_scoped_release>(), kForwardDoc)
+           "observer"_a = std::optional<Observer*>(), kForwardDoc)
       .def("__call__", forward, "tokens"_a, py::kw_only(), "cache"_a = std::optional<KvCache*>(),
-           "observer"_a = std::optional<Observer*>(), py::call_guard<py::gil_scoped_release>(), kForwardDoc)
+           "observer"_a = std::optional<Observer*>(), kForwardDoc)
       .def(
           "linears",
           [](const Model& self, const Patterns& include, const Patterns& exclude) {
@@ -344,10 +359,14 @@ Example:
       .def_readonly("final_norm", &Model::final_norm, "The norm before the head.")
       .def_readonly("head", &Model::head, "The output head.")
       .def_readonly("decoder", &Model::decoder, "What decoding does to the logits.")
-      .def_readonly("source", &Model::source, "The directory or GGUF file it was loaded from; empty: none.")
+      .def_property_readonly(
+          "source", [](const Model& self) { return file_name_to(self.source); },
+          "The directory or GGUF file it was loaded from; empty: none.")
       .def_property_readonly(
           "tokenizer",
-          [](const Model& self) { return py::module_::import("hemostat.huggingface").attr("tokenizer")(self.source); },
+          [](const Model& self) {
+            return py::module_::import("hemostat.huggingface").attr("tokenizer")(file_name_to(self.source));
+          },
           "The ``tokenizers.Tokenizer`` of :attr:`source`: its tokenizer.json, or a GGUF file's own. ValueError where "
           "there is none.")
       .def_property_readonly("dtype", &Model::dtype, "dtype of the weights.")
@@ -355,8 +374,15 @@ Example:
       .def_property_readonly("tied", &Model::tied, "Whether the head's weight is the embedding.")
       .def_property_readonly("parameters", &Model::parameters,
                              "Entries of all distinct weights; packed and factored ones as stored.")
-      .def_property_readonly("bytes", &Model::bytes, "Bytes of those, as stored.")
-      .def("__repr__", [](const Model& self) { return text(self); });
+      .def_property_readonly(
+          "bytes", &Model::bytes,
+          "Bytes of those, as stored: weights that a method rounded to a format as that format stores "
+          "them, others in their dtype.")
+      .def("__repr__", [](const Model& self) {
+        const std::string shown = text(self);  // which may hold a file name of any bytes
+        return py::reinterpret_steal<py::str>(
+            PyUnicode_DecodeUTF8(shown.data(), static_cast<Py_ssize_t>(shown.size()), "replace"));
+      });
 }
 
 }  // namespace
@@ -393,6 +419,23 @@ Returns:
 
 Raises:
     ValueError: Where the file is malformed, or its tokenizer is of another kind than gpt2 and llama.
+)");
+  module.def(
+      "first_nonfinite",
+      [](const Model& self, const std::optional<at::Tensor>& tokens) -> std::optional<std::string> {
+        py::gil_scoped_release release;
+        const std::optional<NonFinite> found = tokens ? first_nonfinite(self, *tokens) : first_nonfinite(self);
+        return found ? std::optional(found->text()) : std::nullopt;
+      },
+      "model"_a, "tokens"_a = std::optional<at::Tensor>(), R"(Where a model's numbers stop being finite.
+
+Args:
+    model: The model.
+    tokens: int64 [windows, length], whose forward pass is followed. None: only the stored tensors are looked at.
+
+Returns:
+    str | None: The first tensor that has NaN or infinite entries, or the first layer that gives some, and the dtype's
+    part in it. None: all is finite.
 )");
   module.def("family_config", &family_config, "model"_a,
              R"(config.json for a model as it is now, as :meth:`Model.save` writes it.

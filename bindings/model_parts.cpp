@@ -127,6 +127,10 @@ void register_layers(py::module_& module) {
       .def_property_readonly("a", tensor_or_none(&Linear::a), "[out_features, r], the first factor, or None.")
       .def_property_readonly("b", tensor_or_none(&Linear::b), "[r, in_features], the second factor, or None.")
       .def_property_readonly("bias", tensor_or_none(&Linear::bias), "[out_features], or None.")
+      .def_readonly(
+          "stored_bits", &Linear::stored_bits,
+          "Bits per weight of the format that a dense weight was rounded to, scales and zero points included; "
+          "0: none, so those of its dtype.")
       .def_property_readonly(
           "packed",
           [](const Linear& self) -> std::optional<std::shared_ptr<quantize::PackedWeight>> {

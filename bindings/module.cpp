@@ -86,5 +86,7 @@ PYBIND11_MODULE(_C, m) {
   register_localize(m);
   register_scan(m);
   register_find_threshold(m);
+  register_pickling(m);
   register_interrupt();
+  explain_refusals(m);
 }

@@ -31,6 +31,8 @@ void register_threshold(pybind11::module_& module);
 void register_localize(pybind11::module_& module);
 void register_scan(pybind11::module_& module);
 void register_find_threshold(pybind11::module_& module);
-void register_interrupt();  // takes Ctrl-C into long computations
+void register_pickling(pybind11::module_& module);  // after all classes
+void explain_refusals(pybind11::module_& module);   // last: where arguments fit no signature, a sentence says why
+void register_interrupt();                          // takes Ctrl-C into long computations
 
 }  // namespace hemostat::bindings

@@ -22,6 +22,9 @@ class PythonObserver : public Observer {
   void linear_input(size_t block, const std::vector<std::string>& names, const at::Tensor& x) override {
     PYBIND11_OVERRIDE(void, Observer, linear_input, block, names, x);
   }
+  void linear_output(size_t block, const std::string& name, const at::Tensor& y) override {
+    PYBIND11_OVERRIDE(void, Observer, linear_output, block, name, y);
+  }
   void hidden_state(size_t index, const at::Tensor& x) override {
     PYBIND11_OVERRIDE(void, Observer, hidden_state, index, x);
   }
@@ -70,6 +73,14 @@ Args:
     block: Index of the block in this model.
     names: The linears' names.
     x: The input as it is before the linears' own input treatment.
+)")
+      .def("linear_output", &Observer::linear_output, "block"_a, "name"_a, "y"_a,
+           R"(Called with what the linear ``name`` gives, [..., out_features].
+
+Args:
+    block: Index of the block in this model.
+    name: The linear's name.
+    y: The output; what follows may be computed in its memory.
 )")
       .def("hidden_state", &Observer::hidden_state, "index"_a, "x"_a,
            R"(Called with the residual stream [B, T, hidden_size] before each block and after the last.

@@ -215,11 +215,12 @@ Example:
 
   room.def(
       "mask_at",
-      [](const at::Tensor& kept_until, double sparsity, const std::string& scope, std::optional<at::Tensor> out) {
-        return prune::mask_at(kept_until, sparsity, scope_of("mask_at", scope), out);
+      [](const at::Tensor& kept_until, double sparsity, const std::string& scope, std::optional<at::Tensor> out,
+         bool check_finite) {
+        return prune::mask_at(kept_until, sparsity, scope_of("mask_at", scope), out, check_finite);
       },
       py::arg("kept_until"), py::kw_only(), py::arg("sparsity"), py::arg("scope") = "row", py::arg("out") = py::none(),
-      release_gil(),
+      py::arg("check_finite") = true, release_gil(),
       R"doc(The mask of one sparsity from what ``kept_until`` returned.
 
 Args:
@@ -227,13 +228,15 @@ Args:
     sparsity: Fraction removed, 0 to 1.
     scope: ``"row"`` or ``"tensor"``.
     out: Contiguous bool tensor of the same shape and device that receives the mask.
+    check_finite: False skips the look for NaN.
 
 Returns:
     Bool mask, equal to ``mask(score, sparsity=sparsity, scope=scope)`` for every sparsity.
 
 Raises:
-    ValueError: A shape, device, scope or sparsity that cannot be.
-    TypeError: kept_until is not float32 or float64, or out is not bool.
+    ValueError: A shape, device, scope or sparsity that cannot be, or NaN in kept_until.
+    TypeError: kept_until is not float32 or float64, or float32 for a scope of more than 2**24 entries; or out is not
+        bool.
 
 Example:
     >>> import torch, hemostat

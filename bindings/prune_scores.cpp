@@ -132,8 +132,8 @@ Returns:
     Bool mask of weight's shape, True = kept; ``out`` where it was given.
 
 Raises:
-    ValueError: A shape, device, scope, pattern or sparsity that cannot be, or a score that is NaN (then ``out`` is
-        unspecified).
+    ValueError: A shape, device, scope, pattern or sparsity that cannot be, or entries that are not finite, or are
+        negative where they cannot be (then ``out`` is unspecified).
     TypeError: An argument is not float32, bfloat16 or float16, or out is not bool.
 
 Example:
@@ -154,7 +154,7 @@ Returns:
     float32 tensor of weight's shape.
 
 Raises:
-    ValueError: A shape or device that cannot be.
+    ValueError: A shape or device that cannot be, or entries that are not finite, or negative where they cannot be.
     TypeError: An argument is not float32, bfloat16 or float16.
 
 Example:
@@ -183,7 +183,8 @@ Fisher information in place of that of the Hessian. LeCun et al. 1990, "Optimal 
 
 Args:
     weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides.
-    gradient_square: Mean of the squared gradients of single sequences, of weight's shape; float32, bfloat16 or float16.
+    gradient_square: Mean of the squared gradients of single sequences, of weight's shape; float32, bfloat16 or float16,
+        not negative.
     sparsity: Fraction removed, 0 to 1. Give this or ``pattern``.
     pattern: ``"n:m"`` keeps n of every m; m divides in_features.
     scope: What ``sparsity`` counts over: ``"tensor"`` or ``"row"``.
@@ -194,8 +195,8 @@ Returns:
     Bool mask of weight's shape, True = kept; ``out`` where it was given.
 
 Raises:
-    ValueError: A shape, device, scope, pattern or sparsity that cannot be, or a score that is NaN (then ``out`` is
-        unspecified).
+    ValueError: A shape, device, scope, pattern or sparsity that cannot be, or entries that are not finite, or are
+        negative where they cannot be (then ``out`` is unspecified).
     TypeError: An argument is not float32, bfloat16 or float16, or out is not bool.
 
 Example:
@@ -210,13 +211,13 @@ Example:
 
 Args:
     weight: ``[out_features, in_features]``, float32, bfloat16 or float16.
-    gradient_square: Mean squared gradient, of weight's shape; float32, bfloat16 or float16.
+    gradient_square: Mean squared gradient, of weight's shape; float32, bfloat16 or float16, not negative.
 
 Returns:
     float32 tensor of weight's shape.
 
 Raises:
-    ValueError: A shape or device that cannot be.
+    ValueError: A shape or device that cannot be, or entries that are not finite, or negative where they cannot be.
     TypeError: An argument is not float32, bfloat16 or float16.
 
 Example:
@@ -250,8 +251,8 @@ Args:
     weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides.
     activation_norm: ``[in_features]``; finite, not negative. The authors' is the root of the mean, over sequences, of the
         sum of squares over a sequence's tokens: the root mean square times the root of a sequence's length.
-    gradient_norm: Of weight's shape, float32, bfloat16 or float16: norm over the gradients of single sequences. The
-        authors' are the sum of absolute values (L1) and the root of the sum of squares (L2).
+    gradient_norm: Of weight's shape, float32, bfloat16 or float16, not negative: norm over the gradients of single
+        sequences. The authors' are the sum of absolute values (L1) and the root of the sum of squares (L2).
     alpha: Weight of the gradient norm, 0 or more.
     sparsity: Fraction removed, 0 to 1. Give this or ``pattern``.
     pattern: ``"n:m"`` keeps n of every m; m divides in_features.
@@ -263,8 +264,8 @@ Returns:
     Bool mask of weight's shape, True = kept; ``out`` where it was given.
 
 Raises:
-    ValueError: A shape, device, scope, pattern or sparsity that cannot be, or a score that is NaN (then ``out`` is
-        unspecified).
+    ValueError: A shape, device, scope, pattern or sparsity that cannot be, or entries that are not finite, or are
+        negative where they cannot be (then ``out`` is unspecified).
     TypeError: An argument is not float32, bfloat16 or float16, or out is not bool.
 
 Example:
@@ -281,14 +282,16 @@ Example:
 Args:
     weight: ``[out_features, in_features]``, float32, bfloat16 or float16.
     activation_norm: ``[in_features]``; finite, not negative.
-    gradient_norm: Of weight's shape, float32, bfloat16 or float16: norm over the gradients of single sequences.
+    gradient_norm: Of weight's shape, float32, bfloat16 or float16, not negative: norm over the gradients of single
+        sequences.
     alpha: Weight of the gradient norm, 0 or more.
 
 Returns:
     float32 tensor of weight's shape.
 
 Raises:
-    ValueError: A shape, device or alpha that cannot be, or an activation norm that is NaN, infinite or negative.
+    ValueError: A shape, device or alpha that cannot be, or entries that are not finite, or are
+        negative where they cannot be.
     TypeError: An argument is not float32, bfloat16 or float16.
 
 Example:

@@ -166,6 +166,7 @@ Raises:
     ValueError: A shape, device or option that cannot be, or NaN or infinities in weight (then ``out``, unless it is
         weight itself, is unspecified).
     TypeError: weight is not float32, bfloat16 or float16, or out has another dtype.
+    NumericalError: Finite entries would round beyond their dtype.
 
 Example:
     >>> import torch, hemostat
@@ -205,6 +206,7 @@ Returns:
 Raises:
     ValueError: A shape or option that cannot be, or NaN or infinities in weight.
     TypeError: weight is not float32, bfloat16 or float16.
+    NumericalError: Finite entries would round beyond their dtype.
 
 Example:
     >>> import torch, hemostat
@@ -264,7 +266,7 @@ Returns:
 Raises:
     ValueError: A shape, device or option that cannot be, or NaN or infinities in weight or gram.
     TypeError: weight is not float32, bfloat16 or float16, or gram not float32.
-    NumericalError: gram is not positive semidefinite.
+    NumericalError: gram is not positive semidefinite, or entries would round beyond weight's dtype.
 
 Example:
     >>> import torch, hemostat
@@ -316,8 +318,9 @@ Returns:
     equals it.
 
 Raises:
-    ValueError: A shape, device or option that cannot be, or NaN or infinities.
+    ValueError: A shape, device or option that cannot be, NaN or infinities, or a gram that is not symmetric.
     TypeError: An argument is not float32, bfloat16 or float16.
+    NumericalError: gram is not positive semidefinite, or the weight too large to be scaled and rounded.
 
 Example:
     >>> import torch, hemostat
@@ -355,8 +358,9 @@ Returns:
     float32 ``[in_features]``.
 
 Raises:
-    ValueError: A shape, device or option that cannot be, or NaN or infinities.
+    ValueError: A shape, device or option that cannot be, NaN or infinities, or a gram that is not symmetric.
     TypeError: An argument is not float32, bfloat16 or float16.
+    NumericalError: gram is not positive semidefinite, or the weight too large to be scaled and rounded.
 
 Example:
     >>> import torch, hemostat
@@ -402,8 +406,9 @@ Returns:
     equals it.
 
 Raises:
-    ValueError: A shape, device or option that cannot be, or NaN or infinities.
+    ValueError: A shape, device or option that cannot be, NaN or infinities, or a gram that is not symmetric.
     TypeError: An argument is not float32, bfloat16 or float16.
+    NumericalError: gram is not positive semidefinite, or the weight too large to be scaled and rounded.
 
 Example:
     >>> import torch, hemostat
@@ -436,6 +441,7 @@ Raises:
     ValueError: A shape or option that cannot be, or NaN or infinities in input (then ``out``, unless it is input
         itself, is unspecified).
     TypeError: input is not float32, bfloat16 or float16, or out has another dtype.
+    NumericalError: Finite entries would round beyond their dtype.
 
 Example:
     >>> import torch, hemostat

@@ -103,7 +103,7 @@ def measure(windows: int) -> None:
             threshold = next(entry for entry in report.thresholds if trial_key(entry) == trial_key(method))
             kept["curves"].append(
                 {name: method[name] for name in ("method", "options", "label", "axis")}
-                | {name: threshold[name] for name in ("zone", "zone_interval", "zone_censored")}
+                | {name: threshold[name] for name in ("edge", "edge_interval", "edge_censored")}
                 | {"points": [{"severity": trial["severity"]} | point(trial["damage"]) for trial in trials]}
             )
         order = [spec for row in SPECS for spec in row]
@@ -119,7 +119,7 @@ def measure_surface(windows: int) -> None:
     surface = hemostat.surface(
         model, list(SURFACE), evaluation, statistics=statistics, severities=list(SURFACE.values())
     )
-    facts = surface_facts(surface)
+    facts = surface_facts(surface).to_json(TOLERANCES)
     kept = {name: facts[name] for name in ("methods", "axes", "severities", "additivity", "zone")} | {
         "windows": windows,
         "length": evaluation.shape[1],

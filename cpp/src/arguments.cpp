@@ -1,11 +1,19 @@
 #include "arguments.h"
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
+#include <utility>
 
 #include <ATen/MemoryOverlap.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/abs.h>
+#include <ATen/ops/aminmax.h>
 #include <ATen/ops/isfinite.h>
+#include <ATen/ops/linalg_cholesky_ex.h>
 #include <ATen/ops/logical_not.h>
+#include <ATen/ops/max.h>
 #include <ATen/ops/sum.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
@@ -14,8 +22,6 @@
 #include <hemostat/error.h>
 
 namespace hemostat::arguments {
-
-namespace {
 
 std::string dtype_name(at::ScalarType dtype) {
   switch (dtype) {
@@ -43,8 +49,6 @@ std::string dtype_name(at::ScalarType dtype) {
       return c10::toString(dtype);
   }
 }
-
-}  // namespace
 
 std::string shape(at::IntArrayRef sizes) { return fmt::format("[{}]", fmt::join(sizes, ", ")); }
 
@@ -159,14 +163,19 @@ void check_invalid(std::string_view operation, std::string_view name, const at::
                    std::string_view kind) {
   const auto count = invalid.item<int64_t>();
   if (count != 0) {
-    throw ValueError(fmt::format("{}: {} has {} {} {}; check_finite=False skips this look", operation, name, count,
-                                 kind, count == 1 ? "entry" : "entries"));
+    throw InvalidEntries(operation,
+                         fmt::format("{} has {} {} {}", name, count, kind, count == 1 ? "entry" : "entries"));
   }
 }
 
-void check_finite(std::string_view operation, std::string_view name, const at::Tensor& tensor) {
+bool all_finite(const at::Tensor& tensor) {
   // One read tells nearly always; a sum may overflow though every entry is finite.
-  if (std::isfinite(tensor.sum(at::kFloat).item<float>())) {
+  const auto wide = tensor.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  return std::isfinite(tensor.sum(wide).item<double>()) || at::isfinite(tensor).all().item<bool>();
+}
+
+void check_finite(std::string_view operation, std::string_view name, const at::Tensor& tensor) {
+  if (all_finite(tensor)) {
     return;
   }
   check_invalid(operation, name, at::isfinite(tensor).logical_not_().sum(), "NaN or infinite");
@@ -175,6 +184,59 @@ void check_finite(std::string_view operation, std::string_view name, const at::T
 void check_not_negative(std::string_view operation, std::string_view name, const at::Tensor& tensor) {
   const at::Tensor valid = at::isfinite(tensor).logical_and_(tensor.ge(0));
   check_invalid(operation, name, valid.logical_not_().sum(), "NaN, infinite or negative");
+}
+
+InvalidEntries::InvalidEntries(std::string_view operation, std::string finding)
+    : ValueError(fmt::format("{}: {}; check_finite=False skips this look", operation, finding)),
+      finding_(std::move(finding)) {}
+
+void check_gram_values(std::string_view operation, const at::Tensor& gram) {
+  const at::NoGradGuard no_grad;
+  check_finite(operation, "gram", gram);
+  if (gram.numel() == 0) {
+    return;
+  }
+  const double epsilon = gram.scalar_type() == at::kFloat  ? std::numeric_limits<float>::epsilon()
+                         : gram.scalar_type() == at::kHalf ? 0x1p-10
+                                                           : 0x1p-7;
+  const at::Tensor moments = gram.to(at::kFloat), square = moments.diagonal();
+  check_invalid(operation, "gram", square.lt(0).sum(), "negative diagonal");
+  // As correlations, so that loud and quiet features are judged alike.
+  const at::Tensor length = square.sqrt().masked_fill(square.eq(0), 1);
+  at::Tensor correlation = moments.div(length).div_(length.unsqueeze(1));
+  const auto [difference, place] = correlation.sub(correlation.t()).abs_().flatten().max(0);
+  if (difference.item<double>() > std::max(1e-3, 4 * epsilon)) {
+    const int64_t row = place.item<int64_t>() / gram.size(1), column = place.item<int64_t>() % gram.size(1);
+    throw ValueError(fmt::format("{}: gram is not symmetric: entry [{}, {}] is {}, but [{}, {}] is {}", operation, row,
+                                 column, moments[row][column].item<float>(), column, row,
+                                 moments[column][row].item<float>()));
+  }
+  correlation.diagonal().add_(16 * epsilon * static_cast<double>(gram.size(0)));  // what rounding may take
+  if (std::get<1>(at::linalg_cholesky_ex(correlation)).item<int64_t>() != 0) {
+    throw NumericalError(fmt::format("{}: gram is not positive semidefinite, so it is no Gram matrix", operation));
+  }
+}
+
+void check_result(std::string_view operation, std::string_view name, const at::Tensor& result) {
+  if (std::isfinite(result.sum(at::kFloat).item<float>())) {
+    return;
+  }
+  const auto count = at::isfinite(result).logical_not_().sum().item<int64_t>();
+  if (count != 0) {
+    throw NumericalError(fmt::format("{}: {} is too large: {} {} of the result would be beyond {}", operation, name,
+                                     count, count == 1 ? "entry" : "entries", dtype_name(result.scalar_type())));
+  }
+}
+
+double unit_factor(const at::Tensor& tensor) {
+  if (tensor.numel() == 0) {
+    return 1;
+  }
+  const auto [lowest, highest] = at::aminmax(tensor.detach());
+  const double largest = std::max(-lowest.item<double>(), highest.item<double>());
+  int exponent = 1;
+  std::frexp(largest, &exponent);
+  return largest > 0 && std::isfinite(largest) ? std::ldexp(1.0, std::clamp(1 - exponent, -126, 126)) : 1;
 }
 
 bool wants_gradient(const at::Tensor& tensor) { return c10::GradMode::is_enabled() && tensor.requires_grad(); }

@@ -28,6 +28,7 @@ from hemostat import (
     quantize,
     solve,
 )
+from hemostat._baseline import BaselineWarning
 from hemostat._C import (
     Axis,
     BaselineEvaluation,
@@ -58,6 +59,7 @@ from hemostat._C import (
     Zone,
     compose,
     find_threshold,
+    judge,
     methods,
     prepare,
 )
@@ -72,6 +74,7 @@ from hemostat.report import Report
 __all__ = [
     "Axis",
     "BaselineEvaluation",
+    "BaselineWarning",
     "Composition",
     "Damage",
     "Decoder",
@@ -110,6 +113,7 @@ __all__ = [
     "find_threshold",
     "generate",
     "huggingface",
+    "judge",
     "localize",
     "lowrank",
     "method",

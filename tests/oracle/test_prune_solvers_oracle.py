@@ -8,6 +8,10 @@ from hemostat import prune
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
+# By what share weights differ wherever the reference chooses between two: more than rounding, whatever the order of
+# sums, so that masks are the same on every machine.
+APART = 1e-5
+
 
 def some_weight(rows, columns, dtype=torch.float32):
     return torch.randn(rows, columns, generator=torch.Generator().manual_seed(rows)).to(dtype)
@@ -27,13 +31,12 @@ def some_weight(rows, columns, dtype=torch.float32):
 @pytest.mark.parametrize("scope", ["tensor", "row"])
 def test_admm(dtype, choice, removed, pattern, scope):
     weight, (_, gram) = some_weight(24, 64, dtype), correlated_gram(64)
-    expected, expected_mask = admm(weight, gram, removed, pattern=pattern, scope=scope)
+    expected, expected_mask, closest = admm(weight, gram, removed, pattern=pattern, scope=scope)
+    assert closest > APART
     pruned, mask = prune.admm(weight, gram, scope=scope, **choice)
     assert pruned.dtype == dtype
-    # Scores that float32 cannot tell apart may fall in another order.
-    assert int((mask != expected_mask).sum()) <= 2
-    same = (mask == expected_mask).all(1)
-    torch.testing.assert_close(pruned[same].double(), expected[same], rtol=torch.finfo(dtype).eps, atol=2e-3)
+    assert torch.equal(mask, expected_mask)
+    torch.testing.assert_close(pruned.double(), expected, rtol=torch.finfo(dtype).eps, atol=2e-3)
     ours, theirs = (output_error(weight, w, gram) for w in (pruned, expected.to(dtype)))
     assert ours <= theirs * (1.001 if dtype == torch.float32 else 1.05)
 
@@ -50,7 +53,8 @@ def test_admm_is_no_further_off_than_the_authors_code(features, sparsity):
 @pytest.mark.parametrize("damp", [0.0, 1.0])
 def test_admm_options(iterations, damp):
     weight, (_, gram) = some_weight(16, 32), correlated_gram(32)
-    expected, expected_mask = admm(weight, gram, 0.5, iterations=iterations, damp=damp)
+    expected, expected_mask, closest = admm(weight, gram, 0.5, iterations=iterations, damp=damp)
+    assert closest > APART
     pruned, mask = prune.admm(weight, gram, sparsity=0.5, iterations=iterations, damp=damp)
     assert torch.equal(mask, expected_mask)
     torch.testing.assert_close(pruned.double(), expected, rtol=1e-4, atol=1e-3)

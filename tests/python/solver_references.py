@@ -26,10 +26,22 @@ def smallest_fall(score, removed):
 
 
 def admm(weight, gram, removed, *, pattern=None, scope="tensor", damp=0.1, iterations=20, relaxation=1.7):
-    """Boža 2024, algorithm 1 with gradual pruning, on columns as there, over-relaxed (Boyd et al. 2011, section 3.4.3).
+    """Boža 2024, algorithm 1 with gradual pruning, on columns as there, over-relaxed (Boyd et al. 2011, section 3.4.3):
+    the weight, its mask, and the least share by which two weights differed of which one was chosen.
 
     removed: a share of the scope's weights, or with pattern=(n, m) not read.
     """
+    closest = torch.inf
+
+    def least_fall(score, removed):
+        nonlocal closest
+        ranked = score.flatten().sort().values
+        if 0 < removed < len(ranked):
+            above = ranked[ranked > ranked[removed - 1]]  # equal ones fall in index order, on any machine
+            if len(above) and above[0] < torch.inf:
+                closest = min(closest, float(1 - ranked[removed - 1] / above[0]))
+        return smallest_fall(score, removed)
+
     x = gram.double()
     norm = x.diagonal().sqrt()
     x = x / norm / norm[:, None]
@@ -43,12 +55,12 @@ def admm(weight, gram, removed, *, pattern=None, scope="tensor", damp=0.1, itera
         if pattern:
             n, m = pattern
             groups = rows.reshape(-1, m)
-            kept = torch.stack([smallest_fall(group, m - n) for group in groups])
+            kept = torch.stack([least_fall(group, m - n) for group in groups])
             score = torch.where(kept, torch.inf, groups)
-            return smallest_fall(score, int(share * (rows.numel() // m * (m - n)))).view(rows.shape).T
+            return least_fall(score, int(share * (rows.numel() // m * (m - n)))).view(rows.shape).T
         if scope == "row":
-            return torch.stack([smallest_fall(row, int(share * int(removed * row.numel()))) for row in rows]).T
-        return smallest_fall(rows, int(share * int(removed * rows.numel()))).view(rows.shape).T
+            return torch.stack([least_fall(row, int(share * int(removed * row.numel()))) for row in rows]).T
+        return least_fall(rows, int(share * int(removed * rows.numel()))).view(rows.shape).T
 
     choosing, falling = iterations * 3 // 4, max(1, iterations // 4)
     u = torch.zeros_like(w)
@@ -59,7 +71,7 @@ def admm(weight, gram, removed, *, pattern=None, scope="tensor", damp=0.1, itera
         z = (w + u) * mask
         u = u + w - z
         w = relaxation * (inverse @ (target + z - u)) + (1 - relaxation) * z
-    return ((w + u) * mask).T / norm, mask.T
+    return ((w + u) * mask).T / norm, mask.T, closest
 
 
 def authors_admm(weight, gram, sparsity):
@@ -132,18 +144,22 @@ def dsnot(weight, mask, mean, norm, *, pattern=None, max_cycles=50, threshold=0.
     return result
 
 
-def pseudo_quantize(weight, bits, group_size):
-    """The asymmetric quantizer of AWQ's authors, whose range need not hold 0."""
+def pseudo_quantize(weight, bits, group_size, aside=(0.0, 0.0)):
+    """The asymmetric quantizer of AWQ's authors, whose range need not hold 0.
+
+    aside: moves what is rounded to the zero points and to the codes, which decides where they lie at a tie.
+    """
     groups = weight.reshape(-1, group_size)
     high, low = groups.amax(1, keepdim=True), groups.amin(1, keepdim=True)
     most = 2**bits - 1
     scale = (high - low).clamp(min=1e-5) / most
-    zero = (-torch.round(low / scale)).clamp(0, most)
-    return ((torch.clamp(torch.round(groups / scale) + zero, 0, most) - zero) * scale).view(weight.shape)
+    zero = (-torch.round(low / scale + aside[0])).clamp(0, most)
+    codes = torch.clamp(torch.round(groups / scale + aside[1]) + zero, 0, most)
+    return ((codes - zero) * scale).view(weight.shape)
 
 
-def awq_scale(weights, x, bits, group_size):
-    """Lin et al. 2024: the scale with the least error of the outputs on inputs x, and every grid point's error."""
+def awq_scales(weights, x, bits, group_size):
+    """Lin et al. 2024: the scales that are searched, and the error of the outputs on inputs x with each."""
     loud = x.abs().mean(0)
     errors, scales = [], []
     for step in range(20):
@@ -154,11 +170,13 @@ def awq_scale(weights, x, bits, group_size):
             sum(float((x @ (new - old).T).square().sum()) for new, old in zip(changed, weights, strict=True)) / len(x)
         )
         scales.append(scale)
-    return scales[min(range(20), key=errors.__getitem__)], errors
+    return scales, errors
 
 
 def awq_clip(scaled, x, bits, group_size):
-    """The authors' clip of a scaled weight on the inputs x of it: largest magnitudes, [out, groups]."""
+    """The authors' clip of a scaled weight on the inputs x of it, [out, groups]: the largest magnitudes, and the error
+    that none exceeds who takes the best of the clips, whichever way it rounds ties. A range that is clipped on both
+    sides has them, in its zero point and at its ends."""
     groups = scaled.view(len(scaled), -1, group_size)
     inputs = x.view(len(x), -1, group_size)
     exact = torch.einsum("tgi,ogi->otg", inputs, groups)
@@ -167,8 +185,12 @@ def awq_clip(scaled, x, bits, group_size):
     for step in range(10):
         limit = largest * (1 - step / 20)
         clipped = torch.clamp(groups, -limit[..., None], limit[..., None])
-        rounded = pseudo_quantize(clipped.reshape(scaled.shape), bits, group_size).view(groups.shape)
-        error = (torch.einsum("tgi,ogi->otg", inputs, rounded) - exact).square().mean(1)
+        ways = [(zero, code) for zero in (-1e-5, 1e-5) for code in (-1e-5, 1e-5)]
+        rounded = [
+            pseudo_quantize(clipped.reshape(scaled.shape), bits, group_size, way).view_as(groups) for way in ways
+        ]
+        errors = [(torch.einsum("tgi,ogi->otg", inputs, one) - exact).square().mean(1) for one in rounded]
+        error = torch.stack(errors).amax(0)
         best = torch.where(error < least, limit, best)
         least = torch.minimum(error, least)
-    return best
+    return best, least

@@ -241,7 +241,7 @@ def test_examples_run(tiny_model, tiny_tokens, statistics, curve):
 
 
 def test_import_is_light():
-    heavy = ["transformers", "pandas", "plotly", "huggingface_hub", "matplotlib", "scipy"]
+    heavy = ["transformers", "pandas", "vl_convert", "huggingface_hub", "matplotlib", "scipy"]
     script = f"import sys, hemostat; print([name for name in {heavy} if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     alone = subprocess.run(

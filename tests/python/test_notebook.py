@@ -36,7 +36,7 @@ def test_notebook_runs(source, tmp_path, monkeypatch):
     jupytext = pytest.importorskip("jupytext", reason="runs notebooks")
     nbclient = pytest.importorskip("nbclient", reason="runs notebooks")
     pytest.importorskip("ipykernel", reason="runs notebooks")
-    monkeypatch.setenv("WINDOWS", "1")
+    monkeypatch.setenv("WINDOWS", "2")
     notebook = jupytext.read(source)
     nbclient.NotebookClient(notebook, timeout=None, resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert (tmp_path / "tour-report.html").stat().st_size > 100_000

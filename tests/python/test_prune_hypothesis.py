@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from operator_strategies import (
     about,
@@ -32,6 +32,8 @@ def test_masks(device, pattern, data):
     columns = weight.shape[1]
     sparsity, scope = data.draw(sparsities), data.draw(scopes)
     norm = data.draw(tensors(st.just((columns,)))).abs()
+    for tensor in (weight, norm):  # scores that leave float32 are refused
+        assume(tensor.numel() == 0 or not tensor.abs().max() > 1e15)
     gradient = data.draw(tensors(st.just(tuple(weight.shape)), values=("normal", "ties", "sparse", "zero", "constant")))
     square = gradient.abs()
     choice = {"pattern": f"{n}:{m}"} if pattern else {"sparsity": sparsity}

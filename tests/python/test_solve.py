@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from column_solver_reference import solved
+from column_solver_reference import departures
 from solver_references import output_error
 
 import hemostat
@@ -22,14 +22,11 @@ def layer(rows, columns, *, tokens=None, seed=0, dead=()):
     return torch.randn(rows, columns, generator=generator), x.T @ x / tokens
 
 
-def assert_solved(result, weight, gram, **options):
-    """The result is the papers'. Where float32 rounds one code the other way, the rest of its row takes up another
-    error: such rows are few, and no worse."""
-    expected, _ = solved(weight.cpu(), gram.cpu(), **options)
-    weight, result, gram = weight.cpu(), result.cpu(), gram.cpu()
-    differs = ((result.double() - expected).abs() > 1e-4 * expected.abs().max()).any(1)
-    assert differs.double().mean() <= 0.1
-    assert output_error(weight, result, gram) <= output_error(weight, expected, gram) * 1.01
+def assert_solved(result, mask, weight, gram, **options):
+    """Each choice is the papers' after the same choices before it, to float32's rounding."""
+    mask = mask if mask is None else mask.cpu()
+    found = departures(weight.cpu(), gram.cpu(), result.cpu(), mask, **options)
+    assert found.choice <= 1e-3 and found.code <= 1e-3 and found.value <= 2e-5, found
 
 
 @pytest.mark.parametrize("rows,columns,block_size", [(24, 96, 32), (17, 100, 32), (40, 64, 128), (5, 700, 128)])
@@ -37,22 +34,16 @@ def assert_solved(result, weight, gram, **options):
 def test_sparsegpt_is_the_papers(device, rows, columns, block_size, sparsity):
     weight, gram = layer(rows, columns, dead=(3,))
     pruned = prune.sparsegpt(weight.to(device), gram.to(device), sparsity=sparsity, block_size=block_size)
-    expected, mask = solved(weight, gram, sparsity=sparsity, block_size=block_size)
-    assert (pruned.mask.cpu() == mask).all()
-    assert (pruned.weight.cpu()[~mask] == 0).all()
-    torch.testing.assert_close(pruned.weight.cpu().double(), expected, rtol=0, atol=2e-4 * float(expected.abs().max()))
+    assert_solved(*pruned, weight, gram, sparsity=sparsity, block_size=block_size)
 
 
 @pytest.mark.parametrize("pattern", ["2:4", "1:4", "4:8", "1:2", "3:6", "0:4", "4:4"])
 def test_sparsegpt_keeps_n_of_every_m(device, pattern):
     weight, gram = layer(19, 96)
-    n, m = map(int, pattern.split(":"))
+    m = int(pattern.partition(":")[2])
     block_size = 32 // m * m
     pruned = prune.sparsegpt(weight.to(device), gram.to(device), pattern=pattern, block_size=32)
-    expected, mask = solved(weight, gram, pattern=pattern, block_size=block_size)
-    assert (pruned.mask.view(19, -1, m).sum(-1) == n).all()
-    assert (pruned.mask.cpu() == mask).all()
-    torch.testing.assert_close(pruned.weight.cpu().double(), expected, rtol=0, atol=2e-4 * float(weight.abs().max()))
+    assert_solved(*pruned, weight, gram, pattern=pattern, block_size=block_size)
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
@@ -63,7 +54,7 @@ def test_gptq_is_the_papers(device, symmetric, act_order, group_size):
     weight, gram = layer(23, 192, seed=1, dead=(0, 100))
     options = dict(bits=3, group_size=group_size, symmetric=symmetric, act_order=act_order, block_size=32)
     rounded = quantize.gptq(weight.to(device), gram.to(device), **options)
-    assert_solved(rounded, weight, gram, **options)
+    assert_solved(rounded, None, weight, gram, **options)
     packed = quantize.gptq(weight.to(device), gram.to(device), packed=True, **options)
     torch.testing.assert_close(packed.dequantize(), rounded, rtol=0, atol=0)
     assert int(packed.codes.max()) < 8
@@ -73,14 +64,31 @@ def test_gptq_is_the_papers(device, symmetric, act_order, group_size):
     assert packed.bits_per_weight == pytest.approx(3 + (16 if symmetric else 32) * ranges / 192 + own)
 
 
+def test_another_choice_is_seen():
+    """What assert_solved rests on: one code a step aside, one weight kept for another, a plain rounding."""
+    weight, gram = layer(8, 64)
+    options = dict(bits=3, group_size=16, block_size=32)
+    packed = quantize.gptq(weight, gram, packed=True, **options)
+    rounded = packed.dequantize()
+    aside = rounded.clone()
+    code, scale = int(packed.codes[2, 40]), float(packed.scale[2, 2])
+    aside[2, 40] += scale if code < 4 else -scale
+    assert departures(weight, gram, aside, **options).code > 0.4
+    assert departures(weight, gram, quantize.rtn(weight, bits=3, group_size=16), **options).code > 0.4
+    assert departures(weight, gram, rounded + 1e-2 * scale, **options).value > 1e-3
+
+    pruned = prune.sparsegpt(weight, gram, sparsity=0.5, block_size=64)
+    mask = pruned.mask.clone()
+    kept, fallen = mask[0].nonzero()[0], (~mask[0]).nonzero()[0]
+    mask[0, kept], mask[0, fallen] = False, True
+    assert departures(weight, gram, pruned.weight * mask, mask, sparsity=0.5, block_size=64).choice > 1e-2
+
+
 def test_sparsegpt_rounds_what_it_keeps(device):
     weight, gram = layer(16, 96)
     options = dict(sparsity=0.5, bits=4, group_size=32, block_size=32)
     pruned = prune.sparsegpt(weight.to(device), gram.to(device), **options)
-    expected, mask = solved(weight, gram, **options)
-    assert (pruned.mask.cpu() == mask).double().mean() > 0.99
-    assert (pruned.weight[~pruned.mask] == 0).all()
-    assert_solved(pruned.weight, weight, gram, **options)
+    assert_solved(*pruned, weight, gram, **options)
     for group in pruned.weight.cpu().view(-1, 32):
         assert len(group.unique()) <= 16
 

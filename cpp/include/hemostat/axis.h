@@ -24,12 +24,16 @@ struct Axis {
   // −1: damage grows as the severity falls (bits); +1: as it rises.
   int direction() const { return farthest < neutral ? -1 : 1; }
 
-  // |severity − neutral| / |farthest − neutral|: 0 at neutral, 1 at farthest.
+  // |severity − neutral| / |farthest − neutral|: 0 at neutral, 1 at farthest. ValueError for NaN and infinities, also
+  // of the inverse.
   double distance(double severity) const;
   double severity_at(double distance) const;
 
-  // The severity itself, rounded to the axis's step; ValueError naming `method` where it is out of range, or between
-  // two integers or two listed values.
+  // What at() takes, in words: "0 … 1", "8, 4 or 16".
+  std::string range() const;
+
+  // The severity itself, rounded to the axis's step; ValueError naming `method`, the axis and its range where it is not
+  // finite, out of range, or between two integers or two listed values.
   double checked(double severity, const std::string& method) const;
 };
 

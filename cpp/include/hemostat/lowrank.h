@@ -37,7 +37,8 @@ struct Decomposition {
 
 // Singular value decomposition in float32 (LAPACK, or cuSOLVER): us = U · diag(S), vh = Vᵀ.
 //   weight  [out_features, in_features], float32, bfloat16 or float16
-// NaN or Inf: ValueError, unless check_finite is false. NumericalError if the iteration does not converge.
+// NaN or Inf: ValueError, unless check_finite is false. NumericalError if the iteration does not converge, or a factor
+// is beyond its dtype.
 Decomposition decompose(const at::Tensor& weight, bool check_finite = true);
 
 struct SvdOptions {
@@ -80,7 +81,7 @@ struct SvdLlmOptions {
 // always 0. Its diagonal grows by 2^-23 of its largest entry at least, which is float32's own rounding: directions that
 // no input had are then ordered by the weight alone. A Gram matrix of zeros is taken for the identity.
 //   gram  [in_features, in_features], symmetric: XᵀX / tokens
-// Errors as asvd.
+// Errors as asvd; NumericalError where gram is not positive semidefinite, but for rounding.
 Factors svd_llm(const at::Tensor& weight, const at::Tensor& gram, const SvdLlmOptions& options);
 Decomposition decompose_svd_llm(const at::Tensor& weight, const at::Tensor& gram, double damp = 0,
                                 bool check_finite = true);

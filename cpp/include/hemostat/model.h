@@ -42,14 +42,18 @@ struct Linear {
   at::Tensor a, b;                                       // [out_features, r], [r, in_features]
   std::shared_ptr<const quantize::PackedWeight> packed;  // dequantized on use
   at::Tensor bias;                                       // [out_features], undefined: none
+  // Bits per weight of the storage format that a dense weight was rounded to, scales and zero points included; 0: none,
+  // so those of its dtype. Only Model::bytes() reads it.
+  double stored_bits = 0;
   LinearInput input;
 
   bool defined() const;  // false: this model has no such layer (e.g. the gate of a plain MLP)
   bool factored() const;
   int64_t out_features() const;
   int64_t in_features() const;
-  at::Tensor dense() const;                     // the weight, factors multiplied out and codes dequantized
-  Linear with_weight(at::Tensor weight) const;  // the same layer with a dense weight
+  at::Tensor dense() const;  // the weight, factors multiplied out and codes dequantized
+  // The same layer with a dense weight, which was rounded to a storage format of so many bits per weight, or to none.
+  Linear with_weight(at::Tensor weight, double stored_bits = 0) const;
   Linear with_packed(std::shared_ptr<const quantize::PackedWeight> weight) const;  // and with one in a storage format
 };
 
@@ -185,6 +189,8 @@ struct LoadOptions {
   c10::Device device = c10::kCPU;
 };
 
+struct ModelState;
+
 struct Model {
   ModelConfig config;
   InputPerturbation input;
@@ -193,7 +199,7 @@ struct Model {
   Norm final_norm;
   Head head;
   Decoder decoder;
-  std::string source;  // the directory or GGUF file it was loaded from; empty: none
+  std::string source;  // the directory or GGUF file it was loaded from, absolute; empty: none
 
   // A Hugging Face directory: config.json and one or many *.safetensors (and hemostat.json where save() wrote one).
   // Tensors are private, writable views on the mapped files. Every config field that changes a number is honoured or
@@ -207,32 +213,54 @@ struct Model {
   // The same from config.json's text and named tensors, which are shared, gradients included.
   static Model from_tensors(const std::string& config_json, const std::map<std::string, at::Tensor>& tensors);
 
-  // Writes what load() reads: config.json, model.safetensors, and the tokenizer's files of `source`. What the family's
-  // config cannot express (per-layer sizes, factors, input treatments) goes to hemostat.json; then the result is a
-  // sentence that says so, else empty. The directory appears whole or not at all.
+  // Every part of a model, and a model of them: what pickling keeps. Tensors are shared. Packed weights stay packed.
+  ModelState state() const;
+  static Model from_state(const ModelState& state);
+
+  // Writes what load() reads, whole or not at all: config.json, model.safetensors, and what lies beside the weights in
+  // `source` (tokenizer, chat templates, generation config, licence, model card, custom code). What the family's config
+  // cannot express (per-layer sizes, factors, input treatments) goes to hemostat.json. The result says so, and what was
+  // left behind; else it is empty.
+  //
+  // In a checkpoint's directory that exists, only files that are written are replaced (a link by a file), and weights,
+  // indexes and hemostat.json that contradict the new model removed. A killed process leaves the old model or the new
+  // one; where it was killed between the renames at the end, the next load() or save() does those that are left.
+  // ValueError, naming the file, for a directory that holds something else, an adapter_config.json in it, and what
+  // cannot be read or written; nothing is changed then.
   //
   // A path that ends in .gguf: one GGUF file, its tokenizer included. Weights that are GgufPacked keep their bytes, the
   // others have the model's dtype, and norms and biases float32. ValueError, before anything is written, where GGUF
   // cannot express the model; the result is a sentence on what other readers of the file would overlook.
-  std::string save(const std::string& directory) const;
+  std::string save(const std::string& path) const;
 
   // Named tensors as save() writes them; a tied head is left out.
   std::map<std::string, at::Tensor> tensors() const;
 
+  // ValueError naming the tensor where the dtype cannot hold it: finite entries would be infinite, or all would be 0.
   Model to(std::optional<at::ScalarType> dtype, std::optional<c10::Device> device = std::nullopt) const;
 
   at::ScalarType dtype() const;
   c10::Device device() const;
   bool tied() const;           // the head's weight is the embedding
   int64_t parameters() const;  // entries of what a checkpoint of it holds: factors as factors, a tied head once
-  double bytes() const;        // of those, packed weights as packed
+  // Of those: packed weights as packed, and rounded ones (Linear::stored_bits) as their format would store them.
+  double bytes() const;
 
   // tokens int64 [B, T] → logits [B, T, V]
   at::Tensor forward(const at::Tensor& tokens, const ForwardOptions& options = {}) const;
 
   // A linear of each name becomes dense with the given weight (its bias stays). Throws ValueError for an unknown name
-  // or a wrong shape, TypeError for a dtype that is not floating.
+  // a wrong shape or entries beyond the model's dtype, TypeError for a dtype that is not floating.
   Model replace(const std::map<std::string, at::Tensor>& weights) const;
+};
+
+struct ModelState {
+  ModelConfig config;     // from_state() reads all but json, context and the tokens from json
+  std::string structure;  // as hemostat.json says it, and the stored bits of linears
+  std::map<std::string, at::Tensor> tensors;
+  std::map<std::string, std::shared_ptr<const quantize::PackedWeight>> packed;  // by names of linears
+  std::vector<int64_t> origins;                                                 // of the blocks
+  std::string source;
 };
 
 // config.json for the model as it is now, as save() writes it. ValueError where its family's cannot express it.
@@ -296,6 +324,9 @@ class Observer {
   // Before the linears `names`, which share the input x […, in_features], as it is before their own LinearInput.
   virtual void linear_input(size_t /*block*/, const std::vector<std::string>& /*names*/, const at::Tensor& /*x*/) {}
 
+  // What the linear `name` gives, y […, out_features]; what follows may be computed in its memory.
+  virtual void linear_output(size_t /*block*/, const std::string& /*name*/, const at::Tensor& /*y*/) {}
+
   // The residual stream [B, T, H] before block 0 … L − 1, and after the last (index L, before the final norm).
   virtual void hidden_state(size_t /*index*/, const at::Tensor& /*x*/) {}
 
@@ -306,6 +337,30 @@ class Observer {
   // Chosen experts int64 [tokens, top_k] and their weights.
   virtual void routing(size_t /*block*/, const at::Tensor& /*experts*/, const at::Tensor& /*weights*/) {}
 };
+
+// Where a model's numbers stop being finite.
+struct NonFinite {
+  enum class Place { tensor, layer, state };
+
+  Place place = Place::tensor;
+  // Of a tensor, its name in the checkpoint; of a layer that gives NaN or Inf for finite input, the layer's; else what
+  // is between layers: "the input of model.layers.3.mlp.down_proj".
+  std::string name;
+  int64_t nan = 0, infinite = 0;                       // entries
+  at::ScalarType dtype = at::kFloat;                   // the tensor's, or what is computed in
+  std::optional<double> largest_input = std::nullopt;  // magnitude of the largest entry that went in
+
+  // "model.layers.17.mlp.down_proj gives Inf; float16 reaches 65504, and the largest value that goes in is 31240: try
+  // bfloat16 or float32"
+  std::string text() const;
+};
+
+// The first place, in the order of a forward pass over tokens int64 [windows, length], window by window. None where all
+// logits are finite. ValueError, TypeError as forward().
+std::optional<NonFinite> first_nonfinite(const Model& model, const at::Tensor& tokens);
+
+// The first of the stored tensors, in the order of tensors(), that has a NaN or infinite entry.
+std::optional<NonFinite> first_nonfinite(const Model& model);
 
 // A linear of a model, under the checkpoint's own name without ".weight". Repeated blocks repeat their names.
 struct NamedLinear {

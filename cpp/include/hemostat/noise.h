@@ -24,7 +24,8 @@ struct ApplyOptions {
 // sigma 0. The noise is a constant to autograd.
 //   weight     [out_features, in_features], float32, bfloat16 or float16
 //   direction  float32, weight's shape and device
-// ValueError for NaN or Inf in the weight (seen before any work), unless check_finite is false.
+// Unless check_finite is false: ValueError for NaN or Inf in the weight or the direction (seen before any work),
+// NumericalError where the noise takes entries beyond the weight's dtype, here and in those below.
 at::Tensor apply(const at::Tensor& weight, const at::Tensor& direction, const ApplyOptions& options);
 
 struct GaussianOptions {

@@ -59,11 +59,14 @@ struct KeptUntilOptions {
 at::Tensor kept_until(const at::Tensor& score, const KeptUntilOptions& options = {});
 
 // The mask of one sparsity from `kept_until`, exact also where the sparsity is no multiple of 1/n in float32: equal to
-// mask(score, {.sparsity = sparsity, .scope = scope}) for every sparsity.
+// mask(score, {.sparsity = sparsity, .scope = scope}) for every sparsity. float64 is taken for any scope; float32,
+// which tells 2^24 ranks apart, for no larger one: TypeError. NaN and negative entries: ValueError, unless check_finite
+// is false.
 at::Tensor mask_at(const at::Tensor& kept_until, double sparsity, Scope scope = Scope::row,
-                   const std::optional<at::Tensor>& out = std::nullopt);
+                   const std::optional<at::Tensor>& out = std::nullopt, bool check_finite = true);
 
-// |weight|, in float32.
+// |weight|, in float32. This and the other scores: ValueError for NaN and infinities, NumericalError where a score is
+// beyond float32.
 at::Tensor score_magnitude(const at::Tensor& weight);
 
 struct MagnitudeOptions {
@@ -149,14 +152,14 @@ at::Tensor score_taylor(const at::Tensor& weight, const at::Tensor& gradient);
 
 // weight² · gradient_square / 2, in float32: the same to second order, where the diagonal of the empirical Fisher
 // information stands for that of the Hessian.
-//   gradient_square  [out_features, in_features]: mean of the squared gradients of single sequences
+//   gradient_square  [out_features, in_features]: mean of the squared gradients of single sequences; not negative
 at::Tensor score_fisher(const at::Tensor& weight, const at::Tensor& gradient_square);
 
 // |weight| · (activation_norm + alpha · gradient_norm), in float32.
 //   activation_norm  [in_features]: sqrt of the mean, over sequences, of the sum of squares over a sequence's tokens;
 //                    finite, not negative
 //   gradient_norm    [out_features, in_features]: norm over the gradients of single sequences, their sum of absolute
-//                    values (L1) or the root of their sum of squares (L2)
+//                    values (L1) or the root of their sum of squares (L2); not negative
 //   alpha            0 or more, finite
 at::Tensor score_gblm(const at::Tensor& weight, const at::Tensor& activation_norm, const at::Tensor& gradient_norm,
                       double alpha = 100);
@@ -211,8 +214,9 @@ struct AdmmFactor {
 
 //   gram  [in_features, in_features]: XᵀX / tokens, symmetric, of any floating dtype that weights have
 //   damp  ≥ 0, of the mean diagonal
-// NaN, infinite or negative diagonal: ValueError, unless check_finite is false. NumericalError where no Cholesky factor
-// exists, which the damping rules out for every matrix that is XᵀX.
+// Unless check_finite is false: ValueError for NaN, infinities, a negative diagonal or one that is not symmetric,
+// NumericalError where it is not positive semidefinite, all but for rounding. Then the damping leaves a Cholesky
+// factor.
 AdmmFactor admm_factor(const at::Tensor& gram, double damp = 0.1, bool check_finite = true);
 
 struct AdmmOptions {

@@ -10,11 +10,11 @@
 //               the same code; with whole bits these are the integers −2^(bits−1) … 2^(bits−1) − 1
 //   value       (code − zero) · scale
 // round is to nearest, halves to even; zeros stay zero. The lowest level may lie below −max|w|, at most at
-// −max|w| · L/(L − 1); where that leaves the dtype's range the value is −Inf.
+// −max|w| · L/(L − 1).
 //
-// Errors: ValueError for a shape, device or option that cannot be (before any work) and for NaN or infinite entries
-// (counted in the kernel's own pass, so `out`, unless it is the input, is then unspecified; check_finite = false skips
-// the look); TypeError for a dtype.
+// Errors: ValueError for a shape, device or option that cannot be (before any work) and for NaN or infinite entries,
+// NumericalError where finite ones round beyond the input's dtype (both counted in the kernel's own pass, so `out`,
+// unless it is the input, is then unspecified; check_finite = false skips the look); TypeError for a dtype.
 #pragma once
 
 #include <cstdint>
@@ -54,6 +54,12 @@ class PackedWeight {
   virtual std::shared_ptr<const PackedWeight> to(c10::Device device) const = 0;
 };
 
+// Bits per weight of [out_features, in_features] integer codes in groups: ceil(log2(levels)) bits per code, 16 per
+// group for its scale, and 16 for its zero point unless symmetric (there it is a constant); and so many for each
+// feature.
+double group_bits_per_weight(at::IntArrayRef sizes, int64_t group_size, double bits, bool symmetric,
+                             double feature_bits = 0);
+
 // Integer codes with a scale and a zero point per group.
 class GroupPacked : public PackedWeight {
  public:
@@ -70,9 +76,8 @@ class GroupPacked : public PackedWeight {
   // (codes − zero) · scale / input_scale
   at::Tensor dequantize() const override;
 
-  // ceil(log2(levels)) bits per code, 16 per group for its scale, and 16 for its zero point unless symmetric (there it
-  // is a constant); 32 for each feature's group where they have an order, and 16 for each feature's input scale. This
-  // is what the format takes when written; in memory codes are bytes and scales are float32.
+  // group_bits_per_weight, with 32 for each feature's group where they have an order, and 16 for each feature's input
+  // scale. This is what the format takes when written; in memory codes are bytes and scales are float32.
   double bits_per_weight() const override;
 
   std::vector<int64_t> sizes() const override;
@@ -244,6 +249,10 @@ enum class Format { nf4, fp4, fp8_e4m3, fp8_e5m2, mxfp4, nvfp4, ternary };
 // "nf4", "fp8_e4m3", …
 std::string to_string(Format format);
 
+// Bits per weight of an [out_features, in_features] matrix in the format, with block_size entries, kPerRow or
+// kPerTensor to a scale: BlockPacked::bits_per_weight of it.
+double block_bits_per_weight(Format format, at::IntArrayRef sizes, int64_t block_size);
+
 // Elements of a few bits whose blocks share a scale.
 class BlockPacked : public PackedWeight {
  public:
@@ -358,7 +367,9 @@ struct AwqOptions {
 // E = Q(weight · diag s) · diag s⁻¹ − weight and Q is `rtn`.
 //   weights             at least one, [out_features, in_features]
 //   activation_absmean  [in_features]: mean |x| of each input feature; finite, not negative
-//   gram                [in_features, in_features]: XᵀX / tokens, finite
+//   gram                [in_features, in_features]: XᵀX / tokens. ValueError where it is not symmetric or has a
+//   negative
+//                       diagonal, NumericalError where it is not positive semidefinite, all but for rounding
 //   → float32 [in_features]
 at::Tensor awq_scale(at::TensorList weights, const at::Tensor& activation_absmean, const at::Tensor& gram,
                      const AwqOptions& options = {});

@@ -35,7 +35,9 @@ class GramFactor {
  public:
   // gram  XᵀX over the number of tokens, float32 [in_features, in_features], symmetric (only its lower triangle
   // counts). Features that never were active (a diagonal entry of 0) take no part: their weights become 0.
-  explicit GramFactor(const at::Tensor& gram, const GramFactorOptions& options = {});
+  //   operation  what errors begin with
+  explicit GramFactor(const at::Tensor& gram, const GramFactorOptions& options = {},
+                      std::string_view operation = "hemostat.solve.GramFactor");
 
   int64_t in_features() const { return matrix_.size(0); }
   int64_t block_size() const { return block_size_; }

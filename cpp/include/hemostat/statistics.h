@@ -49,11 +49,12 @@ class InputStatistics {
   int64_t in_features() const { return in_features_; }
   const std::set<Need>& needs() const { return needs_; }
   bool has(Need need) const { return needs_.count(need) > 0; }
-  at::Tensor norm() const;     // float32 [in_features]: root mean square of each feature
-  at::Tensor absmax() const;   // float32 [in_features]
-  at::Tensor absmean() const;  // float32 [in_features]
-  at::Tensor mean() const;     // float32 [in_features]: with its sign
-  at::Tensor gram() const;     // float32 [in_features, in_features]: XᵀX / count
+  bool finite(Need need) const;  // whether what was collected for it is, throughout; ValueError where that is nothing
+  at::Tensor norm() const;       // float32 [in_features]: root mean square of each feature
+  at::Tensor absmax() const;     // float32 [in_features]
+  at::Tensor absmean() const;    // float32 [in_features]
+  at::Tensor mean() const;       // float32 [in_features]: with its sign
+  at::Tensor gram() const;       // float32 [in_features, in_features]: XᵀX / count
 
  private:
   void require(Need need) const;
@@ -79,9 +80,10 @@ class GradientStatistics {
   int64_t in_features() const { return in_features_; }
   const std::set<Need>& needs() const { return needs_; }
   bool has(Need need) const { return needs_.count(need) > 0; }
-  at::Tensor mean() const;     // float32 [out_features, in_features]: mean gradient
-  at::Tensor absmean() const;  // float32 [out_features, in_features]: mean |gradient|
-  at::Tensor square() const;   // float32 [out_features, in_features]: mean gradient², the empirical Fisher information
+  bool finite(Need need) const;  // whether what was collected for it is, throughout; ValueError where that is nothing
+  at::Tensor mean() const;       // float32 [out_features, in_features]: mean gradient
+  at::Tensor absmean() const;    // float32 [out_features, in_features]: mean |gradient|
+  at::Tensor square() const;  // float32 [out_features, in_features]: mean gradient², the empirical Fisher information
 
  private:
   at::Tensor mean_of(const at::Tensor& sum, Need need) const;

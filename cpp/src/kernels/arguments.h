@@ -53,7 +53,7 @@ void check_divergence(const at::Tensor& baseline_logits, const at::Tensor& damag
 
 // What `divergence` returns, in the order of DivergenceOut, on the device of the logits; and where to write it.
 using DivergenceTensors = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor,
-                                     at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
+                                     at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 DivergenceTensors empty_divergence(const at::Tensor& baseline_logits);
 DivergenceOut divergence_out(DivergenceTensors& tensors);
 

@@ -228,7 +228,9 @@ static inline HEMOSTAT_BOTH BlockScale scale_of(BlockElement element, float larg
       return {largest, 1.0f / (largest < kLeastAbsmax ? kLeastAbsmax : largest), 0};
     case BlockElement::e4m3:
     case BlockElement::e5m2: {
-      const float unit = largest / (element == BlockElement::e4m3 ? 448.0f : 57344.0f);
+      const float most = element == BlockElement::e4m3 ? 448.0f : 57344.0f;
+      float unit = largest / most;
+      if (unit * most - unit * most != 0) unit = float_of(bits_of(unit) - 1);  // rounded up at the end of float32
       return {unit == 0 ? 1.0f : unit, 0, 0};
     }
     case BlockElement::mxfp4: {
@@ -278,7 +280,8 @@ static inline HEMOSTAT_BOTH uint8_t packed_byte(BlockElement element, const uint
 // inverse of what a block of zeros gets, 2^−6 of it, is finite.
 static inline HEMOSTAT_BOTH float tensor_scale_of(float largest) {
   constexpr float kLeast = 0x1p-121f;
-  const float scale = largest / (448.0f * 6.0f);
+  float scale = largest / (448.0f * 6.0f);
+  if (scale * 448.0f * 6.0f - scale * 448.0f * 6.0f != 0) scale = float_of(bits_of(scale) - 1);  // as above
   return scale < kLeast ? kLeast : scale;
 }
 

@@ -126,6 +126,7 @@ at::Tensor launch_rounding(const Call& call, const at::Tensor& weight, Grid grid
   if (weight.numel() == 0) return invalid;
   const at::Tensor dense = with_dense_rows(weight);
   auto* count = invalid.mutable_data_ptr<int64_t>();
+  grid.limit = limit_of(matrix_of(dense).element);
   if (grid.group_size > 0 && grid.group_size < weight.numel()) {
     call.check(round_groups(matrix_of(dense), grid, out, count, call.stream()));
     return invalid;

@@ -104,12 +104,13 @@ at::Tensor fake_quantize_cpu(const at::Tensor& weight, int64_t levels, int64_t g
   check_fake_quantize(weight, levels, group_size, out);
   if (weight.numel() == 0) return count_tensor(0);
   const Matrix matrix = matrix_of(weight);
-  const Grid grid{levels, group_size, symmetric};
+  const Grid grid{levels, group_size, symmetric, limit_of(matrix.element)};
   void* to = out.mutable_data_ptr();
   if (group_size == 0) {
     const Extent extent = extent_of(matrix);
     if (extent.invalid > 0) return count_tensor(extent.invalid);
     const GroupScale scale = loops().group_scale(extent, grid);
+    if (loops().leaves(extent, scale, grid)) return count_tensor(1);
     for_each_rows(matrix, kQuantizeTile, [&](int64_t begin, int64_t end, float* buffer) {
       loops().fake_quantize_all(matrix, begin, end, scale, grid, to, buffer);
     });
@@ -131,7 +132,7 @@ Quantized quantize_cpu(const at::Tensor& weight, int64_t levels, int64_t group_s
   at::Tensor zero = at::zeros_like(scale);
   if (weight.numel() == 0) return {codes, scale, zero, count_tensor(0)};
   const Matrix matrix = matrix_of(weight);
-  const Grid grid{levels, group_size, symmetric};
+  const Grid grid{levels, group_size, symmetric, limit_of(matrix.element)};
   auto* to = codes.mutable_data_ptr<uint8_t>();
   auto* scales = scale.mutable_data_ptr<float>();
   auto* zeros = zero.mutable_data_ptr<float>();
@@ -139,6 +140,7 @@ Quantized quantize_cpu(const at::Tensor& weight, int64_t levels, int64_t group_s
     const Extent extent = extent_of(matrix);
     if (extent.invalid > 0) return {codes.zero_(), scale, zero, count_tensor(extent.invalid)};
     const GroupScale of_all = loops().group_scale(extent, grid);
+    if (loops().leaves(extent, of_all, grid)) return {codes.zero_(), scale, zero, count_tensor(1)};
     *scales = of_all.scale;
     *zeros = of_all.zero;
     for_each_rows(matrix, kQuantizeTile, [&](int64_t begin, int64_t end, float* buffer) {
@@ -175,7 +177,7 @@ Searched search_clip_cpu(const at::Tensor& weight, int64_t levels, int64_t group
   at::Tensor zero = at::zeros_like(scale);
   if (weight.numel() == 0) return {scale, zero, count_tensor(0)};
   const Matrix matrix = matrix_of(weight);
-  const Grid grid{levels, group_size, symmetric};
+  const Grid grid{levels, group_size, symmetric, limit_of(matrix.element)};
   auto* scales = scale.mutable_data_ptr<float>();
   auto* zeros = zero.mutable_data_ptr<float>();
   if (group_size == 0) {

@@ -73,6 +73,11 @@ struct Range {
     return scale_of_range(least(), most(), levels, symmetric);
   }
 
+  // Counts the group where it leaves the weight's dtype; one thread a group calls it.
+  __device__ void count_leaving(GroupScale scale, Grid grid, int64_t* total) const {
+    count_invalid(total, leaves_dtype(least(), most(), scale, grid) ? 1 : 0);
+  }
+
   __device__ GroupScale clipped_scale(Grid grid, int64_t factor) const {
     return clipped_scale_of_range(least(), most(), grid.levels, grid.symmetric, factor);
   }
@@ -137,7 +142,10 @@ __global__ void __launch_bounds__(256)
 
   const GroupScale scale = range.scale(grid.levels, grid.symmetric);
   const float last = static_cast<float>(grid.levels - 1);
-  if (lane == 0) write_scale(out, group, scale);
+  if (lane == 0) {
+    write_scale(out, group, scale);
+    range.count_leaving(scale, grid, invalid);
+  }
 #pragma unroll
   for (int i = 0; i < kUnits; ++i) {
     const int own = i * lanes + lane;
@@ -167,7 +175,10 @@ __global__ void round_large_group(Weight<Type> weight, Grid grid, Rounded out, i
 
   const GroupScale scale = range.scale(grid.levels, grid.symmetric);
   const float last = static_cast<float>(grid.levels - 1);
-  if (threadIdx.x == 0) write_scale(out, group, scale);
+  if (threadIdx.x == 0) {
+    write_scale(out, group, scale);
+    range.count_leaving(scale, grid, invalid);
+  }
   for (int64_t i = first; i < grid.group_size; i += step) {
     weight.load(row, column + i, values);
     write_rounded<Type>(out, row * weight.columns + column + i, values, unit, scale, last);
@@ -201,15 +212,18 @@ __global__ void find_range(Weight<Type> weight, int64_t units, SharedRange* shar
 }
 
 template <class Type>
-__global__ void round_with_range(Weight<Type> weight, int64_t units, Grid grid, const SharedRange* shared,
-                                 Rounded out) {
+__global__ void round_with_range(Weight<Type> weight, int64_t units, Grid grid, const SharedRange* shared, Rounded out,
+                                 int64_t* invalid) {
   const int64_t units_of_row = weight.columns / weight.unit;
   Range range;
   range.highest = shared->highest;
   range.lowest = shared->lowest;
   const GroupScale scale = range.scale(grid.levels, grid.symmetric);
   const float last = static_cast<float>(grid.levels - 1);
-  if (blockIdx.x == 0 && threadIdx.x == 0) write_scale(out, 0, scale);
+  if (blockIdx.x == 0 && threadIdx.x == 0) {
+    write_scale(out, 0, scale);
+    range.count_leaving(scale, grid, invalid);
+  }
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < units;
        i += static_cast<int64_t>(gridDim.x) * blockDim.x) {
     int64_t row, column;
@@ -370,7 +384,7 @@ Error round_all(const Matrix& tensor, Grid grid, Rounded out, void* scratch, int
     const int64_t units = entries / source.unit;
     const auto blocks = static_cast<unsigned>(std::min<int64_t>(8 * multiprocessors(), ceil_div(units, kThreads)));
     find_range<Type><<<blocks, kThreads, 0, queue>>>(source, units, shared, invalid);
-    round_with_range<Type><<<blocks, kThreads, 0, queue>>>(source, units, grid, shared, out);
+    round_with_range<Type><<<blocks, kThreads, 0, queue>>>(source, units, grid, shared, out, invalid);
   });
   return last_error();
 }

@@ -13,6 +13,7 @@ struct Grid {
   int64_t levels;
   int64_t group_size;  // divides the columns
   bool symmetric;
+  float limit = __builtin_inff();  // magnitudes from here on are infinite in the weight's dtype
 };
 
 // value → (clamp(round(value / scale) + zero, 0, levels − 1) − zero) · scale
@@ -29,7 +30,8 @@ struct Extent {
 };
 
 struct QuantizeLoops {
-  // Rows [begin, end); out has weight's element type. `buffer` has room for a group. Returns the NaN and Inf.
+  // Rows [begin, end); out has weight's element type. `buffer` has room for a group. Returns the NaN and Inf, and
+  // groups that leave the weight's dtype.
   int64_t (*fake_quantize_rows)(const Matrix& weight, int64_t begin, int64_t end, Grid grid, void* out, float* buffer);
   // codes [rows, columns]; scales, zeros [rows, columns / group_size].
   int64_t (*quantize_rows)(const Matrix& weight, int64_t begin, int64_t end, Grid grid, uint8_t* codes, float* scales,
@@ -38,6 +40,7 @@ struct QuantizeLoops {
   // `buffer` has room for kQuantizeTile values.
   void (*extent)(const Matrix& weight, int64_t begin, int64_t end, Extent* extent, float* buffer);
   GroupScale (*group_scale)(Extent extent, Grid grid);
+  bool (*leaves)(Extent extent, GroupScale scale, Grid grid);  // the weight's dtype
   void (*fake_quantize_all)(const Matrix& weight, int64_t begin, int64_t end, GroupScale scale, Grid grid, void* out,
                             float* buffer);
   void (*quantize_all)(const Matrix& weight, int64_t begin, int64_t end, GroupScale scale, Grid grid, uint8_t* codes,
@@ -75,6 +78,21 @@ static inline HEMOSTAT_BOTH GroupScale scale_of_range(float lowest, float highes
   }
   const float zero = __builtin_rintf(-lowest / scale);
   return {scale, zero};
+}
+
+// Where finite values round to infinite ones.
+static inline float limit_of(Element element) {
+  return element == Element::float16 ? 65520.0f : element == Element::bfloat16 ? 0x1.ffp127f : __builtin_inff();
+}
+
+// Whether the extremes of a group, which a coarse grid moves outwards, leave the weight's dtype.
+static inline HEMOSTAT_BOTH bool leaves_dtype(float lowest, float highest, GroupScale scale, Grid grid) {
+  const float last = static_cast<float>(grid.levels - 1);
+  float top = __builtin_rintf(highest / scale.scale) + scale.zero,
+        bottom = __builtin_rintf(lowest / scale.scale) + scale.zero;
+  top = top > last ? last : top;
+  bottom = bottom < 0 ? 0 : bottom;
+  return (top - scale.zero) * scale.scale >= grid.limit || (bottom - scale.zero) * scale.scale <= -grid.limit;
 }
 
 // GPTQ's grid: factors 1, .99, … .21 of the range.

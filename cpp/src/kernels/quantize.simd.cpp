@@ -32,10 +32,15 @@ void widen_extent(const float* values, int64_t count, Extent& extent) {
   }
 }
 
+inline float highest_of(Extent extent) { return bit_cast<float>(extent.highest); }
+inline float lowest_of(Extent extent) { return extent.lowest > 0x80000000 ? bit_cast<float>(extent.lowest) : 0.0f; }
+
 GroupScale group_scale(Extent extent, Grid grid) {
-  const float highest = bit_cast<float>(extent.highest);
-  const float lowest = extent.lowest > 0x80000000 ? bit_cast<float>(extent.lowest) : 0.0f;
-  return scale_of_range(lowest, highest, grid.levels, grid.symmetric);
+  return scale_of_range(lowest_of(extent), highest_of(extent), grid.levels, grid.symmetric);
+}
+
+bool leaves(Extent extent, GroupScale scale, Grid grid) {
+  return leaves_dtype(lowest_of(extent), highest_of(extent), scale, grid);
 }
 
 inline float code_of(float value, GroupScale scale, float last) {
@@ -76,9 +81,9 @@ int64_t fake_quantize_rows(const Matrix& weight, int64_t begin, int64_t end, Gri
       const float* values = row_floats(weight, row, column, grid.group_size, buffer);
       Extent extent{0, 0, 0};
       widen_extent(values, grid.group_size, extent);
-      invalid += extent.invalid;
-      round_into(weight.element, values, grid.group_size, group_scale(extent, grid), last, out,
-                 row * weight.columns + column);
+      const GroupScale scale = group_scale(extent, grid);
+      invalid += extent.invalid + static_cast<int64_t>(leaves(extent, scale, grid));
+      round_into(weight.element, values, grid.group_size, scale, last, out, row * weight.columns + column);
     }
   }
   return invalid;
@@ -95,8 +100,8 @@ int64_t quantize_rows(const Matrix& weight, int64_t begin, int64_t end, Grid gri
       const float* values = row_floats(weight, row, column, grid.group_size, buffer);
       Extent extent{0, 0, 0};
       widen_extent(values, grid.group_size, extent);
-      invalid += extent.invalid;
       const GroupScale scale = group_scale(extent, grid);
+      invalid += extent.invalid + static_cast<int64_t>(leaves(extent, scale, grid));
       scales[row * groups + group] = scale.scale;
       zeros[row * groups + group] = scale.zero;
       round_codes(values, grid.group_size, scale, last, codes + row * weight.columns + column);
@@ -144,8 +149,7 @@ void quantize_all(const Matrix& weight, int64_t begin, int64_t end, GroupScale s
 }
 
 GroupScale clipped_scale(Extent extent, Grid grid, int64_t factor) {
-  const float lowest = extent.lowest > 0x80000000 ? bit_cast<float>(extent.lowest) : 0.0f;
-  return clipped_scale_of_range(lowest, bit_cast<float>(extent.highest), grid.levels, grid.symmetric, factor);
+  return clipped_scale_of_range(lowest_of(extent), highest_of(extent), grid.levels, grid.symmetric, factor);
 }
 
 // Sums in sixteen lanes whatever the instruction set, so that every one of them adds in the same order.
@@ -220,8 +224,8 @@ void clip_errors(const Matrix& weight, int64_t begin, int64_t end, Grid grid, co
 }  // namespace
 
 namespace HEMOSTAT_ISA {
-const QuantizeLoops quantize_loops = {fake_quantize_rows, quantize_rows, extent,      group_scale,  fake_quantize_all,
-                                      quantize_all,       search_rows,   clip_errors, clipped_scale};
+const QuantizeLoops quantize_loops = {fake_quantize_rows, quantize_rows, extent,      group_scale, leaves,
+                                      fake_quantize_all,  quantize_all,  search_rows, clip_errors, clipped_scale};
 }
 
 }  // namespace hemostat::kernels

@@ -43,9 +43,9 @@ Decomposition projected(std::string_view operation, const at::Tensor& weight, co
     const at::Tensor vectors = std::get<1>(at::linalg_eigh(energy));  // from the least eigenvalue to the largest
     const at::Tensor u = vectors.narrow(1, vectors.size(1) - rank, rank).flip(1);
     const auto part = [](const at::Tensor& factor) { return factor.to(at::kFloat).contiguous(); };
-    return {.us = part(q.defined() ? at::matmul(q, u) : u),
-            .vh = part(at::matmul(u.t(), core)),
-            .dtype = weight.scalar_type()};
+    const at::Tensor vh = part(at::matmul(u.t(), core));
+    arguments::check_result(operation, "weight", vh);
+    return {.us = part(q.defined() ? at::matmul(q, u) : u), .vh = vh, .dtype = weight.scalar_type()};
   } catch (const c10::LinAlgError& error) {
     throw NumericalError(fmt::format("{}: {}", operation, error.what_without_backtrace()));
   }
@@ -82,8 +82,7 @@ Decomposition checked_svd_llm(std::string_view operation, const at::Tensor& weig
   arguments::check_device(operation, "gram", gram, "weight", weight);
   if (check_finite) {
     arguments::check_finite(operation, "weight", weight.detach());
-    arguments::check_finite(operation, "gram", gram.detach());
-    arguments::check_invalid(operation, "gram", gram.detach().diagonal().lt(0).sum(), "negative diagonal");
+    arguments::check_gram_values(operation, gram.detach());
   }
   const auto times_gram = [&](const at::Tensor& x) {
     const at::Tensor moments = gram.detach().to(at::kDouble);
@@ -101,7 +100,8 @@ Factors asvd(const at::Tensor& weight, const at::Tensor& activation_absmean, con
   constexpr std::string_view kOperation = "hemostat.lowrank.asvd";
   arguments::check_matrix(kOperation, "weight", weight);
   const int64_t rank = checked_rank(kOperation, options.removed, weight.size(0), weight.size(1));
-  return leading(checked_asvd(kOperation, weight, activation_absmean, options.alpha, options.check_finite), rank);
+  return leading(kOperation, checked_asvd(kOperation, weight, activation_absmean, options.alpha, options.check_finite),
+                 rank);
 }
 
 Decomposition decompose_asvd(const at::Tensor& weight, const at::Tensor& activation_absmean, double alpha,
@@ -113,7 +113,7 @@ Factors svd_llm(const at::Tensor& weight, const at::Tensor& gram, const SvdLlmOp
   constexpr std::string_view kOperation = "hemostat.lowrank.svd_llm";
   arguments::check_matrix(kOperation, "weight", weight);
   const int64_t rank = checked_rank(kOperation, options.removed, weight.size(0), weight.size(1));
-  return leading(checked_svd_llm(kOperation, weight, gram, options.damp, options.check_finite), rank);
+  return leading(kOperation, checked_svd_llm(kOperation, weight, gram, options.damp, options.check_finite), rank);
 }
 
 Decomposition decompose_svd_llm(const at::Tensor& weight, const at::Tensor& gram, double damp, bool check_finite) {

@@ -27,10 +27,11 @@ Decomposition checked_decomposition(std::string_view operation, const at::Tensor
     return of_nothing(weight);
   }
   try {
-    const auto [u, s, vh] = at::linalg_svd(matrix, /*full_matrices=*/false);
-    return {.us = u.narrow(1, 0, rank).mul(s.narrow(0, 0, rank)),
-            .vh = vh.narrow(0, 0, rank).clone(at::MemoryFormat::Contiguous),
-            .dtype = weight.scalar_type()};
+    const double unit = arguments::unit_factor(matrix);  // the sums of squares of large entries are infinite
+    const auto [u, s, vh] = at::linalg_svd(matrix.mul(unit), /*full_matrices=*/false);
+    const at::Tensor us = u.narrow(1, 0, rank).mul(s.narrow(0, 0, rank)).div_(unit);
+    arguments::check_result(operation, "weight", us);
+    return {.us = us, .vh = vh.narrow(0, 0, rank).clone(at::MemoryFormat::Contiguous), .dtype = weight.scalar_type()};
   } catch (const c10::LinAlgError& error) {
     throw NumericalError(fmt::format("{}: {}", operation, error.what_without_backtrace()));
   }
@@ -46,7 +47,7 @@ Factors svd(const at::Tensor& weight, const SvdOptions& options) {
   constexpr std::string_view kOperation = "hemostat.lowrank.svd";
   arguments::check_matrix(kOperation, "weight", weight);
   const int64_t rank = checked_rank(kOperation, options.removed, weight.size(0), weight.size(1));
-  return leading(checked_decomposition(kOperation, weight, options.check_finite), rank);
+  return leading(kOperation, checked_decomposition(kOperation, weight, options.check_finite), rank);
 }
 
 }  // namespace hemostat::lowrank

@@ -1,6 +1,7 @@
 #include "truncation.h"
 
 #include <algorithm>
+#include <utility>
 
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/zeros.h>
@@ -8,6 +9,7 @@
 
 #include <hemostat/error.h>
 
+#include "arguments.h"
 #include "integer_part.h"
 
 namespace hemostat::lowrank {
@@ -16,9 +18,10 @@ int64_t checked_rank(std::string_view operation, double removed, int64_t out_fea
   if (!(removed >= 0.0 && removed <= 1.0)) {  // also NaN
     throw ValueError(fmt::format("{}: removed is {}, but must be from 0 to 1", operation, removed));
   }
-  if (out_features < 0 || in_features < 0) {
-    throw ValueError(
-        fmt::format("{}: the weight is {} by {}, but sizes must be 0 or more", operation, out_features, in_features));
+  for (const auto& [name, size] : {std::pair("out_features", out_features), std::pair("in_features", in_features)}) {
+    if (size < 0) {
+      throw ValueError(fmt::format("{}: {} is {}, but must be 0 or more", operation, name, size));
+    }
   }
   const auto rows = static_cast<double>(out_features);
   const auto columns = static_cast<double>(in_features);
@@ -28,12 +31,15 @@ int64_t checked_rank(std::string_view operation, double removed, int64_t out_fea
   return std::max<int64_t>(1, integer_part(1.0 - removed, rows * columns / (rows + columns)));
 }
 
-Factors leading(const Decomposition& decomposition, int64_t rank) {
+Factors leading(std::string_view operation, const Decomposition& decomposition, int64_t rank) {
   // Copies, even where every column is kept: a factor must not share memory with what other severities come from.
   const auto factor = [&](const at::Tensor& part) {
     return part.to(decomposition.dtype, /*non_blocking=*/false, /*copy=*/true, at::MemoryFormat::Contiguous);
   };
-  return {.a = factor(decomposition.us.narrow(1, 0, rank)), .b = factor(decomposition.vh.narrow(0, 0, rank))};
+  Factors factors{.a = factor(decomposition.us.narrow(1, 0, rank)), .b = factor(decomposition.vh.narrow(0, 0, rank))};
+  arguments::check_result(operation, "weight", factors.a);
+  arguments::check_result(operation, "weight", factors.b);
+  return factors;
 }
 
 Decomposition of_nothing(const at::Tensor& weight) {
@@ -50,7 +56,8 @@ int64_t rank_for(double removed, int64_t out_features, int64_t in_features) {
 }
 
 Factors Decomposition::at(double removed) const {
-  return leading(*this, checked_rank("hemostat.lowrank.Decomposition.at", removed, us.size(0), vh.size(1)));
+  constexpr std::string_view kOperation = "hemostat.lowrank.Decomposition.at";
+  return leading(kOperation, *this, checked_rank(kOperation, removed, us.size(0), vh.size(1)));
 }
 
 }  // namespace hemostat::lowrank

@@ -18,42 +18,49 @@ namespace {
 using Rounding = std::function<at::Tensor(const at::Tensor&)>;
 
 // Every chosen linear, rounded.
-Prepared rounded(const std::string& method, double bits, const Model& model, const Options& options,
-                 const Rounding& round) {
+Prepared rounded(const std::string& method, double bits, quantize::Format format, int64_t block_size,
+                 const Model& model, const Options& options, const Rounding& round) {
   return per_linear(
-      method, axes::bits_of_format(bits), model, options,
-      [round](const std::string&, const Linear& linear, double) { return linear.with_weight(round(linear.dense())); });
+      method, axes::bits_of_format(bits), model, options, [=](const std::string&, const Linear& linear, double) {
+        const at::Tensor weight = round(linear.dense());
+        return linear.with_weight(weight, quantize::block_bits_per_weight(format, weight.sizes(), block_size));
+      });
 }
 
 Prepared prepare_nf4(const Model& model, const Statistics*, const Options& options) {
   const quantize::BlockOptions nf4{.block_size = option<int64_t>(options, "block_size")};
-  return rounded("nf4", 4, model, options, [nf4](const at::Tensor& weight) { return quantize::nf4(weight, nf4); });
+  return rounded("nf4", 4, quantize::Format::nf4, nf4.block_size, model, options,
+                 [nf4](const at::Tensor& weight) { return quantize::nf4(weight, nf4); });
 }
 
 Prepared prepare_fp4(const Model& model, const Statistics*, const Options& options) {
   const quantize::BlockOptions fp4{.block_size = option<int64_t>(options, "block_size")};
-  return rounded("fp4", 4, model, options, [fp4](const at::Tensor& weight) { return quantize::fp4(weight, fp4); });
+  return rounded("fp4", 4, quantize::Format::fp4, fp4.block_size, model, options,
+                 [fp4](const at::Tensor& weight) { return quantize::fp4(weight, fp4); });
 }
 
 Prepared prepare_fp8(const Model& model, const Statistics*, const Options& options) {
   const quantize::Fp8Options fp8{.format = option<std::string>(options, "format") == "e4m3" ? quantize::Float8::e4m3
                                                                                             : quantize::Float8::e5m2};
-  return rounded("fp8", 8, model, options, [fp8](const at::Tensor& weight) { return quantize::fp8(weight, fp8); });
+  return rounded("fp8", 8, quantize::Format::fp8_e4m3, quantize::kPerRow, model, options,
+                 [fp8](const at::Tensor& weight) { return quantize::fp8(weight, fp8); });
 }
 
 Prepared prepare_mxfp4(const Model& model, const Statistics*, const Options& options) {
-  return rounded("mxfp4", 4, model, options, [](const at::Tensor& weight) { return quantize::mxfp4(weight); });
+  return rounded("mxfp4", 4, quantize::Format::mxfp4, 32, model, options,
+                 [](const at::Tensor& weight) { return quantize::mxfp4(weight); });
 }
 
 Prepared prepare_nvfp4(const Model& model, const Statistics*, const Options& options) {
-  return rounded("nvfp4", 4, model, options, [](const at::Tensor& weight) { return quantize::nvfp4(weight); });
+  return rounded("nvfp4", 4, quantize::Format::nvfp4, 16, model, options,
+                 [](const at::Tensor& weight) { return quantize::nvfp4(weight); });
 }
 
 constexpr double kTernaryBits = 1.58;  // log2 3, as the format is called
 
 Prepared prepare_ternary(const Model& model, const Statistics*, const Options& options) {
   const quantize::TernaryOptions ternary{.group_size = group_size_of("ternary", options)};
-  return rounded("ternary", kTernaryBits, model, options,
+  return rounded("ternary", kTernaryBits, quantize::Format::ternary, ternary.group_size, model, options,
                  [ternary](const at::Tensor& weight) { return quantize::ternary(weight, ternary); });
 }
 
@@ -94,17 +101,17 @@ std::vector<Method> block_format_methods() {
   const OptionSpec block_size{
       "block_size", int64_t{64}, "weights that share a scale; a number that divides the input features", {}};
   return {
-      row("nf4", "rounds weights to 16 quantiles of a normal distribution (QLoRA)", 4, {block_size}, prepare_nf4,
+      row("nf4", "rounds weights to 16 quantiles of a normal distribution", 4, {block_size}, prepare_nf4,
           chosen_blocks("nf4")),
       row("fp4", "rounds weights to bitsandbytes' 4-bit float", 4, {block_size}, prepare_fp4, chosen_blocks("fp4")),
       row("fp8", "rounds weights to 8-bit floating point, scaled row by row", 8,
           {{"format", std::string("e4m3"), "bits of exponent and fraction: e4m3 or e5m2", {"e4m3", "e5m2"}}},
           prepare_fp8, nullptr),
-      row("mxfp4", "rounds weights to 4-bit floats that share a power of two among 32 (OCP MX)", 4, {}, prepare_mxfp4,
+      row("mxfp4", "rounds weights to 4-bit floats, a power of two among 32 (OCP)", 4, {}, prepare_mxfp4,
           fixed_blocks("mxfp4", 32)),
-      row("nvfp4", "rounds weights to 4-bit floats that share an 8-bit scale among 16 (NVIDIA)", 4, {}, prepare_nvfp4,
+      row("nvfp4", "rounds weights to 4-bit floats, an 8-bit scale among 16", 4, {}, prepare_nvfp4,
           fixed_blocks("nvfp4", 16)),
-      row("ternary", "rounds weights to -1, 0 or 1 times their mean magnitude (BitNet b1.58)", kTernaryBits,
+      row("ternary", "rounds weights to -1, 0 or 1 times their mean magnitude", kTernaryBits,
           {{"group_size",
             std::string("tensor"),
             "weights that share a scale: tensor, row, or a number that divides the input features",

@@ -25,7 +25,8 @@ Prepared factored(const std::string& method, const Model& model, const Options& 
   std::map<std::string, lowrank::Decomposition> decompositions;
   for (const NamedLinear& named : linears(model, filter_of(options))) {
     check_interrupt();
-    lowrank::Decomposition decomposition = decompose(named.name, named.linear->dense());
+    lowrank::Decomposition decomposition =
+        about(method, {named}, [&] { return decompose(named.name, named.linear->dense()); });
     decomposition.us = budget.hold(decomposition.us);
     decomposition.vh = budget.hold(decomposition.vh);
     decompositions.emplace(named.name, std::move(decomposition));
@@ -68,7 +69,7 @@ std::vector<Method> lowrank_methods() {
   return {
       {.name = "svd",
        .kind = "factors",
-       .description = "keeps the largest singular values of each matrix, as two factors",
+       .description = "keeps a matrix's largest singular values, as two factors",
        .axis = removed_parameters(),
        .needs = {},
        .options = with_filter(),

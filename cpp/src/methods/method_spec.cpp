@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -48,7 +49,7 @@ const OptionSpec& find_option(const Method& method, const std::string& name) {
 
 const char* type_name(const OptionValue& value) {
   return std::visit(Overloaded{[](bool) { return "true or false"; }, [](int64_t) { return "an integer"; },
-                               [](double) { return "a number"; }, [](const std::string&) { return "a string"; },
+                               [](double) { return "a finite number"; }, [](const std::string&) { return "a string"; },
                                [](const std::vector<int64_t>&) { return "a list of integers"; },
                                [](const std::vector<std::string>&) { return "a list of strings"; }},
                     value);
@@ -140,6 +141,10 @@ Options complete_options(const Method& method, const Options& given) {
   for (const auto& [name, value] : given) {
     const OptionSpec& option = find_option(method, name);
     complete[name] = converted(method, option, value);
+    const auto* real = std::get_if<double>(&complete[name]);
+    if (real != nullptr && !std::isfinite(*real)) {
+      bad_value(method, option, to_string(*real));
+    }
     const auto* text = std::get_if<std::string>(&complete[name]);
     if (text != nullptr && !option.choices.empty() &&
         std::find(option.choices.begin(), option.choices.end(), *text) == option.choices.end()) {

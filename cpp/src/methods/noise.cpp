@@ -107,7 +107,9 @@ Prepared prepare_faults(const std::string& method, const Model& model, const Opt
     check_interrupt();
     seeds.emplace(named.name, seed_of(options, seeds.size()));
     if (faults.bits > 0) {
-      const auto whole = quantize::rtn_packed(named.linear->dense(), {.bits = static_cast<double>(faults.bits)});
+      const auto whole = about(method, {named}, [&] {
+        return quantize::rtn_packed(named.linear->dense(), {.bits = static_cast<double>(faults.bits)});
+      });
       packed.emplace(named.name, with_codes(*whole, budget.hold(whole->codes())));
     }
   }

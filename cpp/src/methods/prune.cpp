@@ -117,7 +117,12 @@ Prepared prepare_sparsegpt(const Model& model, const Statistics* statistics, con
     auto pruning = pruned_at<prune::SparseGptOptions>(options, severity);
     pruning.rounding = joint_rounding(options);
     const at::Tensor weight = linear.dense();
-    return linear.with_weight(prune::sparsegpt(weight, factors.at(name).to(weight.device()), pruning).weight);
+    const double stored_bits =
+        pruning.rounding ? quantize::group_bits_per_weight(weight.sizes(), pruning.rounding->group_size,
+                                                           pruning.rounding->bits, pruning.rounding->symmetric)
+                         : 0;
+    return linear.with_weight(prune::sparsegpt(weight, factors.at(name).to(weight.device()), pruning).weight,
+                              stored_bits);
   };
   return per_linear("sparsegpt", sparsegpt_axis(model, options), model, options, change);
 }
@@ -211,7 +216,7 @@ std::vector<Method> prune_methods() {
        .check = permuted_pattern_check("wanda")},
       {.name = "sparsegpt",
        .kind = "weights",
-       .description = "removes weights column by column, those that are left make up for them",
+       .description = "removes weights column by column; what is left makes up for it",
        .axis = axes::sparsity(),
        .needs = {Need::gram},
        .options =
@@ -229,7 +234,7 @@ std::vector<Method> prune_methods() {
        .check = check_sparsegpt},
       {.name = "ria",
        .kind = "weights",
-       .description = "removes the weights of least relative importance · input norm^alpha",
+       .description = "removes the weights of least relative importance · norm^alpha",
        .axis = axes::sparsity(),
        .needs = {Need::column_norm},
        .options = with_filter({{"alpha", 0.5, "exponent of the input norm, 0 or more", {}},

@@ -91,7 +91,8 @@ Prepared prepare_owl(const Model& model, const Statistics* statistics, const Opt
     check_interrupt();
     const Model block = alone(model, model.blocks[index]);
     std::vector<at::Tensor> weights, norms;
-    for (const NamedLinear& named : linears(block, filter)) {
+    const std::vector<NamedLinear> inside = linears(block, filter);
+    for (const NamedLinear& named : inside) {
       weights.push_back(named.linear->dense());
       norms.push_back(statistics->at(named.name).norm().to(model.device()));
     }
@@ -99,7 +100,7 @@ Prepared prepare_owl(const Model& model, const Statistics* statistics, const Opt
       continue;
     }
     chosen += weights.size();
-    ratios.push_back(prune::outlier_ratio(weights, norms, threshold));
+    ratios.push_back(about("owl", inside, [&] { return prune::outlier_ratio(weights, norms, threshold); }));
     blocks.emplace_back(index, prepare(block, inner.spec.method, statistics, own));
   }
   if (chosen < linears(model, filter).size()) {
@@ -125,7 +126,7 @@ std::vector<Method> prune_allocation_methods() {
   return {
       {.name = "owl",
        .kind = "weights",
-       .description = "removes weights by another method, fewer in blocks with more outliers",
+       .description = "prunes by another method, less in blocks with more outliers",
        .axis = axes::sparsity(),
        .needs = {Need::column_norm},
        .options = with_filter(

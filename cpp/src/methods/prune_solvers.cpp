@@ -37,7 +37,9 @@ Prepared prepare_admm(const Model& model, const Statistics* statistics, const Op
   std::map<std::string, prune::AdmmFactor> factors;
   for (const InputGroup& group : by_input(model, filter, *statistics)) {
     check_interrupt();
-    auto factor = prune::admm_factor(group.input->gram().to(model.device()), option<double>(options, "damp"));
+    auto factor = about("admm", group.linears, [&] {
+      return prune::admm_factor(group.input->gram().to(model.device()), option<double>(options, "damp"));
+    });
     factor.inverse = budget.hold(factor.inverse);
     for (const NamedLinear& named : group.linears) {
       factors[named.name] = factor;
@@ -92,7 +94,7 @@ std::vector<Method> prune_solver_methods() {
   return {
       {.name = "admm",
        .kind = "weights",
-       .description = "removes weights and adjusts the others by alternating directions",
+       .description = "removes weights, adjusts the others by alternating directions",
        .axis = axes::sparsity(),
        .needs = {Need::gram},
        .options = with_filter({pruning_scope("tensor"),
@@ -104,7 +106,7 @@ std::vector<Method> prune_solver_methods() {
        .check = check_of("admm", "iterations")},
       {.name = "dsnot",
        .kind = "weights",
-       .description = "swaps kept and removed weights until each output's mean is right",
+       .description = "swaps kept and removed weights until output means are right",
        .axis = axes::sparsity(),
        .needs = {Need::column_norm, Need::mean},
        .options = with_filter({{"initial", std::string("wanda"), "the mask it begins with", {"wanda", "magnitude"}},

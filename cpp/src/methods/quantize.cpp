@@ -25,7 +25,9 @@ Prepared prepare_rtn(const Model& model, const Statistics*, const Options& optio
                            .search_clip = option<bool>(options, "search_clip")};
   const auto change = [rtn](const std::string&, const Linear& linear, double severity) mutable {
     rtn.bits = severity;
-    return linear.with_weight(quantize::rtn(linear.dense(), rtn));
+    const at::Tensor weight = quantize::rtn(linear.dense(), rtn);
+    return linear.with_weight(weight,
+                              quantize::group_bits_per_weight(weight.sizes(), rtn.group_size, severity, rtn.symmetric));
   };
   return per_linear("rtn", axes::bits(), model, options, change);
 }
@@ -33,14 +35,18 @@ Prepared prepare_rtn(const Model& model, const Statistics*, const Options& optio
 Prepared prepare_gptq(const Model& model, const Statistics* statistics, const Options& options) {
   quantize::GptqOptions gptq{.group_size = group_size_of("gptq", options),
                              .symmetric = option<bool>(options, "symmetric")};
+  const bool act_order = option<bool>(options, "act_order");
   const auto factors = gram_factors("gptq", model, filter_of(options), *statistics,
                                     {.damp = option<double>(options, "damp"),
-                                     .act_order = option<bool>(options, "act_order"),
+                                     .act_order = act_order,
                                      .block_size = option<int64_t>(options, "block_size")});
-  const auto change = [gptq, factors](const std::string& name, const Linear& linear, double severity) mutable {
+  const double feature_bits = act_order && gptq.group_size != quantize::kPerRow ? 32 : 0;  // which group is each one's
+  const auto change = [=](const std::string& name, const Linear& linear, double severity) mutable {
     gptq.bits = severity;
     const at::Tensor weight = linear.dense();
-    return linear.with_weight(quantize::gptq(weight, factors.at(name).to(weight.device()), gptq));
+    return linear.with_weight(
+        quantize::gptq(weight, factors.at(name).to(weight.device()), gptq),
+        quantize::group_bits_per_weight(weight.sizes(), gptq.group_size, severity, gptq.symmetric, feature_bits));
   };
   return per_linear("gptq", axes::bits(), model, options, change);
 }
@@ -89,25 +95,32 @@ Prepared prepare_awq(const Model& model, const Statistics* statistics, const Opt
     at::NoGradGuard no_grad;
     quantize::AwqOptions at_bits = awq;
     at_bits.bits = severity;
-    std::vector<std::vector<const Linear*>> sharing(inputs.size());
+    std::vector<std::vector<NamedLinear>> sharing(inputs.size());
     for (const NamedLinear& named : linears(model, filter)) {
-      sharing[input_of.at(named.name)].push_back(named.linear);
+      sharing[input_of.at(named.name)].push_back(named);
     }
     std::vector<at::Tensor> scales;
     for (size_t i = 0; i < inputs.size(); ++i) {
       check_interrupt();
       std::vector<at::Tensor> weights;
-      for (const Linear* linear : sharing[i]) {
-        weights.push_back(linear->dense());
+      for (const NamedLinear& named : sharing[i]) {
+        weights.push_back(named.linear->dense());
       }
-      scales.push_back(quantize::awq_scale(weights, inputs[i].absmean, inputs[i].gram.to(model.device()), at_bits));
+      scales.push_back(about("awq", sharing[i], [&] {
+        return quantize::awq_scale(weights, inputs[i].absmean, inputs[i].gram.to(model.device()), at_bits);
+      }));
     }
     return map_linears(model, filter, [&](const std::string& name, const Linear& linear) {
       const size_t i = input_of.at(name);
       quantize::AwqOptions own = at_bits;
       own.search_clip = search_clip && unclipped.count(name) == 0;
-      return linear.with_weight(
-          quantize::awq_scaled(linear.dense(), scales[i], inputs[i].gram.to(model.device()), own));
+      own.check_finite = false;  // awq_scale has looked at all of it
+      return about("awq", {{name, &linear}}, [&] {
+        const at::Tensor weight =
+            quantize::awq_scaled(linear.dense(), scales[i], inputs[i].gram.to(model.device()), own);
+        return linear.with_weight(weight, quantize::group_bits_per_weight(weight.sizes(), own.group_size, severity,
+                                                                          own.symmetric, /*feature_bits=*/16));
+      });
     });
   };
   return Prepared("awq", axes::bits(), apply, model);
@@ -145,7 +158,7 @@ std::vector<Method> quantize_methods() {
        .check = group_check("rtn", /*whole=*/true)},
       {.name = "gptq",
        .kind = "weights",
-       .description = "rounds weights column by column, those still to come make up for the error",
+       .description = "rounds weights column by column; later ones make up for it",
        .axis = axes::bits(),
        .needs = {Need::gram},
        .options = with_filter({{"group_size",

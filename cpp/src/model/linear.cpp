@@ -20,9 +20,10 @@ int64_t Linear::in_features() const { return packed ? packed->sizes()[1] : facto
 
 at::Tensor Linear::dense() const { return packed ? packed->dequantize() : factored() ? at::matmul(a, b) : weight; }
 
-Linear Linear::with_weight(at::Tensor dense) const {
+Linear Linear::with_weight(at::Tensor dense, double stored_bits) const {
   Linear result = *this;
   result.weight = std::move(dense);
+  result.stored_bits = stored_bits;
   result.a = result.b = at::Tensor();
   result.packed = nullptr;
   return result;

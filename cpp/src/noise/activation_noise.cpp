@@ -1,4 +1,4 @@
-#include <cmath>
+#include <limits>
 #include <string_view>
 
 #include <ATen/core/Tensor.h>
@@ -28,8 +28,9 @@ at::Tensor activation_noise(const at::Tensor& input, const ActivationNoiseOption
   if (input.dim() == 0) {
     throw ValueError(fmt::format("{}: input is a scalar, but must be [..., tokens, in_features]", kOperation));
   }
-  if (!(options.sigma >= 0.0) || !std::isfinite(options.sigma)) {
-    throw ValueError(fmt::format("{}: sigma is {}, but must be 0 or more, and finite", kOperation, options.sigma));
+  if (!(options.sigma >= 0.0) || !(options.sigma <= std::numeric_limits<float>::max())) {
+    throw ValueError(
+        fmt::format("{}: sigma is {}, but must be 0 or more, and finite in float32", kOperation, options.sigma));
   }
   const at::Tensor values = input.detach().to(at::kFloat);
   if (options.check_finite) {
@@ -40,8 +41,12 @@ at::Tensor activation_noise(const at::Tensor& input, const ActivationNoiseOption
   }
   const auto of_tokens = at::TensorOptions().dtype(at::kLong).device(input.device());
   const at::Tensor positions = input.dim() > 1 ? at::arange(input.size(-2), of_tokens) : at::zeros({}, of_tokens);
-  return with_activation_noise(input, activation_direction(positions, input.size(-1), options.seed), options.sigma)
-      .contiguous();
+  const at::Tensor noisy =
+      with_activation_noise(input, activation_direction(positions, input.size(-1), options.seed), options.sigma);
+  if (options.check_finite) {
+    arguments::check_result(kOperation, fmt::format("input with noise of sigma = {}", options.sigma), noisy.detach());
+  }
+  return noisy.contiguous();
 }
 
 at::Tensor with_activation_noise(const at::Tensor& input, const at::Tensor& direction, double sigma) {

@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <optional>
 #include <string_view>
 
@@ -52,6 +54,9 @@ at::Tensor add(std::string_view operation, const at::Tensor& weight, const at::T
     const auto [lowest, highest] = at::aminmax(values);
     deviation.masked_fill_(lowest.eq(highest), 0);
     noisy = at::addcmul(weight.to(at::kFloat), direction, deviation).to(weight.scalar_type()).contiguous();
+    if (check_finite) {
+      arguments::check_result(operation, fmt::format("weight with noise of sigma = {}", sigma), noisy);
+    }
   }
   if (!out) {
     return noisy;
@@ -77,14 +82,19 @@ at::Tensor direction(at::IntArrayRef sizes, uint64_t seed, c10::Device device) {
 at::Tensor apply(const at::Tensor& weight, const at::Tensor& direction, const ApplyOptions& options) {
   constexpr std::string_view kOperation = "hemostat.noise.apply";
   check_arguments(kOperation, weight, options.sigma, options.out);
-  if (!direction.defined() || direction.scalar_type() != at::kFloat) {
-    throw TypeError(fmt::format("{}: direction must be float32", kOperation));
+  arguments::check_dense(kOperation, "direction", direction);
+  if (direction.scalar_type() != at::kFloat) {
+    throw TypeError(fmt::format("{}: direction must be float32, but is {}", kOperation,
+                                arguments::dtype_name(direction.scalar_type())));
   }
   if (direction.sizes() != weight.sizes()) {
     throw ValueError(fmt::format("{}: direction has shape {}, but weight has {}", kOperation,
                                  arguments::shape(direction.sizes()), arguments::shape(weight.sizes())));
   }
   arguments::check_device(kOperation, "direction", direction, "weight", weight);
+  if (options.check_finite) {
+    arguments::check_finite(kOperation, "direction", direction.detach());
+  }
   return add(kOperation, weight, direction, options.sigma, options.out, options.check_finite);
 }
 
@@ -110,7 +120,12 @@ at::Tensor isotropic(const at::Tensor& weight, const IsotropicOptions& options) 
   const at::Tensor z = direction(weight.sizes(), options.seed, weight.device());
   const double length =
       at::linalg_vector_norm(z, 2, at::OptionalIntArrayRef(), /*keepdim=*/false, at::kDouble).item<double>();
-  return at::add(weight.to(at::kFloat), z, options.norm / length).to(weight.scalar_type()).contiguous();
+  const double factor = std::min<double>(options.norm / length, std::numeric_limits<float>::max());
+  const at::Tensor noisy = at::add(weight.to(at::kFloat), z, factor).to(weight.scalar_type());
+  if (options.check_finite) {
+    arguments::check_result(kOperation, fmt::format("weight with noise of norm = {}", options.norm), noisy.detach());
+  }
+  return noisy.contiguous();
 }
 
 }  // namespace hemostat::noise

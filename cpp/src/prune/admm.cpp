@@ -46,8 +46,7 @@ AdmmFactor factor_of(std::string_view operation, const at::Tensor& gram, double 
     return {.norm = at::empty({0}, whole.options()), .inverse = at::empty({0, 0}, whole.options())};
   }
   if (check_finite) {
-    arguments::check_finite(operation, "gram", whole);
-    arguments::check_invalid(operation, "gram", whole.diagonal().lt(0).sum(), "negative diagonal");
+    arguments::check_gram_values(operation, gram);
   }
   at::Tensor length = whole.diagonal().sqrt();
   at::Tensor largest = length.amax();
@@ -87,7 +86,8 @@ Pruned adjusted(const at::Tensor& weight, const AdmmFactor& factor, const Severi
   if (weight.numel() == 0 || (m == 0 ? severity.removed == 0 : n == m)) {
     return {.weight = weight.detach().clone(at::MemoryFormat::Contiguous), .mask = mask.fill_(true)};
   }
-  const at::Tensor target = weight.detach().to(at::kFloat).mul(factor.norm).contiguous();
+  const double unit = arguments::unit_factor(weight);
+  const at::Tensor target = weight.detach().to(at::kFloat).mul(unit).mul_(factor.norm).contiguous();
   const int64_t choosing = options.iterations * 3 / 4, falling = std::max<int64_t>(1, options.iterations / 4);
   if (choosing == 0) {
     choose(target, severity, options.scope, 1, mask);
@@ -102,8 +102,12 @@ Pruned adjusted(const at::Tensor& weight, const AdmmFactor& factor, const Severi
     value = at::where(mask, value.mul(1 - kRelaxation), value).add_(target, kRelaxation);
     value.addmm_(step, factor.inverse, /*beta=*/1, /*alpha=*/kRelaxation);
   }
-  value = value.div(factor.norm).masked_fill_(mask.logical_not(), 0);
-  return {.weight = value.to(weight.scalar_type()), .mask = mask};
+  value = value.div(factor.norm).div_(unit).masked_fill_(mask.logical_not(), 0);
+  value = value.to(weight.scalar_type());
+  if (options.check_finite) {
+    arguments::check_result("hemostat.prune.admm", "weight", value);
+  }
+  return {.weight = value, .mask = mask};
 }
 
 }  // namespace

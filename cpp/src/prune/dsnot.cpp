@@ -145,15 +145,15 @@ at::Tensor dsnot(const at::Tensor& weight, const at::Tensor& mask, const at::Ten
                  const at::Tensor& activation_norm, const DsnotOptions& options) {
   constexpr std::string_view kOperation = "hemostat.prune.dsnot";
   arguments::check_matrix(kOperation, "weight", weight);
-  arguments::check_dense(kOperation, "mask", mask);
   check_mask(kOperation, mask, weight);
   const at::Tensor mean = arguments::checked_features(kOperation, "activation_mean", activation_mean, weight);
   const at::Tensor norm = arguments::checked_features(kOperation, "activation_norm", activation_norm, weight);
   if (options.max_cycles < 0) {
     throw ValueError(fmt::format("{}: max_cycles is {}, but must be 0 or more", kOperation, options.max_cycles));
   }
-  if (!(options.threshold >= 0.0)) {  // also NaN
-    throw ValueError(fmt::format("{}: threshold is {}, but must be 0 or more", kOperation, options.threshold));
+  if (!(options.threshold >= 0.0 && std::isfinite(options.threshold))) {
+    throw ValueError(
+        fmt::format("{}: threshold is {}, but must be 0 or more, and finite", kOperation, options.threshold));
   }
   std::optional<Pattern> pattern;
   if (options.pattern) {
@@ -167,8 +167,7 @@ at::Tensor dsnot(const at::Tensor& weight, const at::Tensor& mask, const at::Ten
   if (options.check_finite) {
     arguments::check_finite(kOperation, "weight", weight);
     arguments::check_finite(kOperation, "activation_mean", mean);
-    const at::Tensor valid = at::logical_and(at::isfinite(norm), norm.ge(0));
-    arguments::check_invalid(kOperation, "activation_norm", valid.logical_not().sum(), "NaN, infinite or negative");
+    arguments::check_not_negative(kOperation, "activation_norm", norm);
   }
 
   const int64_t cycles = std::min(options.max_cycles, weight.size(1));
@@ -181,6 +180,10 @@ at::Tensor dsnot(const at::Tensor& weight, const at::Tensor& mask, const at::Ten
   const at::Tensor contribution = values.mul(mean);
   const Ranks ranks{
       .contribution = contribution, .growth = contribution.abs().div_(variance), .score = values.abs().mul_(norm)};
+  if (options.check_finite) {
+    arguments::check_result(kOperation, "weight times activation_mean", contribution);
+    arguments::check_result(kOperation, "weight times activation_norm", ranks.score);
+  }
   const at::Tensor start = mask.contiguous();
   return pattern ? refined_in_groups(ranks, start, pattern->m, cycles, options.threshold)
                  : refined(ranks, start, cycles, options.threshold);

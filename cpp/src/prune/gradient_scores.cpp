@@ -17,6 +17,8 @@ namespace hemostat::prune {
 
 namespace {
 
+enum class Sign { any, not_negative };
+
 // A statistic of the gradients, of the weight's shape.
 void check_gradient(std::string_view operation, std::string_view name, const at::Tensor& weight,
                     const at::Tensor& gradient) {
@@ -27,6 +29,21 @@ void check_gradient(std::string_view operation, std::string_view name, const at:
                                  arguments::shape(gradient.sizes()), arguments::shape(weight.sizes())));
   }
   arguments::check_device(operation, name, gradient, "weight", weight);
+}
+
+void check_values(std::string_view operation, std::string_view name, const at::Tensor& weight,
+                  const at::Tensor& gradient, Sign sign) {
+  arguments::check_finite(operation, "weight", weight.detach());
+  if (sign == Sign::any) {
+    arguments::check_finite(operation, name, gradient.detach());
+  } else {
+    arguments::check_not_negative(operation, name, gradient.detach());
+  }
+}
+
+// NaN is counted where scores are ranked.
+void check_sign(std::string_view operation, std::string_view name, const at::Tensor& gradient) {
+  arguments::check_invalid(operation, name, gradient.detach().lt(0).sum(), "negative");
 }
 
 at::Tensor floats(const at::Tensor& tensor) { return tensor.detach().to(at::kFloat); }
@@ -44,16 +61,31 @@ at::Tensor gblm_score(const at::Tensor& weight, const at::Tensor& norm, const at
   return floats(gradient_norm).mul(alpha).add_(norm).mul_(floats(weight).abs()).contiguous();
 }
 
+template <class MaskOptions>
+at::Tensor selected(std::string_view operation, std::string_view name, const at::Tensor& score,
+                    const MaskOptions& options) {
+  at::Tensor mask = select(operation, {.score = score, .name = name}, options.sparsity, options.pattern, options.scope,
+                           options.out, options.check_finite);
+  if (options.check_finite) {
+    checked_score(operation, name, score);
+  }
+  return mask;
+}
+
 }  // namespace
 
 at::Tensor score_taylor(const at::Tensor& weight, const at::Tensor& gradient) {
-  check_gradient("hemostat.prune.score_taylor", "gradient", weight, gradient);
-  return taylor_score(weight, gradient);
+  constexpr std::string_view kOperation = "hemostat.prune.score_taylor";
+  check_gradient(kOperation, "gradient", weight, gradient);
+  check_values(kOperation, "gradient", weight, gradient, Sign::any);
+  return checked_score(kOperation, "weight times gradient", taylor_score(weight, gradient));
 }
 
 at::Tensor score_fisher(const at::Tensor& weight, const at::Tensor& gradient_square) {
-  check_gradient("hemostat.prune.score_fisher", "gradient_square", weight, gradient_square);
-  return fisher_score(weight, gradient_square);
+  constexpr std::string_view kOperation = "hemostat.prune.score_fisher";
+  check_gradient(kOperation, "gradient_square", weight, gradient_square);
+  check_values(kOperation, "gradient_square", weight, gradient_square, Sign::not_negative);
+  return checked_score(kOperation, "weight times gradient_square", fisher_score(weight, gradient_square));
 }
 
 at::Tensor score_gblm(const at::Tensor& weight, const at::Tensor& activation_norm, const at::Tensor& gradient_norm,
@@ -61,23 +93,26 @@ at::Tensor score_gblm(const at::Tensor& weight, const at::Tensor& activation_nor
   constexpr std::string_view kOperation = "hemostat.prune.score_gblm";
   check_gradient(kOperation, "gradient_norm", weight, gradient_norm);
   check_alpha(kOperation, alpha);
-  return gblm_score(weight, checked_norm(kOperation, weight, activation_norm, true), gradient_norm, alpha);
+  const at::Tensor norm = checked_norm(kOperation, weight, activation_norm, true);
+  check_values(kOperation, "gradient_norm", weight, gradient_norm, Sign::not_negative);
+  return checked_score(kOperation, "weight times gradient_norm", gblm_score(weight, norm, gradient_norm, alpha));
 }
 
 at::Tensor taylor(const at::Tensor& weight, const at::Tensor& gradient, const GradientOptions& options) {
   constexpr std::string_view kOperation = "hemostat.prune.taylor";
   check_gradient(kOperation, "gradient", weight, gradient);
   checked_choice(kOperation, weight, "weight", options.sparsity, options.pattern, options.scope, options.out);
-  return select(kOperation, {.score = taylor_score(weight, gradient), .name = "weight times gradient"},
-                options.sparsity, options.pattern, options.scope, options.out, options.check_finite);
+  return selected(kOperation, "weight times gradient", taylor_score(weight, gradient), options);
 }
 
 at::Tensor fisher(const at::Tensor& weight, const at::Tensor& gradient_square, const GradientOptions& options) {
   constexpr std::string_view kOperation = "hemostat.prune.fisher";
   check_gradient(kOperation, "gradient_square", weight, gradient_square);
   checked_choice(kOperation, weight, "weight", options.sparsity, options.pattern, options.scope, options.out);
-  return select(kOperation, {.score = fisher_score(weight, gradient_square), .name = "weight times gradient_square"},
-                options.sparsity, options.pattern, options.scope, options.out, options.check_finite);
+  if (options.check_finite) {
+    check_sign(kOperation, "gradient_square", gradient_square);
+  }
+  return selected(kOperation, "weight times gradient_square", fisher_score(weight, gradient_square), options);
 }
 
 at::Tensor gblm(const at::Tensor& weight, const at::Tensor& activation_norm, const at::Tensor& gradient_norm,
@@ -87,9 +122,11 @@ at::Tensor gblm(const at::Tensor& weight, const at::Tensor& activation_norm, con
   check_alpha(kOperation, options.alpha);
   const at::Tensor norm = checked_norm(kOperation, weight, activation_norm, options.check_finite);
   checked_choice(kOperation, weight, "weight", options.sparsity, options.pattern, options.scope, options.out);
-  return select(kOperation,
-                {.score = gblm_score(weight, norm, gradient_norm, options.alpha), .name = "weight times gradient_norm"},
-                options.sparsity, options.pattern, options.scope, options.out, options.check_finite);
+  if (options.check_finite) {
+    check_sign(kOperation, "gradient_norm", gradient_norm);
+  }
+  return selected(kOperation, "weight times gradient_norm", gblm_score(weight, norm, gradient_norm, options.alpha),
+                  options);
 }
 
 }  // namespace hemostat::prune

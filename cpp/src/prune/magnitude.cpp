@@ -11,7 +11,9 @@
 namespace hemostat::prune {
 
 at::Tensor score_magnitude(const at::Tensor& weight) {
-  arguments::check_matrix("hemostat.prune.score_magnitude", "weight", weight);
+  constexpr std::string_view kOperation = "hemostat.prune.score_magnitude";
+  arguments::check_matrix(kOperation, "weight", weight);
+  arguments::check_finite(kOperation, "weight", weight.detach());
   return weight.detach().to(at::kFloat).abs().contiguous();
 }
 

@@ -145,37 +145,55 @@ at::Tensor kept_until(const at::Tensor& score, const KeptUntilOptions& options) 
   return out;
 }
 
-at::Tensor mask_at(const at::Tensor& kept_until, double sparsity, Scope scope, const std::optional<at::Tensor>& out) {
+at::Tensor mask_at(const at::Tensor& kept_until, double sparsity, Scope scope, const std::optional<at::Tensor>& out,
+                   bool check_finite) {
   constexpr std::string_view kOperation = "hemostat.prune.mask_at";
+  arguments::check_dense(kOperation, "kept_until", kept_until);
   const auto dtype = kept_until.scalar_type();
   if (dtype != at::kFloat && dtype != at::kDouble) {
     throw TypeError(
-        fmt::format("{}: kept_until must be float32 or float64, as hemostat.prune.kept_until returns it", kOperation));
+        fmt::format("{}: kept_until is {}, but must be float32 or float64, as hemostat.prune.kept_until returns it",
+                    kOperation, arguments::dtype_name(dtype)));
   }
   if (kept_until.dim() != 2) {
     throw ValueError(fmt::format("{}: kept_until has shape {}, but must be [out_features, in_features]", kOperation,
                                  arguments::shape(kept_until.sizes())));
   }
   const int64_t entries = scope_entries(kept_until.sizes(), scope);
+  const bool wide = entries > kFloatRanks;
+  if (wide && dtype == at::kFloat) {
+    throw TypeError(
+        fmt::format("{}: kept_until is float32, which cannot tell the {} ranks of a scope apart; "
+                    "hemostat.prune.kept_until gives float64 then",
+                    kOperation, entries));
+  }
   const int64_t removed = checked_removed_count(kOperation, sparsity, entries);
   if (out) {
     arguments::check_out(kOperation, *out, kept_until.sizes(), at::kBool, kept_until.device());
   }
-  // Ranks are whole: the last removed one is a number that kept_until holds, rounded as it is there.
+  // Ranks are whole: the last removed one is a number that kept_until holds, rounded as it is there. Where float32
+  // tells ranks apart, that is the precision that both are compared in: what was widened since is rounded back to what
+  // it was.
+  const at::Tensor until = wide ? kept_until.detach() : kept_until.detach().to(at::kFloat);
+  if (check_finite) {
+    arguments::check_not_negative(kOperation, "kept_until", until);
+  }
   double last = entries == 0 ? 0.0 : static_cast<double>(removed) / static_cast<double>(entries);
-  if (dtype == at::kFloat) {
+  if (!wide) {
     last = static_cast<double>(static_cast<float>(last));
   }
   if (!out) {
-    return at::gt(kept_until.detach(), last).contiguous();
+    return at::gt(until, last).contiguous();
   }
   at::Tensor result = *out;
-  return at::gt_out(result, kept_until.detach(), last);
+  return at::gt_out(result, until, last);
 }
 
 void check_mask(std::string_view operation, const at::Tensor& mask, const at::Tensor& weight) {
-  if (!mask.defined() || mask.scalar_type() != at::kBool) {
-    throw TypeError(fmt::format("{}: mask must be bool, true = kept", operation));
+  arguments::check_dense(operation, "mask", mask);
+  if (mask.scalar_type() != at::kBool) {
+    throw TypeError(fmt::format("{}: mask must be bool, true = kept, but is {}", operation,
+                                arguments::dtype_name(mask.scalar_type())));
   }
   if (mask.sizes() != weight.sizes()) {
     throw ValueError(fmt::format("{}: mask has shape {}, but weight has {}", operation, arguments::shape(mask.sizes()),

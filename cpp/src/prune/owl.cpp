@@ -37,8 +37,9 @@ double outlier_ratio(at::TensorList weights, at::TensorList activation_norms, do
     arguments::check_matrix(kOperation, fmt::format("weights[{}]", i), weights[i]);
     arguments::checked_features(kOperation, fmt::format("activation_norms[{}]", i), activation_norms[i], weights[i]);
   }
-  if (!(outlier_threshold >= 0.0)) {  // also NaN
-    throw ValueError(fmt::format("{}: outlier_threshold is {}, but must be 0 or more", kOperation, outlier_threshold));
+  if (!(outlier_threshold >= 0.0 && std::isfinite(outlier_threshold))) {
+    throw ValueError(
+        fmt::format("{}: outlier_threshold is {}, but must be 0 or more, and finite", kOperation, outlier_threshold));
   }
 
   double sum = 0;

@@ -86,7 +86,8 @@ at::Tensor score_ria(const at::Tensor& weight, const at::Tensor& activation_norm
   constexpr std::string_view kOperation = "hemostat.prune.score_ria";
   check_alpha(kOperation, alpha);
   const at::Tensor norm = checked_norm(kOperation, weight, activation_norm, true);
-  return RelativeImportance(kOperation, weight, norm, alpha, true).all();
+  return checked_score(kOperation, "weight times activation_norm",
+                       RelativeImportance(kOperation, weight, norm, alpha, true).all());
 }
 
 at::Tensor ria(const at::Tensor& weight, const at::Tensor& activation_norm, const RiaOptions& options) {

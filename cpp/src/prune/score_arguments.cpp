@@ -20,6 +20,11 @@ at::Tensor checked_norm(std::string_view operation, const at::Tensor& weight, co
   return norm;
 }
 
+at::Tensor checked_score(std::string_view operation, std::string_view name, at::Tensor score) {
+  arguments::check_result(operation, name, score);
+  return score;
+}
+
 void check_alpha(std::string_view operation, double alpha) {
   if (!(alpha >= 0.0 && std::isfinite(alpha))) {
     throw ValueError(fmt::format("{}: alpha is {}, but must be finite and not negative", operation, alpha));

@@ -11,6 +11,10 @@ namespace hemostat::prune {
 at::Tensor checked_norm(std::string_view operation, const at::Tensor& weight, const at::Tensor& activation_norm,
                         bool check_finite);
 
+// The score of finite arguments; NumericalError where it is beyond float32.
+//   name  what was multiplied
+at::Tensor checked_score(std::string_view operation, std::string_view name, at::Tensor score);
+
 // ValueError unless the weight that a score gives to a term, or its exponent, is finite and not negative.
 void check_alpha(std::string_view operation, double alpha);
 

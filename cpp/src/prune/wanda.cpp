@@ -6,14 +6,18 @@
 
 #include <hemostat/prune.h>
 
+#include "arguments.h"
 #include "score_arguments.h"
 #include "selection.h"
 
 namespace hemostat::prune {
 
 at::Tensor score_wanda(const at::Tensor& weight, const at::Tensor& activation_norm) {
-  const at::Tensor norm = checked_norm("hemostat.prune.score_wanda", weight, activation_norm, true);
-  return weight.detach().to(at::kFloat).abs().mul(norm).contiguous();
+  constexpr std::string_view kOperation = "hemostat.prune.score_wanda";
+  const at::Tensor norm = checked_norm(kOperation, weight, activation_norm, true);
+  arguments::check_finite(kOperation, "weight", weight.detach());
+  return checked_score(kOperation, "weight times activation_norm",
+                       weight.detach().to(at::kFloat).abs().mul(norm).contiguous());
 }
 
 at::Tensor wanda(const at::Tensor& weight, const at::Tensor& activation_norm, const WandaOptions& options) {

@@ -28,7 +28,7 @@ at::Tensor activation(const at::Tensor& input, const ActivationOptions& options)
   return fake_quantized({.operation = kOperation,
                          .name = "input",
                          .kernel = kernel,
-                         .check = finite_check(kOperation, "input", options.check_finite)},
+                         .check = finite_check(kOperation, "input", input, options.check_finite)},
                         input, options.out);
 }
 

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <memory>
@@ -59,11 +60,21 @@ at::Tensor rounded(const at::Tensor& scaled, const Levels& levels) {
   return out;
 }
 
-at::Tensor searched_scale(const std::vector<at::Tensor>& weights, const at::Tensor& absmean, const at::Tensor& gram,
+at::Tensor searched_scale(const std::vector<at::Tensor>& given, const at::Tensor& absmean, const at::Tensor& given_gram,
                           const Levels& levels) {
   at::Tensor best = at::ones_like(absmean);
   if (absmean.numel() == 0) {
     return best;
+  }
+  // Which scale is the best does not depend on the units of weights and inputs, but their products may leave float32.
+  const at::Tensor gram = given_gram.mul(arguments::unit_factor(given_gram));
+  double unit = std::numeric_limits<double>::infinity();
+  for (const at::Tensor& weight : given) {
+    unit = std::min(unit, arguments::unit_factor(weight));
+  }
+  std::vector<at::Tensor> weights;
+  for (const at::Tensor& weight : given) {
+    weights.push_back(weight.mul(unit));
   }
   double least = std::numeric_limits<double>::infinity();
   for (int64_t step = 0; step < kExponents; ++step) {
@@ -115,9 +126,12 @@ struct Scaled {
 };
 
 // weight · diag(scale), clipped where that is asked for.
-at::Tensor scaled_and_clipped(const Scaled& given, bool search_clip) {
+at::Tensor scaled_and_clipped(std::string_view operation, const Scaled& given, const AwqOptions& options) {
   const at::Tensor scaled = given.weight.detach().to(at::kFloat).mul(given.scale).contiguous();
-  if (!search_clip || scaled.numel() == 0) {
+  if (options.check_finite) {
+    arguments::check_result(operation, "weight times its scale", scaled);
+  }
+  if (!options.search_clip || scaled.numel() == 0) {
     return scaled;
   }
   const at::Tensor limit = searched_clip(scaled, given.scale, given.gram, given.levels);
@@ -125,17 +139,21 @@ at::Tensor scaled_and_clipped(const Scaled& given, bool search_clip) {
   return at::clamp(grouped, -limit, limit).view(scaled.sizes());
 }
 
-at::Tensor rounded(const Scaled& given, const AwqOptions& options) {
+at::Tensor rounded(std::string_view operation, const Scaled& given, const AwqOptions& options) {
   if (given.weight.numel() == 0) {
     return at::empty(given.weight.sizes(), given.weight.options());
   }
-  const at::Tensor levelled = rounded(scaled_and_clipped(given, options.search_clip), given.levels);
-  return straight_through(given.weight, levelled.div(given.scale).to(given.weight.scalar_type()));
+  const at::Tensor levelled = rounded(scaled_and_clipped(operation, given, options), given.levels);
+  const at::Tensor result = levelled.div(given.scale).to(given.weight.scalar_type());
+  if (options.check_finite) {
+    arguments::check_result(operation, "weight", result);
+  }
+  return straight_through(given.weight, result);
 }
 
-std::shared_ptr<GroupPacked> packed(const Scaled& given, const AwqOptions& options) {
+std::shared_ptr<GroupPacked> packed(std::string_view operation, const Scaled& given, const AwqOptions& options) {
   const auto codes = rtn_packed(
-      scaled_and_clipped(given, options.search_clip),
+      scaled_and_clipped(operation, given, options),
       {.bits = options.bits, .group_size = options.group_size, .symmetric = options.symmetric, .check_finite = false});
   return std::make_shared<GroupPacked>(codes->codes(), codes->scale(), codes->zero(), codes->group_size(),
                                        codes->bits(), codes->symmetric(), given.weight.scalar_type(), at::Tensor(),
@@ -152,11 +170,10 @@ at::Tensor checked_absmean(std::string_view operation, const at::Tensor& activat
 }
 
 at::Tensor checked_gram(std::string_view operation, const at::Tensor& gram, bool check_finite) {
-  const at::Tensor whole = gram.detach().to(at::kFloat);
   if (check_finite) {
-    arguments::check_finite(operation, "gram", whole);
+    arguments::check_gram_values(operation, gram.detach());
   }
-  return whole;
+  return gram.detach().to(at::kFloat);
 }
 
 // The weight and the Gram matrix of its inputs, by their shapes; no scale yet.
@@ -167,29 +184,29 @@ Scaled unscaled(std::string_view operation, const at::Tensor& weight, const at::
   return {.weight = weight, .scale = {}, .gram = gram, .levels = checked(operation, options, weight.size(1))};
 }
 
+constexpr std::string_view kAwq = "hemostat.quantize.awq", kAwqScaled = "hemostat.quantize.awq_scaled";
+
 Scaled checked_scaled(const at::Tensor& weight, const at::Tensor& scale, const at::Tensor& gram,
                       const AwqOptions& options) {
-  constexpr std::string_view kOperation = "hemostat.quantize.awq_scaled";
-  Scaled given = unscaled(kOperation, weight, gram, options);
-  given.scale = arguments::checked_features(kOperation, "scale", scale, weight);
+  Scaled given = unscaled(kAwqScaled, weight, gram, options);
+  given.scale = arguments::checked_features(kAwqScaled, "scale", scale, weight);
   if (options.check_finite) {
     const at::Tensor valid = at::logical_and(at::isfinite(given.scale), given.scale.gt(0));
-    arguments::check_invalid(kOperation, "scale", valid.logical_not().sum(), "NaN, infinite or not positive");
-    arguments::check_finite(kOperation, "weight", weight);
+    arguments::check_invalid(kAwqScaled, "scale", valid.logical_not().sum(), "NaN, infinite or not positive");
+    arguments::check_finite(kAwqScaled, "weight", weight);
   }
-  given.gram = checked_gram(kOperation, gram, options.check_finite);
+  given.gram = checked_gram(kAwqScaled, gram, options.check_finite && options.search_clip);
   return given;
 }
 
 Scaled with_searched_scale(const at::Tensor& weight, const at::Tensor& activation_absmean, const at::Tensor& gram,
                            const AwqOptions& options) {
-  constexpr std::string_view kOperation = "hemostat.quantize.awq";
-  Scaled given = unscaled(kOperation, weight, gram, options);
-  const at::Tensor absmean = checked_absmean(kOperation, activation_absmean, weight, options.check_finite);
+  Scaled given = unscaled(kAwq, weight, gram, options);
+  const at::Tensor absmean = checked_absmean(kAwq, activation_absmean, weight, options.check_finite);
   if (options.check_finite) {
-    arguments::check_finite(kOperation, "weight", weight);
+    arguments::check_finite(kAwq, "weight", weight);
   }
-  given.gram = checked_gram(kOperation, gram, options.check_finite);
+  given.gram = checked_gram(kAwq, gram, options.check_finite);
   given.scale = weight.numel() == 0
                     ? at::ones_like(absmean)
                     : searched_scale({weight.detach().to(at::kFloat)}, absmean, given.gram, given.levels);
@@ -226,22 +243,22 @@ at::Tensor awq_scale(at::TensorList weights, const at::Tensor& activation_absmea
 
 at::Tensor awq_scaled(const at::Tensor& weight, const at::Tensor& scale, const at::Tensor& gram,
                       const AwqOptions& options) {
-  return rounded(checked_scaled(weight, scale, gram, options), options);
+  return rounded(kAwqScaled, checked_scaled(weight, scale, gram, options), options);
 }
 
 std::shared_ptr<GroupPacked> awq_scaled_packed(const at::Tensor& weight, const at::Tensor& scale,
                                                const at::Tensor& gram, const AwqOptions& options) {
-  return packed(checked_scaled(weight, scale, gram, options), options);
+  return packed(kAwqScaled, checked_scaled(weight, scale, gram, options), options);
 }
 
 at::Tensor awq(const at::Tensor& weight, const at::Tensor& activation_absmean, const at::Tensor& gram,
                const AwqOptions& options) {
-  return rounded(with_searched_scale(weight, activation_absmean, gram, options), options);
+  return rounded(kAwq, with_searched_scale(weight, activation_absmean, gram, options), options);
 }
 
 std::shared_ptr<GroupPacked> awq_packed(const at::Tensor& weight, const at::Tensor& activation_absmean,
                                         const at::Tensor& gram, const AwqOptions& options) {
-  return packed(with_searched_scale(weight, activation_absmean, gram, options), options);
+  return packed(kAwq, with_searched_scale(weight, activation_absmean, gram, options), options);
 }
 
 }  // namespace hemostat::quantize

@@ -111,7 +111,7 @@ at::Tensor rounded(std::string_view operation, const at::Tensor& weight, Format 
   return fake_quantized({.operation = operation,
                          .name = "weight",
                          .kernel = kernel,
-                         .check = finite_check(operation, "weight", check_finite)},
+                         .check = finite_check(operation, "weight", weight, check_finite)},
                         weight, to);
 }
 
@@ -265,15 +265,22 @@ at::Tensor BlockPacked::dequantize() const {
   return values.view({unit.numel(), -1}).mul_(unit.view({-1, 1})).view({rows, in_features_}).to(dtype_);
 }
 
-double BlockPacked::bits_per_weight() const {
-  const double entries = static_cast<double>(codes_.size(0)) * static_cast<double>(in_features_);
+double block_bits_per_weight(Format format, at::IntArrayRef sizes, int64_t block_size) {
+  const int64_t per_byte = storage_of(format).per_byte;
+  const int64_t rows = sizes[0], in_features = sizes[1], entries = rows * in_features;
   if (entries == 0) {
-    return 8.0 / static_cast<double>(storage_of(format_).per_byte);
+    return 8.0 / static_cast<double>(per_byte);
   }
-  const double bytes = static_cast<double>(codes_.nbytes() + scale_.nbytes()) +
-                       (tensor_scale_.defined() ? static_cast<double>(tensor_scale_.nbytes()) : 0.0);
-  return 8.0 * bytes / entries;
+  const int64_t width = block_size == kPerRow ? in_features : block_size;
+  const int64_t blocks = width == kPerTensor ? 1 : rows * ((in_features + width - 1) / width);
+  const bool short_scale = format == Format::mxfp4 || format == Format::nvfp4;  // 8 bits; float32 in the others
+  const int64_t tensor_scale = format == Format::nvfp4 ? 4 : 0;
+  const int64_t bytes =
+      rows * ((in_features + per_byte - 1) / per_byte) + blocks * (short_scale ? 1 : 4) + tensor_scale;
+  return 8.0 * static_cast<double>(bytes) / static_cast<double>(entries);
 }
+
+double BlockPacked::bits_per_weight() const { return block_bits_per_weight(format_, sizes(), block_size_); }
 
 std::vector<int64_t> BlockPacked::sizes() const { return {codes_.size(0), in_features_}; }
 

@@ -40,10 +40,16 @@ std::optional<at::Tensor> checked_importance(const at::Tensor& weight, const Ggu
 void check_stored(const at::Tensor& invalid) {
   const auto count = invalid.item<int64_t>();
   if (count != 0) {
-    throw ValueError(
-        fmt::format("{}: weight has {} values or block scales that are NaN, infinite or beyond float16; "
-                    "check_finite=False skips this look",
-                    kOperation, count));
+    throw arguments::InvalidEntries(
+        kOperation,
+        fmt::format("weight has {} values or block scales that are NaN, infinite or beyond float16", count));
+  }
+}
+
+// Scales are float16, so that only in float16 itself the values of a block may be infinite.
+void check_dtype(const at::Tensor& rounded, bool check_finite) {
+  if (check_finite && rounded.scalar_type() == at::kHalf) {
+    arguments::check_result(kOperation, "weight", rounded);
   }
 }
 
@@ -52,7 +58,9 @@ void check_stored(const at::Tensor& invalid) {
 at::Tensor gguf(const at::Tensor& weight, const GgufOptions& options) {
   const std::optional<at::Tensor> importance = checked_importance(weight, options);
   const auto kernel = [&](const at::Tensor& values, at::Tensor& to) {
-    return kernels::gguf_fake_quantize(values, static_cast<int64_t>(options.type), importance, to);
+    const at::Tensor invalid = kernels::gguf_fake_quantize(values, static_cast<int64_t>(options.type), importance, to);
+    check_dtype(to, options.check_finite && invalid.item<int64_t>() == 0);
+    return invalid;
   };
   FakeQuantizer quantizer{.operation = kOperation, .name = "weight", .kernel = kernel, .check = nullptr};
   if (options.check_finite) {
@@ -70,7 +78,11 @@ std::shared_ptr<GgufPacked> gguf_packed(const at::Tensor& weight, const GgufOpti
   if (options.check_finite) {
     check_stored(invalid);
   }
-  return std::make_shared<GgufPacked>(std::move(data), options.type, weight.size(1), weight.scalar_type());
+  auto packed = std::make_shared<GgufPacked>(std::move(data), options.type, weight.size(1), weight.scalar_type());
+  if (weight.scalar_type() == at::kHalf && options.check_finite) {
+    check_dtype(packed->dequantize(), true);
+  }
+  return packed;
 }
 
 }  // namespace hemostat::quantize

@@ -49,7 +49,7 @@ Codes encode(std::string_view operation, const at::Tensor& weight, int64_t level
   if (!options.search_clip) {
     auto [codes, scale, zero, invalid] = kernels::quantize(weight, levels, group_size, options.symmetric);
     if (options.check_finite) {
-      arguments::check_invalid(operation, "weight", invalid, "NaN or infinite");
+      check_rounded(operation, "weight", weight, invalid);
     }
     return {.codes = std::move(codes), .scale = std::move(scale), .zero = std::move(zero)};
   }
@@ -77,11 +77,15 @@ at::Tensor round_to_nearest(std::string_view operation, const at::Tensor& weight
                               [&](const at::Tensor& values, at::Tensor& to) {
                                 return kernels::fake_quantize(values, levels, group_size, options.symmetric, to);
                               },
-                          .check = finite_check(operation, "weight", options.check_finite)};
+                          .check = finite_check(operation, "weight", weight, options.check_finite)};
   if (options.search_clip) {
     quantizer.kernel = [&](const at::Tensor& values, at::Tensor& to) {
       const auto [codes, scale, zero] = encode(operation, values, levels, group_size, options);
-      to.copy_(decode(codes, scale, zero));
+      const at::Tensor rounded = decode(codes, scale, zero).to(values.scalar_type());
+      if (options.check_finite) {
+        arguments::check_result(operation, "weight", rounded);
+      }
+      to.copy_(rounded);
       return at::Tensor();
     };
     quantizer.check = nullptr;  // encode has looked
@@ -108,8 +112,12 @@ std::shared_ptr<GroupPacked> rtn_packed(const at::Tensor& weight, const RtnOptio
   const int64_t levels = checked_levels(kOperation, options.bits);
   const int64_t group_size = checked_group_size(kOperation, options.group_size, weight.size(1));
   auto [codes, scale, zero] = encode(kOperation, weight.detach(), levels, group_size, options);
-  return std::make_shared<GroupPacked>(std::move(codes), std::move(scale), std::move(zero), group_size, options.bits,
-                                       options.symmetric, weight.scalar_type());
+  auto packed = std::make_shared<GroupPacked>(std::move(codes), std::move(scale), std::move(zero), group_size,
+                                              options.bits, options.symmetric, weight.scalar_type());
+  if (options.search_clip && options.check_finite) {
+    arguments::check_result(kOperation, "weight", packed->dequantize());
+  }
+  return packed;
 }
 
 GroupPacked::GroupPacked(at::Tensor codes, at::Tensor scale, at::Tensor zero, int64_t group_size, double bits,
@@ -131,16 +139,22 @@ at::Tensor GroupPacked::dequantize() const {
   return (input_scale_.defined() ? weight.div_(input_scale_) : weight).to(dtype_);
 }
 
-double GroupPacked::bits_per_weight() const {
-  const double code_bits = std::ceil(std::log2(static_cast<double>(levels(bits_))));
-  if (codes_.numel() == 0) {
+double group_bits_per_weight(at::IntArrayRef sizes, int64_t group_size, double bits, bool symmetric,
+                             double feature_bits) {
+  const double code_bits = std::ceil(std::log2(static_cast<double>(levels(bits))));
+  const int64_t entries = sizes[0] * sizes[1];
+  if (entries == 0) {
     return code_bits;
   }
-  const double range_bits = symmetric_ ? 16.0 : 32.0;
+  const int64_t groups = group_size == kPerTensor ? 1 : group_size == kPerRow ? sizes[0] : entries / group_size;
+  const double range_bits = symmetric ? 16.0 : 32.0;
+  return code_bits + (range_bits * static_cast<double>(groups) + feature_bits * static_cast<double>(sizes[1])) /
+                         static_cast<double>(entries);
+}
+
+double GroupPacked::bits_per_weight() const {
   const double feature_bits = (order_.defined() ? 32.0 : 0.0) + (input_scale_.defined() ? 16.0 : 0.0);
-  return code_bits +
-         (range_bits * static_cast<double>(scale_.numel()) + feature_bits * static_cast<double>(codes_.size(1))) /
-             static_cast<double>(codes_.numel());
+  return group_bits_per_weight(codes_.sizes(), group_size_, bits_, symmetric_, feature_bits);
 }
 
 std::vector<int64_t> GroupPacked::sizes() const { return codes_.sizes().vec(); }

@@ -2,7 +2,10 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
+#include <fmt/format.h>
 #include <torch/csrc/autograd/custom_function.h>
+
+#include <hemostat/error.h>
 
 #include "arguments.h"
 
@@ -28,14 +31,23 @@ at::Tensor straight_through(const at::Tensor& input, const at::Tensor& rounded) 
   return arguments::wants_gradient(input) ? StraightThrough::apply(input, rounded) : rounded;
 }
 
+void check_rounded(std::string_view operation, std::string_view name, const at::Tensor& input,
+                   const at::Tensor& invalid) {
+  const auto count = invalid.item<int64_t>();
+  if (count == 0) {
+    return;
+  }
+  arguments::check_finite(operation, name, input.detach());
+  throw NumericalError(fmt::format("{}: {} is too large: {} of its groups would round beyond {}", operation, name,
+                                   count, arguments::dtype_name(input.scalar_type())));
+}
+
 std::function<void(const at::Tensor&)> finite_check(std::string_view operation, std::string_view name,
-                                                    bool check_finite) {
+                                                    const at::Tensor& input, bool check_finite) {
   if (!check_finite) {
     return nullptr;
   }
-  return [operation, name](const at::Tensor& invalid) {
-    arguments::check_invalid(operation, name, invalid, "NaN or infinite");
-  };
+  return [=](const at::Tensor& invalid) { check_rounded(operation, name, input, invalid); };
 }
 
 at::Tensor fake_quantized(const FakeQuantizer& quantizer, const at::Tensor& input,

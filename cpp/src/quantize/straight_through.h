@@ -13,9 +13,14 @@ namespace hemostat::quantize {
 // for bit.
 at::Tensor straight_through(const at::Tensor& input, const at::Tensor& rounded);
 
-// What most look for: ValueError where `invalid` is not 0. Empty unless check_finite.
+// Where `invalid`, a kernel's count, is not 0: ValueError where `input` has NaN or infinite entries, NumericalError
+// where its finite entries round to infinite ones.
+void check_rounded(std::string_view operation, std::string_view name, const at::Tensor& input,
+                   const at::Tensor& invalid);
+
+// That look. Empty unless check_finite.
 std::function<void(const at::Tensor& invalid)> finite_check(std::string_view operation, std::string_view name,
-                                                            bool check_finite);
+                                                            const at::Tensor& input, bool check_finite);
 
 struct FakeQuantizer {
   std::string_view operation, name;  // what messages begin with, and what they call the input

@@ -237,8 +237,8 @@ Solution columns(const at::Tensor& weight, const GramFactor& factor, const Solve
       solution.mask = solution.mask.index_select(1, back);
     }
   }
-  if (options.check_finite) {  // large weights may overflow
-    arguments::check_finite(operation, "the solution", solution.weight);
+  if (options.check_finite) {
+    arguments::check_result(operation, "weight", solution.weight.to(weight.scalar_type()));
   }
   return solution;
 }
@@ -247,7 +247,7 @@ Solution columns(const at::Tensor& weight, const at::Tensor& gram, const GramFac
                  const SolveOptions& options, std::string_view operation) {
   check_gram(operation, gram, factor);
   check(operation, weight, gram, factor.block_size, options);
-  return columns(weight, GramFactor(gram, factor), options, operation);
+  return columns(weight, GramFactor(gram, factor, operation), options, operation);
 }
 
 }  // namespace hemostat::solve

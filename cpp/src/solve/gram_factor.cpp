@@ -22,7 +22,6 @@ namespace hemostat::solve {
 
 namespace {
 
-constexpr std::string_view kOperation = "hemostat.solve.GramFactor";
 constexpr double kLeastDamp = 1e-6, kMostDamp = 1.0;
 
 at::Tensor rows(const at::Tensor& matrix, int64_t begin, int64_t end, int64_t columns) {
@@ -88,10 +87,11 @@ void check_gram(std::string_view operation, const at::Tensor& gram, const GramFa
   }
 }
 
-GramFactor::GramFactor(const at::Tensor& gram, const GramFactorOptions& options) : block_size_(options.block_size) {
-  check_gram(kOperation, gram, options);
+GramFactor::GramFactor(const at::Tensor& gram, const GramFactorOptions& options, std::string_view operation)
+    : block_size_(options.block_size) {
+  check_gram(operation, gram, options);
   if (options.check_finite) {
-    arguments::check_finite(kOperation, "gram", gram.detach());
+    arguments::check_finite(operation, "gram", gram.detach());
   }
   const at::NoGradGuard no_grad;
   const int64_t features = gram.size(0);
@@ -100,6 +100,10 @@ GramFactor::GramFactor(const at::Tensor& gram, const GramFactorOptions& options)
     return;
   }
   at::Tensor diagonal = gram.detach().diagonal().clone();
+  if (options.check_finite && diagonal.lt(0).any().item<bool>()) {
+    throw NumericalError(fmt::format("{}: gram is not positive semidefinite: its diagonal has {} negative entries",
+                                     operation, diagonal.lt(0).sum().item<int64_t>()));
+  }
   const at::Tensor never = diagonal == 0;
   if (never.any().item<bool>()) {
     dead_ = never;
@@ -116,7 +120,12 @@ GramFactor::GramFactor(const at::Tensor& gram, const GramFactorOptions& options)
   for (double damp = options.damp;; damp = std::min(std::max(damp * 10, kLeastDamp), kMostDamp)) {
     damp_ = damp;
     matrix_.copy_(matrix);
-    matrix_.diagonal().copy_(diagonal + diagonal.mean() * damp);
+    matrix_.diagonal().copy_(diagonal + diagonal.mean(at::kDouble).mul_(damp).to(at::kFloat));
+    if (!at::isfinite(matrix_.diagonal()).all().item<bool>()) {
+      throw NumericalError(
+          fmt::format("{}: gram is too large: its diagonal with damp = {} of its mean added would be beyond float32",
+                      operation, damp));
+    }
     if (factor_in_place(matrix_, block_size_)) {
       return;
     }
@@ -124,7 +133,7 @@ GramFactor::GramFactor(const at::Tensor& gram, const GramFactorOptions& options)
       throw NumericalError(
           fmt::format("{}: gram is not positive semidefinite: with {} of its mean diagonal entry added it still has no "
                       "Cholesky factorization",
-                      kOperation, damp));
+                      operation, damp));
     }
   }
 }

@@ -10,6 +10,8 @@
 #include <hemostat/error.h>
 #include <hemostat/statistics.h>
 
+#include "arguments.h"
+
 namespace hemostat {
 
 GradientStatistics::GradientStatistics(int64_t out_features, int64_t in_features, c10::Device device,
@@ -79,6 +81,15 @@ void GradientStatistics::merge(const GradientStatistics& other) {
   add(abs_sum_, other.abs_sum_);
   add(sum_squares_, other.sum_squares_);
   count_ += other.count_;
+}
+
+bool GradientStatistics::finite(Need need) const {
+  if (!has(need)) {
+    throw ValueError(fmt::format("hemostat.GradientStatistics: {} was not collected", name(need)));
+  }
+  return arguments::all_finite(need == Need::gradient_mean      ? sum_
+                               : need == Need::gradient_absmean ? abs_sum_
+                                                                : sum_squares_);
 }
 
 at::Tensor GradientStatistics::mean_of(const at::Tensor& sum, Need need) const {

@@ -15,6 +15,8 @@
 #include <hemostat/kernels.h>
 #include <hemostat/statistics.h>
 
+#include "arguments.h"
+
 namespace hemostat {
 namespace {
 
@@ -142,6 +144,22 @@ void InputStatistics::merge(const InputStatistics& other) {
 void InputStatistics::require(Need need) const {
   if (!has(need)) {
     throw ValueError(fmt::format("hemostat.InputStatistics: {} was not collected", hemostat::name(need)));
+  }
+}
+
+bool InputStatistics::finite(Need need) const {
+  require(need);
+  switch (need) {
+    case Need::column_norm:
+      return arguments::all_finite(sum_squares_);
+    case Need::absmax:
+      return arguments::all_finite(absmax_);
+    case Need::absmean:
+      return arguments::all_finite(abs_sum_);
+    case Need::gram:
+      return arguments::all_finite(gram_);
+    default:
+      return arguments::all_finite(sum_);
   }
 }
 

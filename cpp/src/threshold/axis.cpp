@@ -20,15 +20,38 @@ bool same(double a, double b, double span) {
 }  // namespace
 
 double Axis::distance(double severity) const {
+  if (!std::isfinite(severity)) {
+    throw ValueError(fmt::format("hemostat.Axis.distance: {} is {}, but takes a finite number", name, severity));
+  }
   if (farthest == neutral) {
     return severity == neutral ? 0 : 1;
   }
   return std::abs(severity - neutral) / std::abs(farthest - neutral);
 }
 
-double Axis::severity_at(double distance) const { return neutral + distance * (farthest - neutral); }
+double Axis::severity_at(double distance) const {
+  if (!std::isfinite(distance)) {
+    throw ValueError(fmt::format("hemostat.Axis.severity_at: distance is {}, but takes 0 … 1", distance));
+  }
+  return neutral + distance * (farthest - neutral);
+}
+
+std::string Axis::range() const {
+  if (kind == AxisKind::listed) {
+    return fmt::format("{} or {}", fmt::join(default_grid, ", "), neutral);
+  }
+  const bool neutral_is_apart = neutral < minimum || neutral > maximum;
+  return fmt::format("{}{} … {}{}", kind == AxisKind::integer ? "whole numbers " : "", minimum, maximum,
+                     neutral_is_apart ? fmt::format(", or {}, which changes nothing", neutral) : "");
+}
 
 double Axis::checked(double severity, const std::string& method) const {
+  const auto refuse = [&] {
+    throw ValueError(fmt::format("hemostat.{}: {} is {}, but takes {}", method, name, severity, range()));
+  };
+  if (!std::isfinite(severity)) {  // all else compares with a tolerance that is relative
+    refuse();
+  }
   const double span = std::abs(farthest - neutral);
   if (same(severity, neutral, span)) {
     return neutral;
@@ -37,8 +60,7 @@ double Axis::checked(double severity, const std::string& method) const {
     const auto listed = std::find_if(default_grid.begin(), default_grid.end(),
                                      [&](double entry) { return same(entry, severity, span); });
     if (listed == default_grid.end()) {
-      throw ValueError(fmt::format("hemostat.{}: {} is {}, but takes {} or {}", method, name, severity,
-                                   fmt::join(default_grid, ", "), neutral));
+      refuse();
     }
     return *listed;
   }
@@ -49,14 +71,12 @@ double Axis::checked(double severity, const std::string& method) const {
     return maximum;
   }
   if (!(severity > minimum && severity < maximum)) {
-    const bool neutral_is_apart = neutral < minimum || neutral > maximum;
-    throw ValueError(fmt::format("hemostat.{}: {} is {}, but takes {} … {}{}", method, name, severity, minimum, maximum,
-                                 neutral_is_apart ? fmt::format(", or {}, which changes nothing", neutral) : ""));
+    refuse();
   }
   if (kind == AxisKind::integer) {
     const double whole = std::round(severity);
     if (!same(severity, whole, span)) {
-      throw ValueError(fmt::format("hemostat.{}: {} is {}, but takes whole numbers", method, name, severity));
+      refuse();
     }
     return whole;
   }

@@ -8,6 +8,7 @@ import collections.abc
 import os
 import typing
 
+import numpy
 import torch
 
 from . import ablate, context, decode, extend, lowrank, metrics, noise, normalize, prune, quantize, solve
@@ -63,15 +64,18 @@ __all__: list[str] = [
     "compose",
     "context",
     "decode",
+    "difference_interval",
     "every_need",
     "extend",
     "family_config",
     "find_method",
     "find_threshold",
+    "first_nonfinite",
     "generate",
     "gguf_tokenizer",
     "gradient_needs",
     "isotropic_control",
+    "judge",
     "localize",
     "lowrank",
     "measure_noise_floor",
@@ -97,6 +101,7 @@ class LinearInput:
     """
     What happens to a linear layer's input first. Read-only.
     """
+    def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
     @property
     def bits(self) -> float:
@@ -138,6 +143,7 @@ class Linear:
     """
     y = weight · x + bias, held as a weight, as two factors, or as packed codes. Read-only.
     """
+    def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
     def dense(self) -> torch.Tensor:
         """
@@ -189,6 +195,11 @@ class Linear:
         The codes as stored, or None.
         """
     @property
+    def stored_bits(self) -> float:
+        """
+        Bits per weight of the format that a dense weight was rounded to, scales and zero points included; 0: none, so those of its dtype.
+        """
+    @property
     def weight(self) -> torch.Tensor | None:
         """
         [out_features, in_features]; None where the layer is factored or packed.
@@ -198,6 +209,7 @@ class Norm:
     """
     A normalization layer. Read-only.
     """
+    def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
     @property
     def alpha(self) -> float:
@@ -229,6 +241,7 @@ class Rope:
     """
     Rotary position embedding. Read-only.
     """
+    def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
     @property
     def attention_scale(self) -> float:
@@ -245,6 +258,7 @@ class CacheQuantization:
     """
     Fake quantization of the key-value cache. Read-only.
     """
+    def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
     @property
     def bits(self) -> float:
@@ -266,6 +280,7 @@ class Attention:
     """
     A block's attention. Read-only.
     """
+    def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
     @property
     def cache(self) -> CacheQuantization:
@@ -342,6 +357,7 @@ class Mlp:
     """
     down(activation(gate(x)) · up(x)), or down(activation(up(x))). Read-only.
     """
+    def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
     @property
     def activation(self) -> str:
@@ -369,6 +385,7 @@ class Experts:
     A mixture of MLPs and how it chooses. Read-only.
     """
     def __len__(self) -> int: ...
+    def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
     @property
     def mlps(self) -> list[Mlp]:
@@ -400,6 +417,7 @@ class Block:
     """
     One transformer block. Read-only.
     """
+    def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
     @property
     def attention(self) -> Attention:
@@ -471,6 +489,7 @@ class InputPerturbation:
     """
     What happens to the tokens that a model reads. Read-only.
     """
+    def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
     @property
     def kind(self) -> str:
@@ -492,6 +511,7 @@ class LogitMap:
     """
     logits ← scale · logits + bias + a·(b·logits). Read-only.
     """
+    def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
     @property
     def a(self) -> torch.Tensor | None:
@@ -518,6 +538,7 @@ class Head:
     """
     The output head and the map of its logits. Read-only.
     """
+    def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
     @property
     def linear(self) -> Linear:
@@ -546,6 +567,7 @@ class Decoder:
     def __init__(
         self, *, temperature: typing.SupportsFloat | typing.SupportsIndex = 1.0, do_sample: bool = True
     ) -> None: ...
+    def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
     @property
     def do_sample(self) -> bool:
@@ -562,6 +584,7 @@ class ModelConfig:
     """
     What a checkpoint's config.json says. Read-only.
     """
+    def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
     @property
     def bos_token_id(self) -> int | None:
@@ -640,10 +663,7 @@ class Model:
         """
     @staticmethod
     def load(
-        checkpoint: str | os.PathLike | str | bytes,
-        *,
-        dtype: torch.dtype | None = None,
-        device: str | torch.device = "cpu",
+        checkpoint: str | os.PathLike, *, dtype: torch.dtype | None = None, device: str | torch.device = "cpu"
     ) -> Model:
         """
         Loads a checkpoint.
@@ -665,7 +685,11 @@ class Model:
                 does not fit; the message names it.
         """
     def __call__(
-        self, tokens: torch.Tensor, *, cache: KvCache | None = None, observer: Observer | None = None
+        self,
+        tokens: torch.Tensor | numpy.ndarray | list,
+        *,
+        cache: KvCache | None = None,
+        observer: Observer | None = None,
     ) -> torch.Tensor:
         """
         The logits of each token's successor.
@@ -673,7 +697,8 @@ class Model:
         Autograd works through it. Logits are raw: what decoding does to them is in :attr:`decoder`.
 
         Args:
-            tokens: Integers [B, T] (or [T], which is one sequence) on the model's device, ids in 0 … vocab_size − 1.
+            tokens: Integers [B, T] (or [T], which is one sequence), ids in 0 … vocab_size − 1: a tensor on the model's device,
+                an array, or a list.
             cache: Continues after the tokens it holds and adds these to it.
             observer: Sees the pass from inside.
 
@@ -684,9 +709,15 @@ class Model:
             ValueError: For an id out of range or tokens on another device.
             TypeError: For tokens that are not integers.
         """
+    def __copy__(self) -> typing.Any: ...
+    def __reduce__(self) -> tuple: ...
     def __repr__(self) -> str: ...
     def forward(
-        self, tokens: torch.Tensor, *, cache: KvCache | None = None, observer: Observer | None = None
+        self,
+        tokens: torch.Tensor | numpy.ndarray | list,
+        *,
+        cache: KvCache | None = None,
+        observer: Observer | None = None,
     ) -> torch.Tensor:
         """
         The logits of each token's successor.
@@ -694,7 +725,8 @@ class Model:
         Autograd works through it. Logits are raw: what decoding does to them is in :attr:`decoder`.
 
         Args:
-            tokens: Integers [B, T] (or [T], which is one sequence) on the model's device, ids in 0 … vocab_size − 1.
+            tokens: Integers [B, T] (or [T], which is one sequence), ids in 0 … vocab_size − 1: a tensor on the model's device,
+                an array, or a list.
             cache: Continues after the tokens it holds and adds these to it.
             observer: Sees the pass from inside.
 
@@ -745,21 +777,30 @@ class Model:
         """
     def save(self, path: os.PathLike | str | bytes) -> None:
         """
-        Writes what :meth:`load` and transformers read.
+        Writes what :meth:`load` and transformers read, whole or not at all.
 
-        A directory holds config.json, model.safetensors and the tokenizer's files of :attr:`source`. What transformers cannot
-        express goes to hemostat.json beside them, and a warning says so.
+        A directory gets config.json, model.safetensors, and what lies beside the weights in :attr:`source`: tokenizer, chat
+        templates, generation config, licence, model card, custom code (not hidden files, folders and what holds other tensors).
+        What transformers cannot express goes to hemostat.json, and a warning says so, as of what was left behind.
+
+        In a directory that holds a checkpoint already, only files that are written are replaced (a link by a file), and weights,
+        indexes and hemostat.json that the new model contradicts are removed; everything else stays. A process that is killed
+        leaves the old model or the new one; where it was killed between the renames at the end, the next load or save does
+        those that are left.
 
         A GGUF file holds all in one, the tokenizer included. Weights that are packed in one of its block formats keep their
         bytes; the others have the model's dtype, norms and biases float32. A warning says what transformers would overlook in
-        it. Either appears whole or not at all.
+        it.
 
         Args:
-            path: Where to: a directory, or a GGUF file where it ends in .gguf.
+            path: Where to: a directory, or a GGUF file where it ends in .gguf. Links are followed, missing parents made. It may
+                be where the model came from.
 
         Raises:
-            ValueError: Where it cannot be written, or GGUF cannot express the model (per-layer sizes, factors, treatments,
-                attention windows).
+            ValueError: Where it cannot be written, what is there is no checkpoint of a model that hemostat reads (or no GGUF
+                file), or has an adapter_config.json; where a file beside the weights cannot be copied; or GGUF cannot express
+                the model (per-layer sizes, factors, treatments, attention windows). The message names the file, and nothing is
+                changed.
         """
     def tensors(self) -> dict[str, torch.Tensor]:
         """
@@ -797,7 +838,7 @@ class Model:
     @property
     def bytes(self) -> float:
         """
-        Bytes of those, as stored.
+        Bytes of those, as stored: weights that a method rounded to a format as that format stores them, others in their dtype.
         """
     @property
     def config(self) -> ModelConfig:
@@ -878,6 +919,7 @@ class KvCache:
         capacity: typing.SupportsInt | typing.SupportsIndex = 0,
     ) -> None: ...
     def __len__(self) -> int: ...
+    def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
     @property
     def length(self) -> int:
@@ -905,6 +947,7 @@ class Observer:
 
     wants_attention: typing.ClassVar[bool] = False
     def __init__(self) -> None: ...
+    def __reduce__(self) -> typing.Any: ...
     def attention(self, block: typing.SupportsInt | typing.SupportsIndex, probabilities: torch.Tensor) -> None:
         """
         Called with attention probabilities [B, heads, T, S] where ``wants_attention`` is true.
@@ -931,6 +974,15 @@ class Observer:
             block: Index of the block in this model.
             names: The linears' names.
             x: The input as it is before the linears' own input treatment.
+        """
+    def linear_output(self, block: typing.SupportsInt | typing.SupportsIndex, name: str, y: torch.Tensor) -> None:
+        """
+        Called with what the linear ``name`` gives, [..., out_features].
+
+        Args:
+            block: Index of the block in this model.
+            name: The linear's name.
+            y: The output; what follows may be computed in its memory.
         """
     def routing(
         self, block: typing.SupportsInt | typing.SupportsIndex, experts: torch.Tensor, weights: torch.Tensor
@@ -964,6 +1016,7 @@ class Linears:
         """
     def __iter__(self) -> collections.abc.Iterator[tuple[str, torch.Tensor]]: ...
     def __len__(self) -> int: ...
+    def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
     @property
     def names(self) -> list[str]:
@@ -1001,6 +1054,7 @@ class InputStatistics:
         device: str | torch.device = "cpu",
         memory_budget: typing.SupportsFloat | typing.SupportsIndex = 1073741824.0,
     ) -> None: ...
+    def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
     def add(self, x: torch.Tensor) -> None:
         """
@@ -1058,6 +1112,7 @@ class GradientStatistics:
     """
     Statistics of the gradients of a linear layer's weight, each of one window's mean negative log-likelihood. Read-only.
     """
+    def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
     @property
     def absmean(self) -> torch.Tensor:
@@ -1110,6 +1165,7 @@ class Statistics:
     def __getitem__(self, linear: str) -> InputStatistics: ...
     def __iter__(self) -> collections.abc.Iterator[str]: ...
     def __len__(self) -> int: ...
+    def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
     def items(self) -> list[tuple[str, InputStatistics]]:
         """
@@ -1201,6 +1257,9 @@ class Axis:
 
         Returns:
             float: |severity − neutral| / |farthest − neutral|, 0 … 1.
+
+        Raises:
+            ValueError: For NaN and infinities.
         """
     def severity_at(self, distance: typing.SupportsFloat | typing.SupportsIndex) -> float:
         """
@@ -1211,6 +1270,9 @@ class Axis:
 
         Returns:
             float: The severity.
+
+        Raises:
+            ValueError: For NaN and infinities.
         """
     def to_dict(self) -> dict:
         """
@@ -1293,6 +1355,7 @@ class OptionSpec:
     def __init__(
         self, name: str, default: typing.Any, description: str = "", choices: collections.abc.Sequence[str] = []
     ) -> None: ...
+    def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
     @property
     def choices(self) -> list[str]:
@@ -1319,6 +1382,7 @@ class Method:
     """
     A perturbation in the registry. Read-only.
     """
+    def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
     @property
     def axis(self) -> Axis:
@@ -1378,6 +1442,7 @@ class MethodSpec:
             ValueError: For an unknown method or option, or a bad value.
         """
     def __init__(self, text: str, **kwargs) -> None: ...
+    def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
     def __str__(self) -> str: ...
     def text(self) -> str:
@@ -1406,6 +1471,7 @@ class Prepared:
     """
     A method made ready for one model: cheap to apply at any severity.
     """
+    def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
     def at(self, severity: typing.SupportsFloat | typing.SupportsIndex) -> Model:
         """
@@ -1430,6 +1496,7 @@ class Composition:
     """
     Methods in order as one with as many axes: each changes what the one before it gave.
     """
+    def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
     def at(self, *args) -> Model:
         """
@@ -1473,6 +1540,7 @@ class GenerationProtocol:
         new_tokens: typing.SupportsInt | typing.SupportsIndex = 64,
         decoder: Decoder | None = None,
     ) -> None: ...
+    def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
     @property
     def decoder(self) -> Decoder | None:
@@ -1501,6 +1569,7 @@ class GenerationDamage:
 
     The baseline's and the damaged model's, of the same prompts, with the same random numbers.
     """
+    def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
     def to_dict(self, *, positions: bool = False) -> dict:
         """
@@ -1543,9 +1612,9 @@ class GenerationDamage:
         Their mean, in tokens.
         """
     @property
-    def first_divergence_interval(self) -> tuple[float, float]:
+    def first_divergence_interval(self) -> tuple[float, float] | None:
         """
-        (low, high) of the mean, 95 %, bootstrap over prompts.
+        (low, high) of the mean, 95 %, bootstrap over prompts; None of one prompt.
         """
     @property
     def first_divergence_median(self) -> float:
@@ -1592,6 +1661,7 @@ class KlSummary:
     """
     KL(baseline ‖ damaged) over tokens, in nats. Read-only.
     """
+    def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
     @property
     def by_confidence(self) -> list[float]:
@@ -1607,6 +1677,11 @@ class KlSummary:
     def mean(self) -> float:
         """
         Mean.
+        """
+    @property
+    def mean_interval(self) -> tuple[float, float] | None:
+        """
+        (low, high) of the mean, 95 %, paired bootstrap over windows; None of one window.
         """
     @property
     def median(self) -> float:
@@ -1634,7 +1709,8 @@ class Damage:
     What was measured between a baseline and a damaged model on the same tokens.
 
     Teacher forcing: every target inside a window counts once. Logarithms are natural. :attr:`generation` alone is measured on
-    text that the models write. Read-only.
+    text that the models write. Intervals are 95 %, from one paired bootstrap over windows; one window has none, they are
+    None. Read-only.
     """
     @staticmethod
     def from_dict(fields: dict) -> Damage:
@@ -1642,13 +1718,14 @@ class Damage:
         The inverse of :meth:`to_dict`.
 
         Args:
-            fields: What ``to_dict(windows=True)`` gave. None stands for NaN.
+            fields: What ``to_dict(windows=True)`` gave, by this version or an earlier one. None stands for NaN.
 
         Returns:
-            Damage: The same damage.
+            Damage: The same damage. What an earlier version did not measure is NaN, None or empty.
 
         Raises:
-            ValueError: For a field that is missing, other than the windows' NLL and generation.
+            ValueError: For a field that is missing, other than the windows' means, generation, and what earlier versions did
+                not store.
         """
     def __getstate__(self) -> dict: ...
     def __repr__(self) -> str: ...
@@ -1658,12 +1735,24 @@ class Damage:
         Every field, ready for JSON: None stands for NaN and infinity.
 
         Args:
-            windows: Whether to include each window's NLL, which intervals of thresholds are made from, and each prompt's first
-                divergence.
+            windows: Whether to include each window's NLL, KL, top-1 agreement and acceptance, which intervals of thresholds
+                and of differences are made from, and each prompt's first divergence.
             finite: False: NaN and infinity stay as they are, so that :meth:`from_dict` gives back exactly this damage.
 
         Returns:
-            dict: ``kl`` is a dict, the interval a list. ``generation`` is there where it was measured.
+            dict: ``kl`` is a dict, an interval a list or None. ``generation`` is there where it was measured.
+        """
+    @property
+    def acceptance(self) -> float:
+        """
+        Mean over tokens of Σ min(p, q), 0 … 1: what speculative decoding would accept.
+
+        1 − acceptance is the mean total variation distance. NaN in damage that an earlier version stored without it.
+        """
+    @property
+    def acceptance_interval(self) -> tuple[float, float] | None:
+        """
+        (low, high) of acceptance; None of one window.
         """
     @property
     def accuracy(self) -> float:
@@ -1681,6 +1770,16 @@ class Damage:
         NLL in bits per UTF-8 byte, comparable across tokenizers; None without a byte count.
         """
     @property
+    def bytes(self) -> float | None:
+        """
+        Bytes of the damaged model as stored, in the formats that its weights were rounded to; None in damage that earlier versions stored.
+        """
+    @property
+    def bytes_baseline(self) -> float | None:
+        """
+        Bytes of the baseline, as :attr:`Model.bytes`.
+        """
+    @property
     def calibration_error(self) -> float:
         """
         The damaged model's expected calibration error, 0 … 1.
@@ -1696,9 +1795,27 @@ class Damage:
         nll − nll_baseline, nats per token.
         """
     @property
-    def delta_nll_interval(self) -> tuple[float, float]:
+    def delta_nll_interval(self) -> tuple[float, float] | None:
         """
-        (low, high) of delta_nll, 95 %, paired bootstrap over windows.
+        (low, high) of delta_nll, 95 %, paired bootstrap over windows; None of one window.
+        """
+    @property
+    def delta_nll_unchanged(self) -> float | None:
+        """
+        Mean ΔNLL of the other tokens, nats; None where all changed.
+        """
+    @property
+    def direction(self) -> float | None:
+        """
+        Which way it changed: mean ΔNLL of the tokens whose likeliest prediction did, nats.
+
+        Above 0 the changes are for the worse, below for the better; None where none changed. ``delta_nll`` is
+        ``volume · direction + (1 − volume) · delta_nll_unchanged``.
+        """
+    @property
+    def direction_interval(self) -> tuple[float, float] | None:
+        """
+        (low, high) of direction, a ratio of sums over windows; None unless two windows have a change.
         """
     @property
     def entropy_baseline(self) -> float:
@@ -1753,6 +1870,11 @@ class Damage:
         The baseline's mean NLL, nats per token.
         """
     @property
+    def no_better_than_unigram(self) -> bool:
+        """
+        Whether the baseline predicts the text no better than the unigram model does: then damage to it says nothing about what is safe, and there is no index.
+        """
+    @property
     def perplexity(self) -> float:
         """
         exp(nll) of the damaged model.
@@ -1761,6 +1883,13 @@ class Damage:
     def perplexity_baseline(self) -> float:
         """
         exp(nll_baseline).
+        """
+    @property
+    def silent(self) -> bool | None:
+        """
+        Whether delta_nll_interval holds 0: no damage was shown, which does not prove that there is none.
+
+        None where there is no interval.
         """
     @property
     def tokens(self) -> int:
@@ -1773,9 +1902,34 @@ class Damage:
         Fraction of tokens with the same likeliest prediction.
         """
     @property
+    def top1_agreement_interval(self) -> tuple[float, float] | None:
+        """
+        (low, high) of top1_agreement; None of one window.
+        """
+    @property
     def top5_overlap(self) -> float:
         """
         Mean shared fraction of the five likeliest predictions.
+        """
+    @property
+    def unigram_nll(self) -> float | None:
+        """
+        Mean NLL of the unigram model on the targets, nats per token; None in damage that earlier versions stored.
+        """
+    @property
+    def volume(self) -> float:
+        """
+        How much changed: fraction of tokens whose likeliest prediction did, 1 − top1_agreement.
+        """
+    @property
+    def window_acceptance(self) -> list[float]:
+        """
+        acceptance of each window.
+        """
+    @property
+    def window_kl(self) -> list[float]:
+        """
+        Mean KL(baseline ‖ damaged) of each window.
         """
     @property
     def window_nll(self) -> list[float]:
@@ -1786,6 +1940,11 @@ class Damage:
     def window_nll_baseline(self) -> list[float]:
         """
         The baseline's mean NLL of each window.
+        """
+    @property
+    def window_top1_agreement(self) -> list[float]:
+        """
+        top1_agreement of each window.
         """
     @property
     def windows(self) -> int:
@@ -1815,6 +1974,9 @@ class BaselineEvaluation:
         seed: Of the resampling, and of sampled text.
         generation: How :meth:`compare_generation` measures.
         progress: Called with (done, total) windows; what it raises ends the work.
+
+    Raises:
+        NumericalError: Where the baseline is not finite; the message says where that begins, and the dtype's part.
     """
     def __init__(
         self,
@@ -1830,6 +1992,7 @@ class BaselineEvaluation:
         generation: GenerationProtocol = ...,
         progress: collections.abc.Callable | None = None,
     ) -> None: ...
+    def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
     def compare(self, damaged: Model) -> Damage:
         """
@@ -1888,26 +2051,46 @@ class Zone:
     """
     The robust zone at a tolerance: how far one can go. Read-only.
     """
+    def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
     @property
+    def by(self) -> str:
+        """
+        'delta_nll', 'kl' or 'top1_agreement'.
+        """
+    @property
     def censored(self) -> bool:
+        """
+        Every measured severity is safe: the zone ends at the farthest of them.
+        """
+    @property
+    def edge(self) -> float | None:
+        """
+        The estimate: where damage itself meets the tolerance, interpolated.
+        """
+    @property
+    def edge_censored(self) -> bool:
         """
         The tolerance is never exceeded: the edge is the farthest measured severity.
         """
     @property
     def interval(self) -> tuple[float, float] | None:
         """
-        (low, high) of the edge, 95 %, bootstrap over windows; None for plain arrays.
+        (low, high) of the edge, 95 %, bootstrap over windows; None for one window and for plain arrays.
         """
     @property
     def severity(self) -> float | None:
         """
-        The zone's edge; None: even the mildest measured severity exceeds the tolerance.
+        How far safety is shown.
+
+        Where the interpolated upper end of damage's 95 % interval meets the tolerance. None: even the mildest measured severity
+        is not safe and damage jumps at neutral, or there is no interval (one window), or the baseline is no better than the
+        unigram. Neutral: nothing beyond the unchanged model is known to be safe.
         """
     @property
     def tolerance(self) -> float:
         """
-        Largest ΔNLL inside the zone, nats per token.
+        Largest damage inside the zone: nats per token, or a share of tokens.
         """
 
 class Threshold:
@@ -1918,7 +2101,39 @@ class Threshold:
         >>> threshold = hemostat.find_threshold(curve)
         >>> largest_safe_sparsity = threshold.zone(0.05)
     """
+    def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
+    def edge(self, tolerance: typing.SupportsFloat | typing.SupportsIndex, *, by: str = "delta_nll") -> float | None:
+        """
+        The severity at which damage is estimated to reach a tolerance, interpolated as in :meth:`zone`.
+
+        Args:
+            tolerance: Damage, above 0.
+            by: As in :meth:`zone`.
+
+        Returns:
+            float | None: The severity; the farthest measured one where none exceeds the tolerance; None where even the mildest one
+            does.
+
+        Raises:
+            ValueError: For a tolerance that is not above 0, or another word.
+        """
+    def edge_interval(
+        self, tolerance: typing.SupportsFloat | typing.SupportsIndex, *, by: str = "delta_nll"
+    ) -> tuple[float, float] | None:
+        """
+        The 95 % interval of :meth:`edge`, bootstrap over windows.
+
+        Args:
+            tolerance: Damage, above 0.
+            by: As in :meth:`zone`.
+
+        Returns:
+            tuple[float, float] | None: (low, high); None for one window and for plain arrays.
+
+        Raises:
+            ValueError: For a tolerance that is not above 0, or another word.
+        """
     def to_dict(
         self, *, tolerances: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] = [0.02, 0.05, 0.1]
     ) -> dict:
@@ -1931,29 +2146,33 @@ class Threshold:
         Returns:
             dict: ``point``, ``interval`` and ``zone``, whose keys are the tolerances as text.
         """
-    def zone(self, tolerance: typing.SupportsFloat | typing.SupportsIndex) -> float | None:
+    def zone(self, tolerance: typing.SupportsFloat | typing.SupportsIndex, *, by: str = "delta_nll") -> float | None:
         """
-        The largest safe severity, seen from neutral.
+        The largest severity that is shown to be safe, seen from neutral.
 
-        Damage is made monotone (running maximum), then interpolated linearly in distance from neutral. Integer axes step back
-        to the last whole step within the tolerance.
+        Where the upper end of damage's 95 % interval meets the tolerance: made monotone (running maximum), then interpolated
+        linearly in distance from neutral. Integer axes step back to the last whole step within the tolerance. Of plain arrays,
+        whose numbers are taken as known, the same as :meth:`edge`.
 
         Args:
-            tolerance: Largest ΔNLL that is still safe, above 0, nats per token.
+            tolerance: Largest damage that is still safe, above 0.
+            by: What the tolerance is about: ``"delta_nll"`` or ``"kl"`` (the mean), nats per token; ``"top1_agreement"``: the share
+                of tokens whose prediction changed, 1 − agreement.
 
         Returns:
-            float | None: The severity; the farthest measured one where none exceeds the tolerance (see :meth:`zone_details`);
-            None where even the mildest one does.
+            float | None: The severity; the farthest measured one where all are safe (see :meth:`zone_details`); None where even the
+            mildest one is not, where there is one window and so no interval, and where the baseline is no better than the unigram.
 
         Raises:
-            ValueError: For a tolerance that is not above 0.
+            ValueError: For a tolerance that is not above 0, or another word.
         """
-    def zone_details(self, tolerance: typing.SupportsFloat | typing.SupportsIndex) -> Zone:
+    def zone_details(self, tolerance: typing.SupportsFloat | typing.SupportsIndex, *, by: str = "delta_nll") -> Zone:
         """
-        The same with its interval, and whether it is censored.
+        Zone and edge with the edge's interval, and whether they are censored.
 
         Args:
-            tolerance: Largest ΔNLL that is still safe, above 0, nats per token.
+            tolerance: Largest damage that is still safe, above 0.
+            by: As in :meth:`zone`.
 
         Returns:
             Zone: The zone.
@@ -1973,6 +2192,7 @@ class Site:
     """
     A part of a model that was damaged alone, and what that did. Read-only.
     """
+    def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
     @property
     def block(self) -> int | None:
@@ -2161,6 +2381,7 @@ class Trial:
         seconds: typing.SupportsFloat | typing.SupportsIndex = 0.0,
         seconds_prepare: typing.SupportsFloat | typing.SupportsIndex = 0.0,
     ) -> None: ...
+    def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
     @property
     def damage(self) -> Damage:
@@ -2207,6 +2428,7 @@ class NoiseFloor:
         kl: typing.SupportsFloat | typing.SupportsIndex,
         top1_agreement: typing.SupportsFloat | typing.SupportsIndex,
     ) -> None: ...
+    def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
     def to_dict(self) -> dict:
         """
@@ -2220,7 +2442,7 @@ class NoiseFloor:
     @property
     def delta_nll(self) -> float:
         """
-        abs(ΔNLL), nats per token.
+        Farther end of ΔNLL's interval, of one window abs(ΔNLL); nats per token.
         """
     @property
     def kl(self) -> float:
@@ -2242,7 +2464,7 @@ class SweepCurve:
         axis: Its axis for the model.
         severities: From mild to severe.
         damages: One for each severity.
-        noise_floor: The damage that numerics alone do.
+        noise_floor: The damage that numerics alone do; None where it is unknown.
         seconds_prepare: What preparing took.
         seconds: What each trial took.
 
@@ -2255,11 +2477,12 @@ class SweepCurve:
         axis: Axis,
         severities: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex],
         damages: collections.abc.Sequence[Damage],
-        noise_floor: NoiseFloor,
+        noise_floor: NoiseFloor | None,
         seconds_prepare: typing.SupportsFloat | typing.SupportsIndex = 0.0,
         seconds: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex] = [],
     ) -> None: ...
     def __len__(self) -> int: ...
+    def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
     def to_dict(self, *, windows: bool = False) -> dict:
         """
@@ -2292,9 +2515,9 @@ class SweepCurve:
         The method's canonical spec.
         """
     @property
-    def noise_floor(self) -> NoiseFloor:
+    def noise_floor(self) -> NoiseFloor | None:
         """
-        The damage that numerics alone do.
+        The damage that numerics alone do. None: unknown, since the other compute type gives no finite numbers.
         """
     @property
     def seconds(self) -> list[float]:
@@ -2316,6 +2539,7 @@ class PlannedMethod:
     """
     The severities that a scan gives a method. Read-only.
     """
+    def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
     @property
     def axis(self) -> Axis:
@@ -2344,7 +2568,7 @@ class Surface:
         axes: Their axes for the unchanged model.
         severities: Of each, from mild to severe; the first of each is neutral.
         damages: A list for each severity of the first, with one for each severity of the second.
-        noise_floor: The damage that numerics alone do.
+        noise_floor: The damage that numerics alone do; None where it is unknown.
         seconds_prepare: What preparing took.
         seconds: What each trial took, as ``damages``.
 
@@ -2364,10 +2588,11 @@ class Surface:
             "FixedSize(2)",
         ],
         damages: collections.abc.Sequence[collections.abc.Sequence[Damage]],
-        noise_floor: NoiseFloor,
+        noise_floor: NoiseFloor | None,
         seconds_prepare: typing.SupportsFloat | typing.SupportsIndex = 0.0,
         seconds: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex]] = [],
     ) -> None: ...
+    def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
     def __str__(self) -> typing.Any: ...
     def to_dataframe(self) -> typing.Any:
@@ -2391,14 +2616,15 @@ class Surface:
         """
         The joint zone: how far the second method may go, for each severity of the first.
 
-        Damage is made monotone along both axes, then interpolated linearly along the second's, from what the first alone does.
+        The upper end of damage's interval is made monotone along both axes, then interpolated linearly along the second's, from
+        what the first alone does.
 
         Args:
             tolerance: Largest ΔNLL that is still safe, above 0, nats per token.
 
         Returns:
             list[float | None]: One for each severity of the first: the largest safe severity of the second; None where the
-            first alone exceeds the tolerance.
+            first alone is not safe, and everywhere with one window, which has no interval.
 
         Raises:
             ValueError: For a tolerance that is not above 0.
@@ -2439,9 +2665,9 @@ class Surface:
         Both canonical specs, in the order in which they are applied.
         """
     @property
-    def noise_floor(self) -> NoiseFloor:
+    def noise_floor(self) -> NoiseFloor | None:
         """
-        The damage that numerics alone do.
+        The damage that numerics alone do; None: unknown.
         """
     @property
     def seconds(self) -> list[list[float]]:
@@ -2463,6 +2689,7 @@ class PlannedSurface:
     """
     The grid that a scan gives two methods. Read-only.
     """
+    def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
     def trial(
         self, first: typing.SupportsInt | typing.SupportsIndex, second: typing.SupportsInt | typing.SupportsIndex
@@ -2487,6 +2714,7 @@ class ScanResult:
     """
     What a whole scan measured. Read-only.
     """
+    def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
     @property
     def baseline(self) -> Damage:
@@ -2504,15 +2732,25 @@ class ScanResult:
         One for each method that was localized.
         """
     @property
-    def noise_floor(self) -> NoiseFloor:
+    def noise_floor(self) -> NoiseFloor | None:
         """
-        The damage that numerics alone do.
+        The damage that numerics alone do; None: unknown.
         """
     @property
     def surfaces(self) -> list[Surface]:
         """
         One for each pair of methods.
         """
+
+def _restored_model(state: dict) -> Model:
+    """
+    A model of what pickling keeps of one.
+    """
+
+def _restored_packed_weight(state: tuple) -> quantize.PackedWeight:
+    """
+    A packed weight of what pickling keeps of one.
+    """
 
 def collect(
     model: Model,
@@ -2570,6 +2808,30 @@ def compose(model: Model, methods: collections.abc.Sequence[str], statistics: St
         >>> pruned_and_quantized = both.at(0.3, 4)
     """
 
+def difference_interval(
+    first: Damage,
+    second: Damage,
+    *,
+    bootstrap_samples: typing.SupportsInt | typing.SupportsIndex = 2000,
+    seed: typing.SupportsInt | typing.SupportsIndex = 0,
+) -> tuple[float, float] | None:
+    """
+    The 95 % interval of one ΔNLL minus another, both measured on the same windows.
+
+    Args:
+        first: Damage whose windows are known.
+        second: Likewise, on the same windows.
+        bootstrap_samples: Resamples of windows.
+        seed: Of the resampling.
+
+    Returns:
+        tuple[float, float] | None: (low, high), paired bootstrap over windows; None where windows are not known or there is
+        one.
+
+    Raises:
+        ValueError: For different numbers of windows.
+    """
+
 def every_need() -> set[str]:
     """
     Names of every statistic that needs no gradient.
@@ -2612,7 +2874,8 @@ def find_threshold(curve: SweepCurve) -> Threshold:
         curve: What :func:`hemostat.sweep` gave.
 
     Returns:
-        Threshold: ``point`` (None: the data show no transition), ``interval``, ``zone(tolerance)``.
+        Threshold: ``zone(tolerance)``, ``edge(tolerance)``, ``edge_interval(tolerance)``; ``point`` (None: the data show no
+        transition), ``interval``.
     """
 
 @typing.overload
@@ -2637,6 +2900,19 @@ def find_threshold(
 
     Raises:
         ValueError: For arrays of different lengths or severities on both sides of neutral.
+    """
+
+def first_nonfinite(model: Model, tokens: torch.Tensor | None = None) -> str | None:
+    """
+    Where a model's numbers stop being finite.
+
+    Args:
+        model: The model.
+        tokens: int64 [windows, length], whose forward pass is followed. None: only the stored tensors are looked at.
+
+    Returns:
+        str | None: The first tensor that has NaN or infinite entries, or the first layer that gives some, and the dtype's
+        part in it. None: all is finite.
     """
 
 def generate(
@@ -2688,6 +2964,26 @@ def isotropic_control(
         changed.
     """
 
+def judge(damage: Damage, tolerance: typing.SupportsFloat | typing.SupportsIndex, *, by: str = "delta_nll") -> str:
+    """
+    Whether damage is safe at a tolerance.
+
+    ``"safe"``: the upper end of its 95 % interval is within the tolerance. ``"unsafe"``: the lower end is above it, or the
+    damage is not finite. ``"undecided"``: neither; or there is no interval (one window); or
+    the baseline is itself no better than the unigram (``damage.index`` is None), so that nothing is shown to be safe.
+
+    Args:
+        damage: What :func:`compare` gave, or a sweep's.
+        tolerance: Largest damage that is still safe, above 0.
+        by: ``"delta_nll"`` or ``"kl"``, nats per token; ``"top1_agreement"``: the share of predictions that changed.
+
+    Returns:
+        str: ``"safe"``, ``"unsafe"`` or ``"undecided"``.
+
+    Raises:
+        ValueError: For a tolerance that is not above 0, or another word.
+    """
+
 def localize(
     model: Model,
     method: MethodSpec | Model,
@@ -2709,7 +3005,7 @@ def localize(
     What hemostat.localize calls.
     """
 
-def measure_noise_floor(baseline: BaselineEvaluation) -> NoiseFloor:
+def measure_noise_floor(baseline: BaselineEvaluation) -> NoiseFloor | None:
     """
     The damage that numerics alone do.
 
@@ -2717,7 +3013,11 @@ def measure_noise_floor(baseline: BaselineEvaluation) -> NoiseFloor:
         baseline: An evaluated baseline; it is evaluated again in another compute type.
 
     Returns:
-        NoiseFloor: A float32 model against itself in bfloat16, half types against float32.
+        NoiseFloor | None: A float32 model against itself in bfloat16, half types against float32. None where the other type
+        cannot hold the weights, or gives no finite numbers: then it is unknown.
+
+    Raises:
+        NumericalError: Where the baseline itself is not finite.
     """
 
 def methods() -> list[Method]:
@@ -2842,7 +3142,7 @@ def scan(
     bootstrap_samples: typing.SupportsInt | typing.SupportsIndex = 2000,
     batch: typing.SupportsInt | typing.SupportsIndex = 4,
     generation: bool | GenerationProtocol = False,
-    baseline: tuple[Damage, NoiseFloor] | None = None,
+    baseline: tuple[Damage, NoiseFloor | None] | None = None,
     on_baseline: collections.abc.Callable | None = None,
     known: collections.abc.Callable | None = None,
     on_trial: collections.abc.Callable | None = None,
@@ -2853,7 +3153,7 @@ def scan(
     progress: collections.abc.Callable | None = None,
 ) -> ScanResult:
     """
-    What hemostat.scan calls. on_baseline: (damage, noise floor); known: (method, severity) → Trial or None; known_localization: (method) → Localization or None; progress: (stage, done, total).
+    What hemostat.scan calls. on_baseline: (damage, noise floor); known: (method, severity) → Trial or None; known_localization: (method, severity) → Localization or None; progress: (stage, done, total).
     """
 
 def structure(model: Model) -> str:

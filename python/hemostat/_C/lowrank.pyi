@@ -95,7 +95,8 @@ def asvd(
         ValueError: A shape, severity or alpha that cannot be, NaN or infinities in weight, or NaN, infinities or negative
             entries in activation_absmean.
         TypeError: A tensor is not float32, bfloat16 or float16.
-        NumericalError: The iteration does not converge, or meets numbers beyond float64.
+        NumericalError: The iteration does not converge, meets numbers beyond float64, or a factor is beyond its
+            dtype.
 
     Example:
         >>> import torch, hemostat
@@ -119,7 +120,7 @@ def decompose(weight: torch.Tensor, *, check_finite: bool = True) -> Decompositi
     Raises:
         ValueError: A shape that cannot be, or NaN or infinities in weight.
         TypeError: weight is not float32, bfloat16 or float16.
-        NumericalError: The iteration does not converge.
+        NumericalError: The iteration does not converge, or a factor is beyond its dtype.
 
     Example:
         >>> import torch, hemostat
@@ -150,7 +151,8 @@ def decompose_asvd(
     Raises:
         ValueError: A shape or alpha that cannot be, or entries that ``asvd`` does not take.
         TypeError: A tensor is not float32, bfloat16 or float16.
-        NumericalError: The iteration does not converge, or meets numbers beyond float64.
+        NumericalError: The iteration does not converge, meets numbers beyond float64, or a factor is beyond its
+            dtype.
 
     Example:
         >>> import torch, hemostat
@@ -181,7 +183,7 @@ def decompose_svd_llm(
     Raises:
         ValueError: A shape or damp that cannot be, or entries that ``svd_llm`` does not take.
         TypeError: A tensor is not float32, bfloat16 or float16.
-        NumericalError: The iteration does not converge, or meets numbers beyond float64.
+        NumericalError: gram is not positive semidefinite, the iteration does not converge, or a factor is beyond its dtype.
 
     Example:
         >>> import torch, hemostat
@@ -237,7 +239,7 @@ def svd(
     Raises:
         ValueError: A shape or severity that cannot be, or NaN or infinities in weight.
         TypeError: weight is not float32, bfloat16 or float16.
-        NumericalError: The iteration does not converge.
+        NumericalError: The iteration does not converge, or a factor is beyond its dtype.
 
     Example:
         >>> import torch, hemostat
@@ -278,10 +280,10 @@ def svd_llm(
         ``Factors`` with ``.a`` [out_features, rank], ``.b`` [rank, in_features], ``.weight`` and ``.rank``.
 
     Raises:
-        ValueError: A shape, severity or damp that cannot be, NaN or infinities in weight or gram, or a gram whose diagonal
-            has negative entries.
+        ValueError: A shape, severity or damp that cannot be, NaN or infinities in weight or gram, or a gram that is not
+            symmetric or whose diagonal has negative entries.
         TypeError: A tensor is not float32, bfloat16 or float16.
-        NumericalError: The iteration does not converge, or meets numbers beyond float64.
+        NumericalError: gram is not positive semidefinite, the iteration does not converge, or a factor is beyond its dtype.
 
     Example:
         >>> import torch, hemostat

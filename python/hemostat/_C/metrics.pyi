@@ -26,6 +26,11 @@ class TokenDivergence:
     """
     def __repr__(self) -> str: ...
     @property
+    def acceptance(self) -> torch.Tensor:
+        """
+        float32, 0 … 1: Σ min(p, q), the chance that speculative decoding accepts a token.
+        """
+    @property
     def agree(self) -> torch.Tensor:
         """
         bool: whether these are the same.
@@ -135,9 +140,9 @@ class GenerationDivergence:
         Their mean, in tokens.
         """
     @property
-    def first_divergence_interval(self) -> tuple[float, float]:
+    def first_divergence_interval(self) -> tuple[float, float] | None:
         """
-        (low, high) of the mean, 95 %, bootstrap over prompts.
+        (low, high) of the mean, 95 %, bootstrap over prompts; None of one prompt.
         """
     @property
     def first_divergence_median(self) -> float:

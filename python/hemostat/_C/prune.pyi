@@ -174,7 +174,8 @@ def fisher(
 
     Args:
         weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides.
-        gradient_square: Mean of the squared gradients of single sequences, of weight's shape; float32, bfloat16 or float16.
+        gradient_square: Mean of the squared gradients of single sequences, of weight's shape; float32, bfloat16 or float16,
+            not negative.
         sparsity: Fraction removed, 0 to 1. Give this or ``pattern``.
         pattern: ``"n:m"`` keeps n of every m; m divides in_features.
         scope: What ``sparsity`` counts over: ``"tensor"`` or ``"row"``.
@@ -185,8 +186,8 @@ def fisher(
         Bool mask of weight's shape, True = kept; ``out`` where it was given.
 
     Raises:
-        ValueError: A shape, device, scope, pattern or sparsity that cannot be, or a score that is NaN (then ``out`` is
-            unspecified).
+        ValueError: A shape, device, scope, pattern or sparsity that cannot be, or entries that are not finite, or are
+            negative where they cannot be (then ``out`` is unspecified).
         TypeError: An argument is not float32, bfloat16 or float16, or out is not bool.
 
     Example:
@@ -218,8 +219,8 @@ def gblm(
         weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides.
         activation_norm: ``[in_features]``; finite, not negative. The authors' is the root of the mean, over sequences, of the
             sum of squares over a sequence's tokens: the root mean square times the root of a sequence's length.
-        gradient_norm: Of weight's shape, float32, bfloat16 or float16: norm over the gradients of single sequences. The
-            authors' are the sum of absolute values (L1) and the root of the sum of squares (L2).
+        gradient_norm: Of weight's shape, float32, bfloat16 or float16, not negative: norm over the gradients of single
+            sequences. The authors' are the sum of absolute values (L1) and the root of the sum of squares (L2).
         alpha: Weight of the gradient norm, 0 or more.
         sparsity: Fraction removed, 0 to 1. Give this or ``pattern``.
         pattern: ``"n:m"`` keeps n of every m; m divides in_features.
@@ -231,8 +232,8 @@ def gblm(
         Bool mask of weight's shape, True = kept; ``out`` where it was given.
 
     Raises:
-        ValueError: A shape, device, scope, pattern or sparsity that cannot be, or a score that is NaN (then ``out`` is
-            unspecified).
+        ValueError: A shape, device, scope, pattern or sparsity that cannot be, or entries that are not finite, or are
+            negative where they cannot be (then ``out`` is unspecified).
         TypeError: An argument is not float32, bfloat16 or float16, or out is not bool.
 
     Example:
@@ -350,6 +351,7 @@ def mask_at(
     sparsity: typing.SupportsFloat | typing.SupportsIndex,
     scope: str = "row",
     out: torch.Tensor | None = None,
+    check_finite: bool = True,
 ) -> torch.Tensor:
     """
     The mask of one sparsity from what ``kept_until`` returned.
@@ -359,13 +361,15 @@ def mask_at(
         sparsity: Fraction removed, 0 to 1.
         scope: ``"row"`` or ``"tensor"``.
         out: Contiguous bool tensor of the same shape and device that receives the mask.
+        check_finite: False skips the look for NaN.
 
     Returns:
         Bool mask, equal to ``mask(score, sparsity=sparsity, scope=scope)`` for every sparsity.
 
     Raises:
-        ValueError: A shape, device, scope or sparsity that cannot be.
-        TypeError: kept_until is not float32 or float64, or out is not bool.
+        ValueError: A shape, device, scope or sparsity that cannot be, or NaN in kept_until.
+        TypeError: kept_until is not float32 or float64, or float32 for a scope of more than 2**24 entries; or out is not
+            bool.
 
     Example:
         >>> import torch, hemostat
@@ -509,13 +513,13 @@ def score_fisher(weight: torch.Tensor, gradient_square: torch.Tensor) -> torch.T
 
     Args:
         weight: ``[out_features, in_features]``, float32, bfloat16 or float16.
-        gradient_square: Mean squared gradient, of weight's shape; float32, bfloat16 or float16.
+        gradient_square: Mean squared gradient, of weight's shape; float32, bfloat16 or float16, not negative.
 
     Returns:
         float32 tensor of weight's shape.
 
     Raises:
-        ValueError: A shape or device that cannot be.
+        ValueError: A shape or device that cannot be, or entries that are not finite, or negative where they cannot be.
         TypeError: An argument is not float32, bfloat16 or float16.
 
     Example:
@@ -537,14 +541,16 @@ def score_gblm(
     Args:
         weight: ``[out_features, in_features]``, float32, bfloat16 or float16.
         activation_norm: ``[in_features]``; finite, not negative.
-        gradient_norm: Of weight's shape, float32, bfloat16 or float16: norm over the gradients of single sequences.
+        gradient_norm: Of weight's shape, float32, bfloat16 or float16, not negative: norm over the gradients of single
+            sequences.
         alpha: Weight of the gradient norm, 0 or more.
 
     Returns:
         float32 tensor of weight's shape.
 
     Raises:
-        ValueError: A shape, device or alpha that cannot be, or an activation norm that is NaN, infinite or negative.
+        ValueError: A shape, device or alpha that cannot be, or entries that are not finite, or are
+            negative where they cannot be.
         TypeError: An argument is not float32, bfloat16 or float16.
 
     Example:
@@ -614,7 +620,7 @@ def score_taylor(weight: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
         float32 tensor of weight's shape.
 
     Raises:
-        ValueError: A shape or device that cannot be.
+        ValueError: A shape or device that cannot be, or entries that are not finite, or negative where they cannot be.
         TypeError: An argument is not float32, bfloat16 or float16.
 
     Example:
@@ -686,8 +692,8 @@ def taylor(
         Bool mask of weight's shape, True = kept; ``out`` where it was given.
 
     Raises:
-        ValueError: A shape, device, scope, pattern or sparsity that cannot be, or a score that is NaN (then ``out`` is
-            unspecified).
+        ValueError: A shape, device, scope, pattern or sparsity that cannot be, or entries that are not finite, or are
+            negative where they cannot be (then ``out`` is unspecified).
         TypeError: An argument is not float32, bfloat16 or float16, or out is not bool.
 
     Example:

@@ -49,6 +49,7 @@ class PackedWeight:
     """
     A weight in a storage format. Immutable.
     """
+    def __reduce__(self) -> tuple: ...
     def dequantize(self) -> torch.Tensor:
         """
         The weight, ``[out_features, in_features]``, in the dtype that was packed.
@@ -228,6 +229,7 @@ def activation(
         ValueError: A shape or option that cannot be, or NaN or infinities in input (then ``out``, unless it is input
             itself, is unspecified).
         TypeError: input is not float32, bfloat16 or float16, or out has another dtype.
+        NumericalError: Finite entries would round beyond their dtype.
 
     Example:
         >>> import torch, hemostat
@@ -274,8 +276,9 @@ def awq(
         equals it.
 
     Raises:
-        ValueError: A shape, device or option that cannot be, or NaN or infinities.
+        ValueError: A shape, device or option that cannot be, NaN or infinities, or a gram that is not symmetric.
         TypeError: An argument is not float32, bfloat16 or float16.
+        NumericalError: gram is not positive semidefinite, or the weight too large to be scaled and rounded.
 
     Example:
         >>> import torch, hemostat
@@ -312,8 +315,9 @@ def awq_scale(
         float32 ``[in_features]``.
 
     Raises:
-        ValueError: A shape, device or option that cannot be, or NaN or infinities.
+        ValueError: A shape, device or option that cannot be, NaN or infinities, or a gram that is not symmetric.
         TypeError: An argument is not float32, bfloat16 or float16.
+        NumericalError: gram is not positive semidefinite, or the weight too large to be scaled and rounded.
 
     Example:
         >>> import torch, hemostat
@@ -354,8 +358,9 @@ def awq_scaled(
         equals it.
 
     Raises:
-        ValueError: A shape, device or option that cannot be, or NaN or infinities.
+        ValueError: A shape, device or option that cannot be, NaN or infinities, or a gram that is not symmetric.
         TypeError: An argument is not float32, bfloat16 or float16.
+        NumericalError: gram is not positive semidefinite, or the weight too large to be scaled and rounded.
 
     Example:
         >>> import torch, hemostat
@@ -393,6 +398,7 @@ def fake_quantize(
     Raises:
         ValueError: A shape or option that cannot be, or NaN or infinities in weight.
         TypeError: weight is not float32, bfloat16 or float16.
+        NumericalError: Finite entries would round beyond their dtype.
 
     Example:
         >>> import torch, hemostat
@@ -557,7 +563,7 @@ def gptq(
     Raises:
         ValueError: A shape, device or option that cannot be, or NaN or infinities in weight or gram.
         TypeError: weight is not float32, bfloat16 or float16, or gram not float32.
-        NumericalError: gram is not positive semidefinite.
+        NumericalError: gram is not positive semidefinite, or entries would round beyond weight's dtype.
 
     Example:
         >>> import torch, hemostat
@@ -716,6 +722,7 @@ def rtn(
         ValueError: A shape, device or option that cannot be, or NaN or infinities in weight (then ``out``, unless it is
             weight itself, is unspecified).
         TypeError: weight is not float32, bfloat16 or float16, or out has another dtype.
+        NumericalError: Finite entries would round beyond their dtype.
 
     Example:
         >>> import torch, hemostat

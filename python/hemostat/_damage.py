@@ -12,7 +12,7 @@ from hemostat._baseline import warn_of_baseline, warn_of_unknown_floor
 from hemostat._immutable import check
 from hemostat._methods import lent_to
 from hemostat._progress import Progress, bar
-from hemostat.report._text import flat
+from hemostat.report._text import bytes_text, flat, interval, number, percent, signed, size_text
 
 if TYPE_CHECKING:
     import pandas
@@ -190,6 +190,31 @@ def damage_frame(damage: _C.Damage) -> pandas.DataFrame:
     import pandas
 
     return pandas.DataFrame([flat(damage.to_dict())])
+
+
+def damage_rows(damage: _C.Damage) -> list[list[str]]:
+    """For a terminal: a name, and a number with its interval where there is one."""
+    found = damage.to_dict()
+    kl = found["kl"]
+
+    def within(value: float | None, bounds: list[float | None] | None, form: Callable[[float | None], str]) -> str:
+        return form(value) + (f" ({interval(bounds, form)})" if bounds and None not in bounds else "")
+
+    loss = within(found["delta_nll"], found["delta_nll_interval"], signed)
+    return [
+        ["perplexity", f"{number(found['perplexity_baseline'])} → {number(found['perplexity'])}"],
+        ["ΔNLL, nats per token", loss + (", silent" if found["silent"] else "")],
+        ["KL(baseline ‖ damaged), mean", within(kl["mean"], kl["mean_interval"], number)],
+        ["KL, 99th percentile", number(kl["p99"])],
+        ["acceptance, mean Σ min(p, q)", within(found["acceptance"], found["acceptance_interval"], percent)],
+        ["top-1 agreement", within(found["top1_agreement"], found["top1_agreement_interval"], percent)],
+        ["volume: predictions changed", percent(found["volume"])],
+        ["direction: ΔNLL where they did", within(found["direction"], found["direction_interval"], signed)],
+        ["flips right → wrong", percent(found["flips_right_to_wrong"])],
+        ["flips wrong → right", percent(found["flips_wrong_to_right"])],
+        ["hemorrhage index", number(found["index"])],
+        ["size as stored", f"{bytes_text(damage.bytes_baseline)} → {size_text(damage)}"],
+    ]
 
 
 def numbers(operation: str, severities: object) -> list[float]:

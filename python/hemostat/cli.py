@@ -11,7 +11,6 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +20,7 @@ import typer
 
 import hemostat
 from hemostat import _C
-from hemostat._damage import damage_frame
+from hemostat._damage import damage_frame, damage_rows
 from hemostat._failures import (
     PLUGIN,
     ending_signals,
@@ -43,9 +42,8 @@ from hemostat._scan_directory import ScanDirectory, check_writable, resuming_com
 from hemostat._text import printable, shown
 from hemostat._whole_file import TEMPORARY
 from hemostat.data import described_tokens
-from hemostat.report import Report, aligned, interval, number, percent, signed, windows_text
+from hemostat.report import Report, aligned, number, windows_text
 from hemostat.report._document import Arguments
-from hemostat.report._text import bytes_text, size_text
 
 __all__ = ["app", "main"]
 
@@ -283,32 +281,7 @@ def compare_command(
         print(written(damage_frame(damage), form))
         return
     print(f"on {source}")
-    print("\n".join(aligned([f"{windows_text(len(tokens))} of {tokens.shape[1]} tokens", ""], _damage_rows(damage))))
-
-
-def _damage_rows(damage: _C.Damage) -> list[list[str]]:
-    """What compare prints: a name, and a number with its interval where there is one."""
-    found = damage.to_dict()
-    kl = found["kl"]
-
-    def within(value: float | None, bounds: list[float | None] | None, form: Callable[[float | None], str]) -> str:
-        return form(value) + (f" ({interval(bounds, form)})" if bounds and None not in bounds else "")
-
-    loss = within(found["delta_nll"], found["delta_nll_interval"], signed)
-    return [
-        ["perplexity", f"{number(found['perplexity_baseline'])} → {number(found['perplexity'])}"],
-        ["ΔNLL, nats per token", loss + (", silent" if found["silent"] else "")],
-        ["KL(baseline ‖ damaged), mean", within(kl["mean"], kl["mean_interval"], number)],
-        ["KL, 99th percentile", number(kl["p99"])],
-        ["acceptance, mean Σ min(p, q)", within(found["acceptance"], found["acceptance_interval"], percent)],
-        ["top-1 agreement", within(found["top1_agreement"], found["top1_agreement_interval"], percent)],
-        ["volume: predictions changed", percent(found["volume"])],
-        ["direction: ΔNLL where they did", within(found["direction"], found["direction_interval"], signed)],
-        ["flips right → wrong", percent(found["flips_right_to_wrong"])],
-        ["flips wrong → right", percent(found["flips_wrong_to_right"])],
-        ["hemorrhage index", number(found["index"])],
-        ["size as stored", f"{bytes_text(damage.bytes_baseline)} → {size_text(damage)}"],
-    ]
+    print("\n".join(aligned([f"{windows_text(len(tokens))} of {tokens.shape[1]} tokens", ""], damage_rows(damage))))
 
 
 @app.command("localize")

@@ -122,7 +122,8 @@ def test_ternary_is_bitnets_layer(dtype):
     from transformers.integrations.bitnet import WeightQuant
 
     weight = some_weight(dtype=dtype)
-    expected = WeightQuant.apply(weight)
+    with torch.compiler.set_stance("force_eager"):  # they compile it, which fails for some processors
+        expected = WeightQuant.apply(weight)
     rounded = quantize.ternary(weight)
     # Theirs is w · (1/mean), with a mean in weight's dtype for half types: a weight within its rounding may fall apart.
     position = weight.float().abs() / weight.float().abs().mean()

@@ -1,19 +1,22 @@
 # hemostat_simd_kernels(<target> <source>…): compiles each source once per instruction set, with HEMOSTAT_ISA defined
 # as the namespace of that copy. Sources include no Torch header: an inline function of one, compiled for AVX-512,
 # could be the copy that the linker keeps for everybody. -ffp-contract=off: every copy rounds alike.
+# -mno-mmx: GCC 12 moves halves of vectors through MMX registers, which leaves the x87 unit, that long double and some
+# LAPACK kernels use, giving NaN.
 # -Wno-psabi: vectors wider than a set's registers are passed between inlined functions only.
 function(hemostat_simd_kernels target)
   if(NOT ARGN)
     return()
   endif()
   set(instruction_sets baseline)
+  set(flags_baseline "")
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
     list(APPEND instruction_sets avx2 avx512)
+    set(flags_baseline -mno-mmx)
     target_compile_definitions(hemostat_options INTERFACE HEMOSTAT_HAVE_AVX2 HEMOSTAT_HAVE_AVX512)
   endif()
-  set(flags_baseline "")
-  set(flags_avx2 -march=x86-64-v3)
-  set(flags_avx512 -march=x86-64-v4 -mprefer-vector-width=512)
+  set(flags_avx2 -march=x86-64-v3 -mno-mmx)
+  set(flags_avx512 -march=x86-64-v4 -mprefer-vector-width=512 -mno-mmx)
 
   foreach(instruction_set IN LISTS instruction_sets)
     set(objects ${target}_${instruction_set})

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from hemostat import _C
+from hemostat._progress import duration
 from hemostat._scan import CheckedScan
 from hemostat.report import aligned, number, windows_text
 
@@ -377,8 +378,8 @@ def _seconds_line(seconds: Seconds) -> str:
         ("trials", seconds.trials),
         ("localizing", seconds.localizing),
     ]
-    line = f"time: about {_duration(seconds.total)} ("
-    line += ", ".join(f"{name} {_duration(value)}" for name, value in parts if value) + ")"
+    line = f"time: about {duration(seconds.total)} ("
+    line += ", ".join(f"{name} {duration(value)}" for name, value in parts if value) + ")"
     return line + (f", and what {', '.join(seconds.unknown)} takes itself" if seconds.unknown else "")
 
 
@@ -386,9 +387,3 @@ def _bytes(count: float) -> str:
     if count >= 2**30:
         return f"{count / 2**30:.2g} GiB"
     return f"{count / 2**20:.3g} MiB" if count >= 2**20 else f"{count / 2**10:.3g} KiB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

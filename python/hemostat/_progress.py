@@ -13,7 +13,7 @@ from tqdm import tqdm
 from hemostat import _C
 from hemostat.report import number, signed
 
-__all__ = ["Progress", "ScanProgress", "bar", "scan_display"]
+__all__ = ["Progress", "ScanProgress", "bar", "duration", "scan_display"]
 
 # None: a bar where there is a terminal; True or False: always or never; or a function (done, total).
 Progress = bool | Callable[[int, int], None] | None
@@ -104,11 +104,11 @@ class ScanLines:
         self._measured += 1
         done, now = self._done + 1, time.monotonic()  # on_progress hears of it after this
         each = (now - self._trials_began) / self._measured
-        left = f", about {_duration(each * (self._total - done))} left" if done < self._total else ""
+        left = f", about {duration(each * (self._total - done))} left" if done < self._total else ""
         damage = f"ΔNLL {signed(trial.damage.delta_nll)}"
         _print(
             f"{done} of {self._total}: {trial.method} at {number(trial.severity)}: {damage}; "
-            f"{_duration(now - self._began)} gone{left}"
+            f"{duration(now - self._began)} gone{left}"
         )
 
 
@@ -117,7 +117,8 @@ def _print(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds as people say them: "4.2 s", "12 min", "3.5 h"."""
     if seconds < 120:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

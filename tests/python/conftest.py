@@ -10,10 +10,12 @@ from typing import NamedTuple
 import pytest
 import torch
 from hypothesis import settings
+from progress_lines import without_progress
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 import hemostat
+from hemostat.cli import main
 
 # HYPOTHESIS_PROFILE=thorough draws more, and other examples each time.
 settings.register_profile("quick", max_examples=30, derandomize=True, deadline=None, database=None)
@@ -141,3 +143,18 @@ def stories(shared, device) -> ModelAndTokens:
             pytest.skip(f"no ../shared/{needed.relative_to(shared)}")
     model = hemostat.Model.load(checkpoint, device=str(device))
     return ModelAndTokens(model, hemostat.data.tokens(model, text, length=256, windows=24))
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    """Runs a command in an empty directory and gives (exit code, stdout, stderr without a scan's progress)."""
+    workplace = tmp_path / "workplace"
+    workplace.mkdir()
+    monkeypatch.chdir(workplace)
+
+    def call(*arguments):
+        code = main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return code, out, without_progress(err)
+
+    return call

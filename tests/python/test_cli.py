@@ -13,7 +13,6 @@ import torch
 from progress_lines import without_progress
 
 import hemostat
-from hemostat.cli import main
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -23,21 +22,6 @@ def text(tmp_path):
     file = tmp_path / "eval.txt"
     file.write_text("The quick brown fox jumps over the lazy dog. " * 20, encoding="utf-8")  # 14 windows of 64
     return file
-
-
-@pytest.fixture
-def run(capsys, tmp_path, monkeypatch):
-    """Runs a command in an empty directory and gives (exit code, stdout, stderr without a scan's progress)."""
-    workplace = tmp_path / "workplace"
-    workplace.mkdir()
-    monkeypatch.chdir(workplace)
-
-    def call(*arguments):
-        code = main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return code, out, without_progress(err)
-
-    return call
 
 
 def refused(result, message):

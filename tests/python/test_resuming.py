@@ -58,21 +58,6 @@ def plugin(tmp_path):
 
 
 @pytest.fixture
-def run(capsys, tmp_path, monkeypatch):
-    """Runs a command in an empty directory and gives (exit code, stdout, stderr without a line a trial)."""
-    workplace = tmp_path / "workplace"
-    workplace.mkdir()
-    monkeypatch.chdir(workplace)
-
-    def call(*arguments):
-        code = main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return code, out, without_progress(err)
-
-    return call
-
-
-@pytest.fixture
 def scan(run, tiny_checkpoint, text):
     def call(*arguments, checkpoint=tiny_checkpoint, of=text):
         return run("scan", checkpoint, "--text", of, "--localize", 0, "--out", "run", *arguments)

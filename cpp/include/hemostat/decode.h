@@ -12,6 +12,7 @@
 namespace hemostat::decode {
 
 // logits / temperature; temperature > 0, neutral 1. Differentiable unless `out` is given.
+// NumericalError where a finite logit divided by a temperature below 1 leaves the dtype.
 //   out  the logits' dtype, shape and device, contiguous; may be `logits` itself
 at::Tensor temperature(const at::Tensor& logits, double temperature,
                        const std::optional<at::Tensor>& out = std::nullopt);

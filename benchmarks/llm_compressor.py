@@ -5,8 +5,8 @@ python benchmarks/llm_compressor.py EVALUATION CALIBRATION --python PYTHON [--me
 PYTHON is an interpreter of an environment with llmcompressor, the versions of torch and transformers that it pins, and
 datasets; hemostat need not be there. Each side runs in a process of its own, whose peak memory and wall time
 (calibration included, loading not) are taken. The perplexity of both is measured by hemostat, on windows of 512 tokens
-of wikitext2-test without BOS, in float32. llm-compressor passes what the treated blocks give on to the next ones;
-hemostat's statistics are the dense model's.
+of wikitext2-test without BOS, in float32. Both calibrate on what the blocks that are treated already give;
+hemostat also on the unchanged model (dense).
 """
 
 from __future__ import annotations
@@ -37,15 +37,14 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def ours(name: str, source: Path, calibration: torch.Tensor, out: Path) -> tuple[float, int]:
+def ours(name: str, source: Path, calibration: torch.Tensor, out: Path, propagate: bool) -> tuple[float, int]:
     """Writes the treated model; the seconds and the memory that treating it took."""
     import hemostat
 
     model = hemostat.Model.load(source, dtype=torch.float32)
     spec, severity = METHODS[name]
     begin = time.perf_counter()
-    statistics = hemostat.collect(model, calibration, needs=spec)
-    damaged = hemostat.prepare(model, spec, statistics).at(severity)
+    damaged = hemostat.compress(model, {spec: severity}, calibration, propagate=propagate, progress=False)
     seconds, peak = time.perf_counter() - begin, peak_bytes()
     damaged.save(out)
     return seconds, peak
@@ -121,7 +120,8 @@ def main() -> None:
     print(f"{torch.get_num_threads()} threads, {len(tokens)} windows, {len(calibration)} for calibration")
     print(f"{'':16}{'':18}{'perplexity':>11}{'seconds':>9}{'peak, GiB':>11}")
     for name in arguments.methods:
-        for side, python in (("hemostat", sys.executable), ("llm-compressor", arguments.python)):
+        sides = {"hemostat": sys.executable, "hemostat, dense": sys.executable, "llm-compressor": arguments.python}
+        for side, python in sides.items():
             with tempfile.TemporaryDirectory() as directory:
                 given, out = Path(directory) / "calibration.pt", Path(directory) / "treated"
                 torch.save(calibration, given)
@@ -143,8 +143,8 @@ def main() -> None:
 
 def worker(side: str, name: str, source: str, calibration: str, out: str) -> None:
     """One side and method, in a process of its own; prints what it took."""
-    treat = ours if side == "hemostat" else theirs
-    seconds, peak = treat(name, Path(source), torch.load(calibration), Path(out))
+    given = (name, Path(source), torch.load(calibration), Path(out))
+    seconds, peak = theirs(*given) if side == "llm-compressor" else ours(*given, propagate=side == "hemostat")
     print(json.dumps({"seconds": seconds, "peak_bytes": peak}))
 
 

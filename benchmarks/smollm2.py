@@ -52,7 +52,6 @@ PAPERS = {
     ("sparsegpt", 0.5): 53.5,
     ("rtn:group_size=64", 8): 28.5,
     ("rtn:group_size=64", 4): 37.9,
-    ("gptq:group_size=64", 4): 35.4,  # block by block: each block's statistics from the blocks treated before it
 }
 
 

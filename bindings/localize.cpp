@@ -53,7 +53,7 @@ struct Values {
   }
 };
 
-py::dict to_dict(const Site& site, const Values& values) {
+py::dict to_dict(const LocalizedSite& site, const Values& values) {
   const auto of_control = [&](const auto& number) {
     return site.control ? values(number(*site.control)) : py::object(py::none());
   };
@@ -75,7 +75,7 @@ py::dict to_dict(const Localization& localization, bool complete) {
   const bool of_method = !localization.method.empty();  // else two models were given
   const MethodSpec spec = of_method ? MethodSpec::parse(localization.method) : MethodSpec{};
   py::list sites;
-  for (const Site& site : localization.sites) {
+  for (const LocalizedSite& site : localization.sites) {
     sites.append(to_dict(site, values));
   }
   py::dict result(
@@ -129,45 +129,51 @@ Localization from_dict(const py::dict& fields) {
 }
 
 // Largest ΔNLL first; a site that collapsed (NaN) comes before all.
-std::vector<Site> worst(const Localization& localization, size_t count) {
-  std::vector<Site> sites = localization.sites;
-  const auto damage = [](const Site& site) {
+std::vector<LocalizedSite> worst(const Localization& localization, size_t count) {
+  std::vector<LocalizedSite> sites = localization.sites;
+  const auto damage = [](const LocalizedSite& site) {
     return std::isnan(site.damage.delta_nll) ? std::numeric_limits<double>::infinity() : site.damage.delta_nll;
   };
-  std::stable_sort(sites.begin(), sites.end(), [&](const Site& a, const Site& b) { return damage(a) > damage(b); });
+  std::stable_sort(sites.begin(), sites.end(),
+                   [&](const LocalizedSite& a, const LocalizedSite& b) { return damage(a) > damage(b); });
   sites.resize(std::min(count, sites.size()));
   return sites;
 }
 
 void register_site(py::module_& module) {
-  py::class_<Site>(module, "Site", R"(A part of a model that was damaged alone, and what that did. Read-only.)")
-      .def_readonly("name", &Site::name, "As checkpoints spell it: 'model.layers.3', or a linear's full name.")
-      .def_readonly("block", &Site::block, "Index of its block in the model; None: the embedding, final norm or head.")
-      .def_readonly("linear", &Site::linear,
+  py::class_<LocalizedSite>(module, "Site",
+                            R"(A part of a model that was damaged alone, and what that did. Read-only.)")
+      .def_readonly("name", &LocalizedSite::name, "As checkpoints spell it: 'model.layers.3', or a linear's full name.")
+      .def_readonly("block", &LocalizedSite::block,
+                    "Index of its block in the model; None: the embedding, final norm or head.")
+      .def_readonly("linear", &LocalizedSite::linear,
                     "Of a linear, its name within the block: 'mlp.down_proj'; None: not a linear.")
-      .def_readonly("damage", &Site::damage, "What damaging it alone did.")
+      .def_readonly("damage", &LocalizedSite::damage, "What damaging it alone did.")
       .def_property_readonly(
-          "delta_nll", [](const Site& self) { return self.damage.delta_nll; }, "Of :attr:`damage`, nats per token.")
+          "delta_nll", [](const LocalizedSite& self) { return self.damage.delta_nll; },
+          "Of :attr:`damage`, nats per token.")
       .def_property_readonly(
-          "kl", [](const Site& self) { return self.damage.kl.mean; }, "Mean KL of :attr:`damage`, nats per token.")
-      .def_readonly("error", &Site::error, R"(Relative error of the residual stream right after the block.
+          "kl", [](const LocalizedSite& self) { return self.damage.kl.mean; },
+          "Mean KL of :attr:`damage`, nats per token.")
+      .def_readonly("error", &LocalizedSite::error, R"(Relative error of the residual stream right after the block.
 
 ‖h′ − h‖/‖h‖, Frobenius norms over all tokens; None for the final norm and the head, which change none.
 )")
-      .def_readonly("cascade_gain", &Site::cascade_gain,
+      .def_readonly("cascade_gain", &LocalizedSite::cascade_gain,
                     "Relative error after the last block, divided by :attr:`error`; None where that is 0.")
-      .def_readonly("control", &Site::control, R"(What isotropic noise as large as the change does there.
+      .def_readonly("control", &LocalizedSite::control, R"(What isotropic noise as large as the change does there.
 
 None where no weight changed, or no control was asked for.
 )")
       .def_property_readonly(
           "noise_delta_nll",
-          [](const Site& self) { return self.control ? Number(self.control->delta_nll) : std::nullopt; },
+          [](const LocalizedSite& self) { return self.control ? Number(self.control->delta_nll) : std::nullopt; },
           "ΔNLL of :attr:`control`, nats per token.")
       .def_property_readonly(
-          "noise_kl", [](const Site& self) { return self.control ? Number(self.control->kl.mean) : std::nullopt; },
+          "noise_kl",
+          [](const LocalizedSite& self) { return self.control ? Number(self.control->kl.mean) : std::nullopt; },
           "Mean KL of :attr:`control`, nats per token.")
-      .def("__repr__", [](const Site& self) {
+      .def("__repr__", [](const LocalizedSite& self) {
         return fmt::format("Site('{}', ΔNLL {:.4g}, KL {:.4g})", self.name, self.damage.delta_nll, self.damage.kl.mean);
       });
 }
@@ -243,7 +249,9 @@ Returns:
           },
           "index"_a, "The site at an index, or a list of them.")
       .def("__iter__",
-           [](const Localization& self) -> py::typing::Iterator<Site> { return py::iter(py::cast(self.sites)); })
+           [](const Localization& self) -> py::typing::Iterator<LocalizedSite> {
+             return py::iter(py::cast(self.sites));
+           })
       .def("__str__", in_python("table"))
       .def("__repr__",
            [](const Localization& self) {

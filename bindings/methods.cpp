@@ -153,6 +153,17 @@ std::set<std::string> names(const std::set<Need>& needs) {
   return result;
 }
 
+// The linears that a spec names; all inside blocks, where its method has no such options.
+LinearFilter filter_of(const MethodSpec& spec) {
+  const Options options = complete_options(find_method(spec.method), spec.options);
+  const auto patterns = [&](const char* name) {
+    const auto found = options.find(name);
+    const auto* given = found == options.end() ? nullptr : std::get_if<std::vector<std::string>>(&found->second);
+    return given == nullptr ? std::vector<std::string>() : *given;
+  };
+  return {.include = patterns("include"), .exclude = patterns("exclude")};
+}
+
 py::dict keywords(const Options& options) {
   py::dict result;
   for (const auto& [name, value] : options) {
@@ -180,18 +191,32 @@ Axis axis_from(const py::object& result, const std::string& method) {
   return result.cast<Axis>();
 }
 
+// Of ours, or any other word for a method of one's own.
+Kind user_kind(const std::string& kind) {
+  try {
+    return kind_from_name(kind);
+  } catch (const ValueError&) {
+    return Kind::user;
+  }
+}
+
+// What a Python function gave for a model: the function of severity, and whether that takes an int.
+struct AtSeverity {
+  Callable function;
+  bool whole;
+};
+
 // A Python function (model, statistics, **options) → (severity → Model) as a Method.
 void register_python_method(const std::string& name, const std::string& kind, const std::string& description,
                             const Axis& axis, const std::set<std::string>& needs, std::vector<OptionSpec> options,
                             const py::function& function, const std::optional<py::function>& axis_for) {
   Method method{.name = name,
-                .kind = kind,
+                .kind = user_kind(kind),
                 .description = description,
                 .axis = axis,
                 .needs = {},
                 .options = std::move(options),
-                .prepare = {},
-                .axis_for = {}};
+                .change = OnModel{}};
   for (const std::string& need : needs) {
     method.needs.insert(need_from_name(need));
   }
@@ -201,23 +226,24 @@ void register_python_method(const std::string& name, const std::string& kind, co
       return axis_from(call(py::cast(model), **keywords(given)), name);
     };
   }
-  method.prepare = [name, axis, own_axis = method.axis_for, call = Callable(function)](
-                       const Model& model, const Statistics* statistics, const Options& given) {
+  const auto hold = [name, axis, own_axis = method.axis_for, call = Callable(function)](
+                        const Model& model, const Statistics* statistics, const Options& given) {
     py::gil_scoped_acquire gil;
-    const Axis here = own_axis ? own_axis(model, given) : axis;
+    const bool whole = (own_axis ? own_axis(model, given) : axis).kind == AxisKind::integer;
     const py::object passed = statistics == nullptr ? py::object(py::none()) : py::cast(*statistics);
     py::object at = call(py::cast(model), passed, **keywords(given));
     if (PyCallable_Check(at.ptr()) == 0) {
       throw TypeError(
           fmt::format("{}: gave a {}, but must give a function of severity", title(name), Py_TYPE(at.ptr())->tp_name));
     }
-    const bool whole = here.kind == AxisKind::integer;
-    auto apply = [name, whole, at = Callable(std::move(at))](double severity) {
-      py::gil_scoped_acquire gil;
-      return model_from(whole ? at(static_cast<int64_t>(severity)) : at(severity), name);
-    };
-    return Prepared(name, here, std::move(apply), model);
+    return Held(AtSeverity{Callable(std::move(at)), whole});
   };
+  const auto change = [name](const Model&, const Held& held, const Options&, double severity) {
+    py::gil_scoped_acquire gil;
+    const auto& [at, whole] = std::any_cast<const AtSeverity&>(held);
+    return model_from(whole ? at(static_cast<int64_t>(severity)) : at(severity), name);
+  };
+  method.change = OnModel{.hold = hold, .change = change};
   py::gil_scoped_release release;
   register_method(std::move(method));
 }
@@ -265,7 +291,20 @@ Args:
 
   py::class_<Method>(module, "Method", "A perturbation in the registry. Read-only.")
       .def_readonly("name", &Method::name, "What it is called, ``'wanda'``.")
-      .def_readonly("kind", &Method::kind, "What it changes: weights, activations, architecture, input, decoding ….")
+      .def_property_readonly(
+          "kind", [](const Method& self) { return name(self.kind); },
+          "What it changes: weights, factors, activations, architecture, normalization, input, decoding; or 'user'.")
+      .def_property_readonly(
+          "in_place", [](const Method& self) { return properties(self.kind).in_place; },
+          "Whether every block stays where it is.")
+      .def_property_readonly(
+          "localizable", [](const Method& self) { return properties(self.kind).localizable; },
+          "Whether parts of the changed model can be put into the unchanged one.")
+      .def_property_readonly(
+          "changes_weights", [](const Method& self) { return properties(self.kind).changes_weights; },
+          "Whether noise as large as the change can stand beside it.")
+      .def_property_readonly("on_linears", &Method::on_linears,
+                             "Whether it changes linear by linear, and can be calibrated block by block.")
       .def_readonly("description", &Method::description, "One line.")
       .def_readonly("axis", &Method::axis, "The severity axis for default options, before a model is known.")
       .def_property_readonly(
@@ -274,7 +313,7 @@ Args:
           "'gradient_absmean', 'gradient_square'.")
       .def_readonly("options", &Method::options, "What its preparation takes.")
       .def("__repr__", [](const Method& self) {
-        return fmt::format("Method('{}', kind='{}', axis='{}', needs=[{}], options=[{}])", self.name, self.kind,
+        return fmt::format("Method('{}', kind='{}', axis='{}', needs=[{}], options=[{}])", self.name, name(self.kind),
                            self.axis.name, fmt::join(names(self.needs), ", "), [&] {
                              std::string list;
                              for (const OptionSpec& option : self.options) {
@@ -368,29 +407,68 @@ Raises:
   module.def(
       "prepare",
       [](const Model& model, const std::string& method, const std::optional<Statistics>& statistics,
-         const py::kwargs& options) {
+         const std::optional<at::Tensor>& calibration, bool propagate, double correct, double correct_damp,
+         double memory_budget, const py::kwargs& options) {
         const MethodSpec spec = spec_from(method, options);
+        if (propagate && !calibration) {
+          throw ValueError(fmt::format("hemostat.prepare({}): propagate takes calibration tokens", spec.method));
+        }
+        if (correct != 0 && !propagate) {
+          throw ValueError(
+              fmt::format("hemostat.prepare({}): correct = {} aims at the unchanged model's outputs block by block, so "
+                          "it takes propagate",
+                          spec.method, correct));
+        }
         py::gil_scoped_release release;
-        return prepare(model, spec.method, statistics ? &*statistics : nullptr, spec.options);
+        const Statistics* given = statistics ? &*statistics : nullptr;
+        if (propagate) {
+          const Propagation propagation{
+              .tokens = *calibration, .correct = correct, .correct_damp = correct_damp, .memory_budget = memory_budget};
+          return prepare(model, spec.method, given, spec.options, &propagation);
+        }
+        const std::set<Need> needs = spec.needs();
+        if (given != nullptr || !calibration || needs.empty()) {
+          return prepare(model, spec.method, given, spec.options);
+        }
+        planned_axis(model, spec);  // refuses what does not fit before the pass
+        CollectOptions collecting;
+        collecting.needs = needs;
+        collecting.memory_budget = memory_budget;
+        collecting.filter = filter_of(spec);
+        const Statistics collected = collect(model, *calibration, collecting);
+        return prepare(model, spec.method, &collected, spec.options);
       },
-      "model"_a, "method"_a, "statistics"_a = std::optional<Statistics>(),
+      "model"_a, "method"_a, "statistics"_a = std::optional<Statistics>(), py::kw_only(),
+      "calibration"_a = std::optional<at::Tensor>(), "propagate"_a = false, "correct"_a = Propagation().correct,
+      "correct_damp"_a = Propagation().correct_damp, "memory_budget"_a = Propagation().memory_budget,
       R"(Does the work that does not depend on severity; ``at(severity)`` is then cheap.
 
 Args:
     model: The model to change.
     method: A method's name, or a spec with options, ``"rtn:group_size=64"``.
     statistics: What :func:`hemostat.collect` gathered, for methods that need it.
+    calibration: int64 ``[windows, length]`` token IDs, from which to collect what ``statistics`` are not given for.
+    propagate: Calibrate block by block, and in a block q k v, o, gate up, down one after the other: each linear on what
+        reaches it in the model that is changed so far, instead of in the unchanged one. Every ``at(severity)`` is then
+        a pass over ``calibration``. For methods on linears.
+    correct: With ``propagate``, 0 to 1: how far each linear is aimed at what the unchanged model gives there,
+        W + correct · W · C · (H + correct_damp · mean(diag H) · I)⁻¹, with H = E[x̂x̂ᵀ] and C = E[(x − x̂)x̂ᵀ] of the
+        unchanged model's input x and the changed one's x̂.
+    correct_damp: What keeps that from fitting the calibration text; more than 0.
+    memory_budget: Bytes of statistics and of activations in memory; more goes to temporary files.
     **options: The method's own options; see :func:`hemostat.methods`.
 
 Returns:
     Prepared: With ``axis`` and ``at(severity)``.
 
 Raises:
-    ValueError: For an unknown method or option, a value out of range, or statistics that are needed but not given.
+    ValueError: For an unknown method or option, a value out of range, statistics that are needed but not given, or
+        ``propagate`` for a method that changes the model as a whole.
     TypeError: For an option of another type.
 
 Example:
     >>> pruned = hemostat.prepare(model, "wanda", statistics).at(0.5)
+    >>> pruned = hemostat.prepare(model, "sparsegpt", calibration=calibration, propagate=True).at(0.5)
 )");
 
   py::class_<Composition>(module, "Composition",
@@ -466,6 +544,36 @@ Example:
 )");
 
   module.def(
+      "compress",
+      [](const Model& model, const std::vector<std::pair<std::string, double>>& methods, const at::Tensor& calibration,
+         bool propagate, double correct, double correct_damp, double memory_budget, int64_t batch,
+         const ProgressFunction& progress) {
+        std::vector<MethodAtSeverity> parsed;
+        for (const auto& [method, severity] : methods) {
+          parsed.push_back({MethodSpec::parse(method), severity});
+        }
+        const Propagation propagation{.tokens = calibration,
+                                      .correct = correct,
+                                      .correct_damp = correct_damp,
+                                      .memory_budget = memory_budget,
+                                      .batch = batch,
+                                      .progress = progress_callback(progress)};
+        py::gil_scoped_release release;
+        return compress(model, parsed, propagation, propagate);
+      },
+      "model"_a, "methods"_a, "calibration"_a, py::kw_only(), "propagate"_a = true, "correct"_a = Propagation().correct,
+      "correct_damp"_a = Propagation().correct_damp, "memory_budget"_a = Propagation().memory_budget,
+      "batch"_a = Propagation().batch, "progress"_a = ProgressFunction(), "What hemostat.compress calls.");
+
+  const auto estimate = [&](const char* name, double (*of)(const Model&, const MethodSpec&), const char* says) {
+    module.def(
+        name, [of](const Model& model, const std::string& method) { return of(model, MethodSpec::parse(method)); },
+        "model"_a, "method"_a, py::call_guard<py::gil_scoped_release>(), says);
+  };
+  estimate("held_bytes", &held_bytes, "Bytes that a prepared method holds beside the statistics.");
+  estimate("estimated_work", &estimated_work, "Arithmetic that grows with the model as a method's does.");
+
+  module.def(
       "collect",
       [](const Model& model, const at::Tensor& tokens, const std::optional<std::vector<std::string>>& needs,
          double memory_budget, int64_t batch, const Patterns& include, const Patterns& exclude,
@@ -486,11 +594,14 @@ Example:
       "exclude"_a = Patterns(), "progress"_a = ProgressFunction(), "What hemostat.collect calls.");
 
   module.def(
-      "needs_of", [](const std::vector<std::string>& specs) { return names(needs_of(specs)); }, "methods"_a,
+      "needs_of",
+      [](const std::vector<std::string>& specs, bool propagate) { return names(needs_of(specs, propagate)); },
+      "methods"_a, "propagate"_a = false,
       R"(What methods need with their options, together.
 
 Args:
     methods: Names or specs.
+    propagate: Of the unchanged model, where they are calibrated block by block.
 
 Returns:
     set[str]: Names of statistics.

@@ -78,12 +78,17 @@ struct Linears {
     return linear.dense();
   }
 
-  std::vector<std::string> names() const {
-    std::vector<std::string> result;
+  template <typename Function>
+  auto each(const Function& function) const {
+    std::vector<std::decay_t<decltype(function(entries.front()))>> result;
     for (const NamedLinear& entry : entries) {
-      result.push_back(entry.name);
+      result.push_back(function(entry));
     }
     return result;
+  }
+
+  std::vector<std::string> names() const {
+    return each([](const NamedLinear& linear) { return linear.name; });
   }
 
   Model model;  // the entries point into it
@@ -135,6 +140,12 @@ multiplied out or dequantized each time it is asked for.
           },
           "name"_a)
       .def_property_readonly("names", &Linears::names, "Names in order; repeated blocks repeat theirs.")
+      .def_property_readonly(
+          "roles", [](const Linears& self) { return self.each([](const NamedLinear& l) { return name(l.role); }); },
+          "What each is: 'q', 'k', 'v', 'o', 'gate', 'up', 'down', 'router' or 'head'.")
+      .def_property_readonly(
+          "input_ids", [](const Linears& self) { return self.each([](const NamedLinear& l) { return l.input_id; }); },
+          "Of each the input that it reads: those with one number share it, as q, k and v of a block do.")
       .def("__repr__", [](const Linears& self) { return fmt::format("Linears({})", self.entries.size()); });
 }
 

@@ -224,9 +224,14 @@ Raises:
          const std::optional<Statistics>& statistics, std::optional<std::vector<double>> severities,
          const std::optional<at::Tensor>& unigram, std::optional<int64_t> byte_count, int64_t batch,
          double memory_budget, int64_t bootstrap_samples, int64_t seed, const GenerationArgument& generation,
-         const std::optional<py::function>& on_trial, const ProgressFunction& progress) {
+         const std::optional<py::function>& on_trial, const ProgressFunction& progress,
+         const std::optional<at::Tensor>& calibration, double correct, double correct_damp) {
         const MethodSpec spec = spec_from(method);
         SweepOptions sweep_options;
+        if (calibration) {
+          sweep_options.propagation = {
+              .tokens = *calibration, .correct = correct, .correct_damp = correct_damp, .memory_budget = memory_budget};
+        }
         sweep_options.severities = std::move(severities);
         sweep_options.compare =
             compare_options(unigram, byte_count, batch, memory_budget, bootstrap_samples, seed, generation, progress);
@@ -239,7 +244,8 @@ Raises:
       "byte_count"_a = std::optional<int64_t>(), "batch"_a = CompareOptions().batch,
       "memory_budget"_a = CompareOptions().memory_budget, "bootstrap_samples"_a = CompareOptions().bootstrap_samples,
       "seed"_a = 0, "generation"_a = GenerationArgument(false), "on_trial"_a = std::optional<py::function>(),
-      "progress"_a = ProgressFunction(), "What hemostat.sweep calls.");
+      "progress"_a = ProgressFunction(), "calibration"_a = std::optional<at::Tensor>(),
+      "correct"_a = Propagation().correct, "correct_damp"_a = Propagation().correct_damp, "What hemostat.sweep calls.");
 }
 
 void register_scan_function(py::module_& module) {
@@ -293,10 +299,14 @@ Raises:
          const std::optional<py::function>& on_baseline, const std::optional<py::function>& known,
          const std::optional<py::function>& on_trial, int64_t localize_windows,
          const std::optional<py::function>& known_localization, const std::optional<py::function>& on_localization,
-         const std::vector<MethodPair>& joint, const ProgressFunction& progress) {
+         const std::vector<MethodPair>& joint, const ProgressFunction& progress, bool propagate, double correct,
+         double correct_damp) {
         const std::vector<MethodSpec> specs = specs_from(methods);
         ScanOptions options;
         options.joint = joint;
+        options.propagate = propagate;
+        options.correct = correct;
+        options.correct_damp = correct_damp;
         if (severities) {
           options.severities = *severities;
         }
@@ -327,7 +337,8 @@ Raises:
       "on_baseline"_a = std::optional<py::function>(), "known"_a = std::optional<py::function>(),
       "on_trial"_a = std::optional<py::function>(), "localize_windows"_a = ScanOptions().localize_windows,
       "known_localization"_a = std::optional<py::function>(), "on_localization"_a = std::optional<py::function>(),
-      "joint"_a = std::vector<MethodPair>(), "progress"_a = ProgressFunction(),
+      "joint"_a = std::vector<MethodPair>(), "progress"_a = ProgressFunction(), "propagate"_a = false,
+      "correct"_a = Propagation().correct, "correct_damp"_a = Propagation().correct_damp,
       "What hemostat.scan calls. on_baseline: (damage, noise floor); known: (method, severity) → Trial or None; "
       "known_localization: (method, severity) → Localization or None; progress: (stage, done, total).");
 }

@@ -80,7 +80,7 @@ std::vector<std::string> structures() {
   treated.head.linear = linear(11, 8);
   treated.head.map = {.scale = 0.5, .bias = shape_only({11}), .a = shape_only({11, 1}), .b = shape_only({1, 11})};
   treated.decoder.temperature = 1.5;
-  return {structure(plain), structure(treated)};
+  return {saved_structure(plain), saved_structure(treated)};
 }
 
 std::string safetensors_file(const std::string& header, size_t data_bytes) {
@@ -300,7 +300,7 @@ bool read_structure(std::string_view text) {
   } catch (const ValueError&) {
     return false;
   }
-  if (structure(from_structure(structure(model), config, "hemostat.json")) != structure(model)) {
+  if (saved_structure(from_structure(saved_structure(model), config, "hemostat.json")) != saved_structure(model)) {
     std::fprintf(stderr, "hemostat: what was written reads otherwise:\n%s\n", structure(model).c_str());
     std::abort();
   }

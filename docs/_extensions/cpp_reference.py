@@ -113,6 +113,7 @@ def described(declaration: Declaration) -> list[str]:
     else:
         text = re.sub(r"\s*//.*", "", "\n".join(code))
         text = re.sub(r"\s+", " ", text).rstrip(";").strip()
+        text = re.sub(r" \{.*\}$", "", text)  # of a template, which is defined where it is declared
         head = f".. cpp:function:: {scoped(text, scope)}"
     body = prose(comment)
     if whole:

@@ -66,7 +66,7 @@ from hemostat._C import (
 from hemostat._damage import compare, sweep
 from hemostat._generate import Generation, generate
 from hemostat._localize import localize
-from hemostat._methods import collect, method
+from hemostat._methods import collect, compress, method
 from hemostat._scan import scan
 from hemostat._surface import surface
 from hemostat.report import Report
@@ -106,6 +106,7 @@ __all__ = [
     "collect",
     "compare",
     "compose",
+    "compress",
     "context",
     "data",
     "decode",

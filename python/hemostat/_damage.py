@@ -10,7 +10,7 @@ import torch
 from hemostat import _C
 from hemostat._baseline import warn_of_baseline, warn_of_unknown_floor
 from hemostat._immutable import check
-from hemostat._methods import lent_to
+from hemostat._methods import checked_correction, collect, lent_to
 from hemostat._progress import Progress, bar
 from hemostat.report._text import bytes_text, flat, interval, number, percent, signed, size_text
 
@@ -105,6 +105,10 @@ def sweep(
     generation: bool | _C.GenerationProtocol = False,
     on_trial: Callable[[_C.Trial], None] | None = None,
     progress: Progress = None,
+    calibration: torch.Tensor | None = None,
+    propagate: bool = False,
+    correct: float = 0.0,
+    correct_damp: float = 0.1,
     **options: Any,
 ) -> _C.SweepCurve:
     """Damage along a method's axis: one preparation, then one evaluation for each severity.
@@ -128,6 +132,10 @@ def sweep(
         on_trial: Called with each :class:`Trial` finished; what it raises ends the sweep.
         progress: None: a bar where there is a terminal; True or False: always or never; or a function
             ``(done, total)`` of trials.
+        calibration: int64 [windows, length], from which to collect what ``statistics`` are not given for.
+        propagate: Calibrate each severity block by block over ``calibration``, as :func:`hemostat.prepare` does.
+        correct: With ``propagate``; see there.
+        correct_damp: With ``correct``.
         **options: The method's own options; see :func:`hemostat.methods`.
 
     Returns:
@@ -146,11 +154,21 @@ def sweep(
         >>> perplexities = [damage.perplexity for damage in curve.damages]
     """
     spec = seeded_spec(method, seed, options)
+    correct, correct_damp = checked_correction("hemostat.sweep", propagate, correct, correct_damp)
+    if propagate and calibration is None:
+        raise ValueError("hemostat.sweep: propagate takes calibration tokens")
+    if propagate and not _C.find_method(spec.method).on_linears:
+        raise ValueError(f"hemostat.sweep: propagate calibrates linears, but {spec.method} changes the whole model")
     if severities is None:
         total = len(_C.plan(model, [spec])[0].severities)
     else:
         severities = numbers("hemostat.sweep", severities)
         total = len(severities)
+        _C.plan(model, [spec], severities={spec.text(): severities})  # before any work
+    if calibration is not None and statistics is None and not propagate and (needs := _C.needs_of([spec.text()])):
+        statistics = collect(
+            model, calibration, sorted(needs), memory_budget=memory_budget, progress=False, **_patterns(spec)
+        )
 
     with bar(progress, f"sweep {method}", "trial") as update:
         finished, lent = 0, lent_to([spec.text()], model, tokens=tokens)
@@ -179,10 +197,18 @@ def sweep(
             seed=seed,
             generation=generation,
             on_trial=report,
+            calibration=calibration if propagate else None,
+            correct=correct,
+            correct_damp=correct_damp,
         )
     warn_of_baseline(curve.damages[0])
     warn_of_unknown_floor(model, curve.noise_floor)
     return curve
+
+
+def _patterns(spec: _C.MethodSpec) -> dict[str, list[str]]:
+    """Which linears a method changes, as collect takes it."""
+    return {name: spec.options[name] for name in ("include", "exclude") if spec.options.get(name)}
 
 
 def damage_frame(damage: _C.Damage) -> pandas.DataFrame:

@@ -59,7 +59,7 @@ def differences(kept: Settings, now: Settings, specs: Iterable[str]) -> list[str
             return [f"there is none of {spec}"]
         mine = here.get(spec, {})
         generates |= bool(mine.get("generates"))
-        needs |= bool(mine.get("needs"))
+        needs |= bool(mine.get("needs")) or bool(mine.get("options", {}).get("correct"))
         if before[spec].get("source") != mine.get("source"):
             found.append("its source changed")
         options = [each.get("options", {}) for each in (before[spec], mine)]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import math
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -14,9 +15,12 @@ from hemostat._immutable import Contents, guarded, guarded_axis
 from hemostat._progress import Progress, bar
 from hemostat._source import source_hash
 
-__all__ = ["collect", "lent_to", "method", "source_of"]
+__all__ = ["checked_correction", "collect", "compress", "is_propagated", "lent_to", "method", "source_of"]
 
 Function = TypeVar("Function", bound=Callable[..., Callable[[float], _C.Model]])
+
+# What prepare takes beside options.
+RESERVED = ("statistics", "calibration", "propagate", "correct", "correct_damp", "memory_budget")
 
 _sources: dict[str, str] = {}
 
@@ -77,6 +81,88 @@ def collect(
         )
 
 
+def compress(
+    model: _C.Model,
+    specs: Mapping[str, float] | Iterable[tuple[str, float]],
+    calibration: torch.Tensor,
+    *,
+    propagate: bool = True,
+    correct: float = 0.0,
+    correct_damp: float = 0.1,
+    memory_budget: float = 2**30,
+    batch: int = 8,
+    progress: Progress = None,
+) -> _C.Model:
+    """Methods at severities, in order, each on what the one before gave.
+
+    Block by block (``propagate``), methods on linears that follow one another take one pass over the calibration text
+    together: block after block, and in a block q k v, o, gate up, down one after the other, each linear is changed by
+    every method in turn, on what reaches it in the model that is changed so far. Methods that change the model as a
+    whole come between passes. Without ``propagate`` all statistics are the unchanged model's, as in :func:`compose`.
+
+    Args:
+        model: The model to compress.
+        specs: Severities by method specs, ``{"wanda": 0.5, "rtn:group_size=64": 4}``, or pairs of them, in order.
+        calibration: int64 [windows, length] on the model's device.
+        propagate: Whether to calibrate block by block.
+        correct: With ``propagate``, 0 to 1: how far each linear is aimed at what the model gave there when the pass
+            began; see :func:`prepare`.
+        correct_damp: What keeps that from fitting the calibration text; more than 0.
+        memory_budget: Bytes of activations and statistics in memory; what is beyond lies in temporary files.
+        batch: Windows at a time.
+        progress: None: a bar where there is a terminal; True or False: always or never; or a function
+            ``(done, total)`` of blocks.
+
+    Returns:
+        Model: Another; the one given stays as it is.
+
+    Raises:
+        ValueError: For no specs, an unknown method or option, or a severity out of range; all seen before any work.
+        NumericalError: Where what the changed model computes is not finite.
+
+    Example:
+        >>> small = hemostat.compress(model, {"sparsegpt": 0.5, "rtn": 4}, calibration)
+    """
+    listed = list(specs.items()) if isinstance(specs, Mapping) else [tuple(entry) for entry in specs]
+    for entry in listed:
+        if len(entry) != 2:
+            raise ValueError(f"hemostat.compress: specs has {entry!r}, but takes pairs of a method and a severity")
+    with bar(progress if propagate else False, "compress", "block") as update:
+        return _C.compress(
+            model,
+            listed,
+            calibration,
+            propagate=propagate,
+            correct=correct,
+            correct_damp=correct_damp,
+            memory_budget=memory_budget,
+            batch=batch,
+            progress=update,
+        )
+
+
+def checked_correction(operation: str, propagate: bool, correct: float, correct_damp: float) -> tuple[float, float]:
+    """Both as numbers; ValueError where they cannot be, or where there is no calibration block by block to correct."""
+    correct, correct_damp = float(correct), float(correct_damp)
+    if correct and not propagate:
+        raise ValueError(
+            f"{operation}: correct = {correct:g} aims at the unchanged model's outputs block by block, so it takes "
+            "propagate"
+        )
+    if not 0 <= correct <= 1:
+        raise ValueError(f"{operation}: correct is {correct:g}, but takes 0 to 1")
+    if not 0 < correct_damp < math.inf:
+        raise ValueError(f"{operation}: correct_damp is {correct_damp:g}, but must be positive and finite")
+    return correct, correct_damp
+
+
+def is_propagated(spec: str, correct: float) -> bool:
+    """Whether calibration block by block gives a method another model than dense statistics do."""
+    if not _C.find_method(_C.MethodSpec.parse(spec).method).on_linears:
+        return False
+    return bool(correct) or _C.needs_of([spec]) != _C.needs_of([spec], propagate=True)
+
+
 def method(
     name: str,
     *,
@@ -103,7 +189,8 @@ def method(
         axis: Its severity axis.
         needs: Names of the statistics that it reads: ``"column_norm"``, ``"absmax"``, ``"absmean"``, ``"gram"``,
             ``"mean"``, ``"gradient_mean"``, ``"gradient_absmean"``, ``"gradient_square"``.
-        kind: What it changes, for lists.
+        kind: What it changes: ``"weights"``, ``"factors"``, ``"activations"``, ``"architecture"``,
+            ``"normalization"``, ``"input"`` or ``"decoding"``; any other word stands for ``"user"``.
         description: One line. None: the first line of the function's docstring.
         axis_for: ``(model, **options)`` → the axis for that model and these options, where it depends on them.
 
@@ -166,6 +253,8 @@ def _options(name: str, function: Callable[..., Any]) -> list[_C.OptionSpec]:
             raise TypeError(
                 f"hemostat.method {name!r}: *{parameter.name} hides which options there are; name each with a default"
             )
+        if parameter.name in RESERVED:
+            raise TypeError(f"hemostat.method {name!r}: option {parameter.name} has a name that prepare takes itself")
         if parameter.kind is inspect.Parameter.POSITIONAL_ONLY or parameter.default is inspect.Parameter.empty:
             raise TypeError(f"hemostat.method {name!r}: option {parameter.name} needs a default and must be a keyword")
         annotation, description = annotations.get(parameter.name), ""

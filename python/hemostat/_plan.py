@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from hemostat import _C
+from hemostat._methods import is_propagated
 from hemostat._progress import duration
 from hemostat._scan import CheckedScan
 from hemostat.report import aligned, number, windows_text
@@ -28,9 +29,7 @@ STATISTICS: Mapping[str, Callable[[int], int]] = {
     "absmax": lambda n: 4 * n,
     "gram": lambda n: 4 * n * n,
 }
-DECOMPOSING = ("svd", "asvd", "svd_llm")
 GRAPH = 12  # what a block's graph keeps of each token, in its hidden and its widest activation
-KEEPS_A_MATRIX = ("sparsegpt", "gptq", "admm", "awq")  # of [in_features, in_features] for each input
 TOKEN_METRICS = 70  # bytes that are kept of each evaluated token until its trial ends
 
 
@@ -135,8 +134,8 @@ def plan_memory(
 
     statistics: dict[str, float] = {}
     left = memory_budget - baseline
-    needs, of_gradients = _needs(remaining)
-    collecting = 0.0
+    needs, of_gradients = _needs(checked, remaining)
+    collecting = _streams(checked, remaining)
 
     def keep(need: str, bytes_: float) -> bool:
         nonlocal left, mapped
@@ -154,7 +153,7 @@ def plan_memory(
         text = checked.calibration
         states = (len(model.blocks) + 1) * min(COLLECT_BATCH, text.shape[0]) * text.shape[1] * hidden * size
         if states <= left:
-            left, collecting = left - states, states
+            left, collecting = left - states, collecting + states
         else:
             mapped += states
         block = sum(weight.numel() for _, weight in model.linears()) / len(model.blocks)
@@ -203,7 +202,7 @@ def plan_seconds(checked: CheckedScan, finished: Collection[tuple[str, float]] =
     # One linear layer stands for all, by how the cost grows with its sizes.
     name, weight = next(iter(model.linears()))
     block = (re.match(r"(.*?\.\d+\.)", name) or [name])[0] + "*"
-    needs, of_gradients = _needs(remaining)
+    needs, of_gradients = _needs(checked, remaining, propagated=False)
     collecting, statistics = 0.0, None
     if needs or of_gradients:
         forward = _time(lambda: model(sample))
@@ -216,20 +215,28 @@ def plan_seconds(checked: CheckedScan, finished: Collection[tuple[str, float]] =
             collecting += max(0.0, both - one) + forward
         collecting *= checked.calibration.numel() / sample.numel()
         statistics = kept[-1]
+    if not any(_needs(checked, remaining)):  # collected in the passes of the trials
+        collecting = 0.0
 
     @functools.cache
     def work(method: str, severity: float) -> tuple[float, float]:
         """Seconds to prepare a method, and to apply it."""
         spec = _C.MethodSpec.parse(method)
-        options, factor = dict(spec.options), 1.0
-        if any(option.name == "include" for option in _C.find_method(spec.method).options):
-            options |= {"include": [name], "exclude": []}
-            factor = sum(_cost(spec.method, w) for _, w in _chosen(model, spec)) / _cost(spec.method, weight)
+        text, factor = method, 1.0
+        if _C.find_method(spec.method).on_linears:
+            text = _C.MethodSpec(spec.method, **(dict(spec.options) | {"include": [name], "exclude": []})).text()
+            factor = _C.estimated_work(model, method) / _C.estimated_work(model, text)
         made: list[_C.Prepared] = []
-        prepared = _time(lambda: made.append(_C.prepare(model, spec.method, statistics, **options)))
+        prepared = _time(lambda: made.append(_C.prepare(model, text, statistics)))
         return factor * prepared, factor * _time(lambda: made[0].at(severity))
 
     per_window = trial * scale / windows
+    passes = (
+        baseline
+        * checked.calibration.numel()
+        / sample.numel()
+        * (2 if (checked.propagation or {}).get("correct") else 1)
+    )
     preparing, trials, localizing, unknown = 0.0, 0.0, 0.0, []
     for part in remaining:
         missing = [name for name in part.trials if name not in finished]
@@ -242,10 +249,13 @@ def plan_seconds(checked: CheckedScan, finished: Collection[tuple[str, float]] =
                 unknown += [entry.method] if entry.method not in unknown else []
                 continue
             prepare, apply = work(entry.method, entry.severities[len(entry.severities) // 2])
+            if checked.propagation is not None and is_propagated(entry.method, checked.propagation["correct"]):
+                # every trial is a pass of its own
+                prepare, apply = 0.0, prepare + apply + passes
             preparing += times * prepare
             trials += (len(missing) if entry is part.methods[-1] else rows) * apply
             if len(part.methods) == 1:
-                localizing += _localized(model, method.kind) * per_window * min(checked.localize_windows, windows)
+                localizing += _localized(model, method) * per_window * min(checked.localize_windows, windows)
     return Seconds(
         baseline=(baseline + unchanged) * scale,
         noise_floor=noise_floor * scale,
@@ -257,16 +267,16 @@ def plan_seconds(checked: CheckedScan, finished: Collection[tuple[str, float]] =
     )
 
 
-def _localized(model: _C.Model, kind: str) -> float:
+def _localized(model: _C.Model, method: _C.Method) -> float:
     """How many trials the places of a method are worth: a place in block l runs the blocks from l on, and the head.
 
     Weights have another run of each place, with noise. What leaves no block in its place is not localized.
     """
-    if kind in ("input", "decoding", "architecture"):
+    if not (method.localizable and method.in_place):
         return 0.0
     blocks = sum(weight.numel() for _, weight in model.linears())
     head = model.embedding.numel()
-    runs = 2 if kind in ("weights", "factors") else 1
+    runs = 2 if method.changes_weights else 1
     return len(model.blocks) * runs * (blocks / 2 + head) / (blocks + head)
 
 
@@ -293,9 +303,20 @@ def _remaining(checked: CheckedScan, finished: Collection[tuple[str, float]]) ->
     return [part for part in _parts(checked) if any(name not in finished for name in part.trials)]
 
 
-def _needs(parts: Sequence[_Part]) -> tuple[list[str], list[str]]:
-    """What these methods need of inputs, and of gradients."""
-    needs = _C.needs_of([entry.method for part in parts for entry in part.methods])
+def _streams(checked: CheckedScan, parts: Sequence[_Part]) -> float:
+    """Bytes of all calibration windows on their way through the blocks, where methods are calibrated block by block."""
+    given, methods = checked.propagation, [entry.method for part in parts for entry in part.methods]
+    if given is None or not any(is_propagated(method, given["correct"]) for method in methods):
+        return 0.0
+    widest = max(weight.shape[1] for _, weight in checked.model.linears())
+    each = checked.calibration.numel() * (checked.model.embedding.shape[1] + widest) * checked.model.dtype.itemsize
+    return each * (2 if checked.propagation["correct"] else 1)
+
+
+def _needs(checked: CheckedScan, parts: Sequence[_Part], propagated: bool = True) -> tuple[list[str], list[str]]:
+    """What these methods need of inputs, and of gradients; propagated: of the unchanged model."""
+    methods = [entry.method for part in parts for entry in part.methods]
+    needs = _C.needs_of(methods, propagate=propagated and checked.propagation is not None)
     of_gradients = _C.gradient_needs()
     return sorted(needs - of_gradients), sorted(needs & of_gradients)
 
@@ -313,39 +334,19 @@ def _chosen(model: _C.Model, spec: _C.MethodSpec) -> list[tuple[str, torch.Tenso
 def _changed(model: _C.Model, entry: _C.PlannedMethod) -> float:
     """Bytes of a damaged model that are its own, with what its method prepared."""
     spec = _C.MethodSpec.parse(entry.method)
-    if _C.find_method(spec.method).kind not in ("weights", "factors", "user"):
+    method = _C.find_method(spec.method)
+    if not method.changes_weights and method.kind != "user":
         return 0.0
-    weights = [weight for _, weight in _chosen(model, spec)]
-    own = sum(weight.numel() for weight in weights) * model.dtype.itemsize
-    if spec.method == "gaussian":
-        return own + sum(weight.numel() for weight in weights) * 4  # one direction for all severities
-    if spec.method in DECOMPOSING:  # singular vectors in float32, of as many ranks as have no more parameters
-        return own + sum((sum(w.shape) * (w.numel() // sum(w.shape))) * 4 for w in weights)
-    if spec.method in ("bit_flip", "stuck_at") and spec.options.get("bits"):
-        return own + sum(weight.numel() for weight in weights)  # a byte a code
-    if spec.method in KEEPS_A_MATRIX:
-        return own + sum(4.0 * features**2 for features in _inputs(model))
-    return own
-
-
-def _cost(method: str, weight: torch.Tensor) -> float:
-    if method in KEEPS_A_MATRIX:  # products with a matrix of its input
-        return float(weight.numel()) * weight.shape[1]
-    return float(weight.numel()) * (min(weight.shape) if method in DECOMPOSING else 1)
+    weights = sum(weight.numel() for _, weight in _chosen(model, spec)) * model.dtype.itemsize
+    return weights + _C.held_bytes(model, entry.method)
 
 
 def _inputs(model: _C.Model) -> list[int]:
     """The features of each input that statistics are collected of: linears that share one share its statistics."""
-    chosen, features = {name for name, _ in model.linears()}, []
-
-    class Inputs(_C.Observer):
-        def linear_input(self, block: int, names: list[str], x: torch.Tensor) -> None:
-            if chosen.intersection(names):
-                chosen.difference_update(names)
-                features.append(x.shape[-1])
-
-    model.forward(torch.zeros((1, 1), dtype=torch.int64, device=model.device), observer=Inputs())
-    return features
+    linears = model.linears()
+    return list(
+        {place: weight.shape[1] for place, (_, weight) in zip(linears.input_ids, linears, strict=True)}.values()
+    )
 
 
 def _time(work: Callable[[], Any]) -> float:

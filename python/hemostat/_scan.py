@@ -14,7 +14,7 @@ from hemostat import _C
 from hemostat._baseline import warn_of_unknown_floor
 from hemostat._immutable import check
 from hemostat._method_list import ListedMethod, split_joint, split_methods
-from hemostat._methods import lent_to, source_of
+from hemostat._methods import checked_correction, is_propagated, lent_to, source_of
 from hemostat._progress import ScanProgress, scan_display
 from hemostat._provenance import (
     byte_count,
@@ -66,6 +66,9 @@ def scan(
     batch: int = 4,
     bootstrap_samples: int = 2000,
     seed: int = 0,
+    propagate: bool = False,
+    correct: float = 0.0,
+    correct_damp: float = 0.1,
     progress: ScanProgress = None,
 ) -> Report:
     """Measures what each method does to the model at each severity.
@@ -107,6 +110,10 @@ def scan(
         batch: windows at a time.
         bootstrap_samples: resamplings of windows behind each interval.
         seed: of the bootstrap, of text that is sampled, and of the noise beside what is localized.
+        propagate: calibrate methods on linears block by block, as :func:`prepare` does: a pass over the calibration
+            tokens for each of their trials, which are other trials than those without.
+        correct: with ``propagate``; see there.
+        correct_damp: with ``correct``.
         progress: None: a bar where there is a terminal; True or False: always or never; ``"lines"``: a line on standard
             error for each trial; or a function ``(stage, done, total)``.
 
@@ -140,6 +147,9 @@ def scan(
             generation=generation,
             bootstrap_samples=bootstrap_samples,
             seed=seed,
+            propagate=propagate,
+            correct=correct,
+            correct_damp=correct_damp,
         )
         return checked.run(checked.in_store(kept), memory_budget=memory_budget, batch=batch, progress=progress)
 
@@ -176,11 +186,18 @@ class CheckedScan:
         generation: bool | _C.GenerationProtocol = False,
         bootstrap_samples: int = 2000,
         seed: int = 0,
+        propagate: bool = False,
+        correct: float = 0.0,
+        correct_damp: float = 0.1,
         evaluation_text: str | None = None,
         calibration_text: str | None = None,
         arguments: Arguments | None = None,
         text_sha256: str | None = None,
     ):
+        correct, correct_damp = checked_correction("hemostat.scan", propagate, correct, correct_damp)
+        self.propagation = (
+            {"correct": correct} | ({"correct_damp": correct_damp} if correct else {}) if propagate else None
+        )
         listed_pairs = split_joint(joint)
         paired = [entry for pair in listed_pairs for entry in pair]
         if methods is None and paired:
@@ -215,13 +232,13 @@ class CheckedScan:
             "device": model.device.type,
             "evaluation": token_facts(evaluation),
             "calibration": token_facts(calibration),
-            "methods": {entry.method: _method_settings(entry) for entry in self.planned},
+            "methods": {entry.method: _method_settings(entry, self.propagation) for entry in self.planned},
             "seed": seed,
             "bootstrap_samples": bootstrap_samples,
             "localize_windows": localize_windows,
             "generation": _generation_settings(generation, model),
             "hemostat": versions()["hemostat"],
-            "joint": {_joint_label(entry): _joint_settings(entry) for entry in self.planned_joint},
+            "joint": {_joint_label(entry): _joint_settings(entry, self.propagation) for entry in self.planned_joint},
         }
         text = {"text": evaluation_text} if evaluation_text else {}
         self.facts = {
@@ -234,6 +251,8 @@ class CheckedScan:
             "seed": seed,
             "bootstrap_samples": bootstrap_samples,
         }
+        if self.propagation is not None:
+            self.facts["propagation"] = self.propagation
         if arguments:
             self.facts["arguments"] = to_json(arguments)
 
@@ -285,6 +304,8 @@ class CheckedScan:
                 self.calibration,
                 [entry.method for entry in self.planned],
                 joint=self._pairs,
+                propagate=self.propagation is not None,
+                **(self.propagation or {}),
                 severities=grids | {entry.method: entry.severities for entry in self.planned},
                 byte_count=self._byte_count,
                 memory_budget=memory_budget,
@@ -418,17 +439,18 @@ def _warnings(calibration: torch.Tensor, evaluation: torch.Tensor) -> list[str]:
     return [f"{what}: methods that need statistics have seen what they are measured on, which flatters them."]
 
 
-def _method_settings(entry: _C.PlannedMethod) -> dict[str, Any]:
-    return {"severities": list(entry.severities)} | _dependencies(entry)
+def _method_settings(entry: _C.PlannedMethod, propagation: Mapping[str, float] | None) -> dict[str, Any]:
+    return {"severities": list(entry.severities)} | _dependencies(entry, propagation)
 
 
-def _dependencies(entry: _C.PlannedMethod) -> dict[str, Any]:
+def _dependencies(entry: _C.PlannedMethod, propagation: Mapping[str, float] | None) -> dict[str, Any]:
     """What a method is, spelled out: a default that changes makes another trial."""
     spec = _C.MethodSpec.parse(entry.method)
     source = source_of(spec.method)
     defaults = {option.name: option.default for option in _C.find_method(spec.method).options}
+    propagated = propagation is not None and is_propagated(entry.method, propagation["correct"])
     return {
-        "options": defaults | spec.options,
+        "options": defaults | spec.options | ({"propagate": True} | propagation if propagated else {}),
         "needs": sorted(_C.needs_of([entry.method])),
         "generates": entry.axis.measured_by == "generation",
     } | ({"source": source} if source else {})
@@ -438,10 +460,10 @@ def _joint_label(entry: _C.PlannedSurface) -> str:
     return ", then ".join(method.method for method in entry.methods)
 
 
-def _joint_settings(entry: _C.PlannedSurface) -> dict[str, Any]:
+def _joint_settings(entry: _C.PlannedSurface, propagation: Mapping[str, float] | None) -> dict[str, Any]:
     return {
         "severities": [list(method.severities) for method in entry.methods],
-        "methods": {method.method: _dependencies(method) for method in entry.methods},
+        "methods": {method.method: _dependencies(method, propagation) for method in entry.methods},
     }
 
 

@@ -34,6 +34,7 @@ from hemostat._failures import (
 )
 from hemostat._method_list import split_joint, split_methods
 from hemostat._method_page import method_frame, method_list, method_page
+from hemostat._methods import checked_correction
 from hemostat._output_forms import Form, Tolerances, parse_tolerances, written
 from hemostat._plan import plan_text
 from hemostat._provenance import file_hash
@@ -97,6 +98,19 @@ Dtype = Annotated[str | None, typer.Option(metavar="DTYPE", help="float32, bfloa
 KeepNewlines = Annotated[
     bool,
     typer.Option("--keep-newlines", help=r"Leave the line ends \r\n and \r of texts; else they are read as \n."),
+]
+Propagate = Annotated[
+    bool,
+    typer.Option("--propagate", help="Calibrate block by block, each linear on what reaches it in the changed model."),
+]
+Correct = Annotated[
+    float,
+    typer.Option(
+        metavar="ALPHA", min=0, max=1, help="With --propagate: how far linears are aimed at the unchanged outputs."
+    ),
+]
+CorrectDamp = Annotated[
+    float, typer.Option(metavar="LAMBDA", help="What keeps --correct from fitting the calibration text.")
 ]
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="cpu, cuda or cuda:N.")]
 FormOption = Annotated[Form, typer.Option("--format", help="How tables are printed; csv has every number.")]
@@ -191,6 +205,9 @@ def scan_command(
     dtype: Dtype = None,
     device: Device = "cpu",
     seed: Annotated[int, typer.Option(metavar="N", help="Of the bootstrap, and of the noise beside each block.")] = 0,
+    propagate: Propagate = False,
+    correct: Correct = 0.0,
+    correct_damp: CorrectDamp = 0.1,
     tolerance: ToleranceOption = None,
     form: FormOption = Form.table,
 ) -> None:
@@ -218,6 +235,9 @@ def scan_command(
                 points=points,
                 localize_windows=localize,
                 seed=seed,
+                propagate=propagate,
+                correct=correct,
+                correct_damp=correct_damp,
                 evaluation_text=subject.evaluation_text,
                 calibration_text=subject.calibration_text,
                 text_sha256=file_hash(text) if text else None,
@@ -347,18 +367,25 @@ def apply_command(
     keep_newlines: KeepNewlines = False,
     dtype: Dtype = None,
     device: Device = "cpu",
+    propagate: Propagate = False,
+    correct: Correct = 0.0,
+    correct_damp: CorrectDamp = 0.1,
 ) -> None:
     """Apply one method at one severity and save the checkpoint, or a GGUF file of it."""
     _load_plugins(plugin)
     spec = _C.MethodSpec.parse(method)
-    needs = _C.needs_of([spec.text()])
+    correct, correct_damp = checked_correction("--correct and --correct-damp", propagate, correct, correct_damp)
+    needs = {"propagate"} if propagate else _C.needs_of([spec.text()])
+    if propagate and not _C.find_method(spec.method).on_linears:
+        raise ValueError(f"--propagate calibrates linears, but {spec.method} changes the model as a whole")
     if os.path.lexists(out) and not _is_free(out):
         raise ValueError(f"--out {out} exists already; choose another place")
     check_writable(out)
     if text is not None:
         _check_text("--text", text)
     elif needs and not _is_carried(checkpoint):
-        raise ValueError(f"--text is missing: {spec.method} needs statistics ({', '.join(sorted(needs))})")
+        what = "--propagate calibrates on it" if propagate else f"{spec.method} needs statistics"
+        raise ValueError(f"--text is missing: {what}" + ("" if propagate else f" ({', '.join(sorted(needs))})"))
 
     statistics = None
     if text is None and needs:
@@ -375,9 +402,10 @@ def apply_command(
                 model, text, length=length, windows=calibration_windows, newlines=_newlines(keep_newlines)
             )
             print(f"calibrating on {len(tokens)} windows of {source}", file=sys.stderr)
-    if needs:
+    if needs and not propagate:
         statistics = hemostat.collect(model, tokens, needs=sorted(needs))
-    changed = hemostat.prepare(model, spec.method, statistics, **spec.options).at(severity)
+    calibration = {"calibration": tokens, "correct": correct, "correct_damp": correct_damp} if propagate else {}
+    changed = hemostat.prepare(model, spec.text(), statistics, propagate=propagate, **calibration).at(severity)
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always")
         changed.save(out)

@@ -16,6 +16,7 @@ ORDER = [
     ["prune", "quantize", "lowrank", "noise"],
     ["decode"],
     ["model"],
+    ["calibrate"],
     ["ablate", "normalize", "extend", "route", "context"],
     ["generate"],
     ["metrics"],

@@ -182,7 +182,7 @@ class TestCasts:
 
 # Methods that look at weights, and refuse what is not finite in them; at their farthest default severity.
 LOOKING = ["magnitude", "wanda", "ria", "gradient", "sparsegpt", "admm", "dsnot", "owl"]
-LOOKING += ["rtn", "rtn:search_clip=true", "gptq", "awq", "gguf:family=legacy", "ternary"]
+LOOKING += ["rtn", "rtn:search_clip=true", "gptq:group_size=row", "awq:group_size=row", "gguf:family=legacy", "ternary"]
 LOOKING += ["nf4:block_size=16", "fp4:block_size=16", "fp8", "mxfp4", "nvfp4"]
 LOOKING += ["svd", "asvd", "svd_llm", "gaussian", "bit_flip:bits=4", "stuck_at:bits=4"]
 
@@ -212,10 +212,10 @@ class TestMethods:
             ("owl", "column_norm"),
             ("dsnot", "mean"),
             ("asvd", "absmean"),
-            ("gptq", "gram"),
+            ("gptq:group_size=row", "gram"),
             ("sparsegpt", "gram"),
             ("admm", "gram"),
-            ("awq", "absmean"),
+            ("awq:group_size=row", "absmean"),
             ("svd_llm", "gram"),
             ("gguf:family=legacy,importance=true", "column_norm"),
         ],

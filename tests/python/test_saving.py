@@ -569,3 +569,29 @@ def test_the_harness_runs_alone(tmp_path):
     out = subprocess.run([sys.executable, script, "--times", "1"], capture_output=True, text=True)
     assert out.returncode == 0, out.stderr
     assert "nothing lost" in out.stdout
+
+
+@pytest.mark.parametrize("version", sorted(path.name for path in (Path(__file__).parent / "data" / "saved").iterdir()))
+def test_what_any_version_saved_computes_the_same(version):
+    """Directories with hemostat.json, one of each of its versions, kept from when they were written."""
+    directory = Path(__file__).parent / "data" / "saved" / version
+    expected = json.loads((directory / "expected.json").read_text())
+    assert json.loads((directory / "hemostat.json").read_text())["version"] == int(version)
+    logits = hemostat.Model.load(directory)(torch.tensor(expected["tokens"]))
+    torch.testing.assert_close(logits, torch.tensor(expected["logits"]), rtol=1e-4, atol=1e-4)
+
+
+def test_a_field_that_is_not_saved_is_neutral_and_an_unknown_one_is_refused(tmp_path):
+    shutil.copytree(Path(__file__).parent / "data" / "saved" / "3", tmp_path / "saved")
+    path = tmp_path / "saved" / "hemostat.json"
+    given = json.loads(path.read_text())
+    for block in given["blocks"]:
+        del block["mlp_residual"], block["attention"]["sinks"]
+    del given["token_noise"], given["temperature"]
+    path.write_text(json.dumps(given))
+    model = hemostat.Model.load(tmp_path / "saved")
+    assert model.decoder.temperature == 1 and model.input.kind == "none"
+    given["blocks"][1]["mlp"]["of_the_future"] = 2
+    path.write_text(json.dumps(given))
+    with pytest.raises(ValueError, match="field 'of_the_future' is unknown; a later hemostat"):
+        hemostat.Model.load(tmp_path / "saved")

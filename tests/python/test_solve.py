@@ -299,7 +299,7 @@ def test_methods_prepare_once(tiny_model, tiny_tokens):
         torch.testing.assert_close(weight, expected, rtol=1e-4, atol=1e-5)
     pattern = hemostat.prepare(tiny_model, "sparsegpt", statistics, m=4).at(2)
     assert all(((weight.view(-1, 4) != 0).sum(1) <= 2).all() for _, weight in pattern.linears())
-    rounded = hemostat.prepare(tiny_model, "gptq", statistics, act_order=True).at(3)
+    rounded = hemostat.prepare(tiny_model, "gptq", statistics, act_order=True, group_size="row").at(3)
     assert all(len(row.unique()) <= 8 for _, weight in rounded.linears() for row in weight)
     with pytest.raises(ValueError, match="group_size must be row"):
         hemostat.prepare(tiny_model, "gptq", statistics, group_size="tensor")

@@ -3,6 +3,7 @@
 
 #include <hemostat/ablate.h>
 #include <hemostat/axis.h>
+#include <hemostat/calibrate.h>
 #include <hemostat/context.h>
 #include <hemostat/decode.h>
 #include <hemostat/error.h>

@@ -362,10 +362,17 @@ std::optional<NonFinite> first_nonfinite(const Model& model, const at::Tensor& t
 // The first of the stored tensors, in the order of tensors(), that has a NaN or infinite entry.
 std::optional<NonFinite> first_nonfinite(const Model& model);
 
+enum class Role { q, k, v, o, gate, up, down, router, head };
+
+std::string name(Role role);  // "q", …
+
 // A linear of a model, under the checkpoint's own name without ".weight". Repeated blocks repeat their names.
 struct NamedLinear {
   std::string name;
   const Linear* linear;
+  Role role;
+  int64_t input_id;             // linears with one read the same tensor: q, k and v of a block, gate and up of an MLP
+  std::optional<size_t> block;  // its index in the model; none: the head
 };
 
 // fnmatch patterns on names. Without include: the linears inside blocks (routers left out); with it: all that match,

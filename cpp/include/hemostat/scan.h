@@ -60,6 +60,8 @@ struct SweepOptions {
   CompareOptions compare = {};                           // where the baseline is not evaluated yet
   std::function<void(const Trial&)> on_trial = nullptr;  // after each; may throw Interrupted
   std::optional<NoiseFloor> noise_floor = std::nullopt;  // of an earlier measurement; none: measured
+  // Each severity calibrated block by block, where the method changes linears.
+  std::optional<Propagation> propagation = std::nullopt;
 };
 
 // Prepares once, then at(severity) and compare for each. Nothing else takes time but the noise floor's one comparison.
@@ -117,7 +119,7 @@ Surface surface(const Model& model, const MethodPair& methods, const at::Tensor&
                 const Statistics* statistics = nullptr, const SurfaceOptions& options = {});
 
 // A part of the model, damaged alone.
-struct Site {
+struct LocalizedSite {
   std::string name = {};                             // as checkpoints spell it: "model.layers.3", a linear's full name
   std::optional<int64_t> block = std::nullopt;       // its index in the model; none: the embedding, final norm or head
   std::optional<std::string> linear = std::nullopt;  // of a linear within its block: "mlp.down_proj"
@@ -133,10 +135,10 @@ struct Site {
 
 // Where a damaged model bleeds.
 struct Localization {
-  std::string method;       // canonical spec; empty: two models were given
-  double severity = 0;      // NaN where two models were given
-  std::vector<Site> sites;  // in the model's order
-  Damage whole;             // of the damaged model with all of its parts
+  std::string method;                // canonical spec; empty: two models were given
+  double severity = 0;               // NaN where two models were given
+  std::vector<LocalizedSite> sites;  // in the model's order
+  Damage whole;                      // of the damaged model with all of its parts
   // Σ of the sites' ΔNLL / the whole's: 1 where the parts add up, above 1 where they hide each other, below where they
   // make each other worse. None where the whole's interval of ΔNLL holds 0, or a number is not finite.
   std::optional<double> additivity = std::nullopt;
@@ -201,6 +203,9 @@ struct ScanOptions {
   int64_t localize_windows = 0;
   // As `known`, for each method whose trials are finished, at that severity.
   std::function<std::optional<Localization>(const std::string& method, double severity)> known_localization = nullptr;
+  // Calibrate methods on linears block by block, a pass over the calibration tokens for each of their trials.
+  bool propagate = false;
+  double correct = 0, correct_damp = Propagation().correct_damp;  // with that; see Propagation
   // As on_trial. One without sites says that the damaged model cannot be localized, and stays out of the result.
   std::function<void(const Localization&)> on_localization = nullptr;
   // `stage` is "baseline", "noise floor" or "statistics" (counting windows), then "trials" (of all methods), and after

@@ -35,7 +35,8 @@ class MemoryBudget {
   double remaining_;
 };
 
-// Sums over the tokens that reached one input; linears that share an input (q, k, v) share one of these.
+// Sums over the tokens that reached one input; linears that share an input (q, k, v) share one of these. Of no token
+// at all (count 0: an expert that was never chosen) all of it is 0.
 class InputStatistics {
  public:
   InputStatistics(int64_t in_features, c10::Device device, const std::set<Need>& needs, MemoryBudget& budget);
@@ -45,8 +46,13 @@ class InputStatistics {
   void merge(const InputStatistics& other);            // sums and maxima of both; ValueError unless mergeable
   bool mergeable(const InputStatistics& other) const;  // of the same size and needs
 
+  // What stands for these, of the same needs, where no token came: features are alike and independent. norm, absmax and
+  // absmean are 1, mean is 0, gram the identity.
+  InputStatistics alike() const;
+
   int64_t count() const { return count_; }  // tokens
   int64_t in_features() const { return in_features_; }
+  c10::Device device() const { return device_; }
   const std::set<Need>& needs() const { return needs_; }
   bool has(Need need) const { return needs_.count(need) > 0; }
   bool finite(Need need) const;  // whether what was collected for it is, throughout; ValueError where that is nothing
@@ -58,7 +64,11 @@ class InputStatistics {
 
  private:
   void require(Need need) const;
+  at::Tensor all_equal(double value) const;
+  double tokens() const;  // to divide by
   int64_t in_features_, count_ = 0;
+  c10::Device device_;
+  bool alike_ = false;
   std::set<Need> needs_;
   at::Tensor sum_squares_, abs_sum_, absmax_, gram_, sum_;
 };

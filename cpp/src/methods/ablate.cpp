@@ -4,7 +4,7 @@
 
 #include "axes.h"
 #include "catalogue.h"
-#include "per_linear.h"
+#include "on_linears.h"
 
 namespace hemostat {
 namespace {
@@ -21,13 +21,15 @@ Axis layers_axis(const Model& model, const Options& options) {
                            order ? static_cast<int64_t>(order->size()) : std::max<int64_t>(layers - 1, 0));
 }
 
-Prepared prepare_drop_layers(const Model& model, const Statistics*, const Options& options) {
-  const auto order = order_of(options);
-  ablate::drop_layers(model, {.count = 0, .order = order});  // a bad order is refused before any work
-  const auto apply = [model, order, layers = static_cast<int64_t>(model.blocks.size())](double severity) {
-    return ablate::drop_layers(model, {.count = axes::parts_at(severity, layers), .order = order});
-  };
-  return Prepared("drop_layers", layers_axis(model, options), apply, model);
+// A bad order is refused before any work.
+Held checked_order(const Model& model, const Statistics*, const Options& options) {
+  ablate::drop_layers(model, {.count = 0, .order = order_of(options)});
+  return {};
+}
+
+Model drop_layers(const Model& model, const Held&, const Options& options, double severity) {
+  const auto layers = static_cast<int64_t>(model.blocks.size());
+  return ablate::drop_layers(model, {.count = axes::parts_at(severity, layers), .order = order_of(options)});
 }
 
 }  // namespace
@@ -35,12 +37,12 @@ Prepared prepare_drop_layers(const Model& model, const Statistics*, const Option
 std::vector<Method> ablate_methods() {
   return {
       {.name = "drop_layers",
-       .kind = "architecture",
+       .kind = Kind::architecture,
        .description = "leaves blocks out, from the second-last backwards",
        .axis = axes::fraction("layers"),
        .needs = {},
        .options = {{"order", std::vector<int64_t>{}, "indices of blocks in the order in which they fall", {}}},
-       .prepare = prepare_drop_layers,
+       .change = OnModel{.hold = checked_order, .change = drop_layers},
        .axis_for = layers_axis},
   };
 }

@@ -2,7 +2,7 @@
 
 #include "axes.h"
 #include "catalogue.h"
-#include "per_linear.h"
+#include "on_linears.h"
 
 namespace hemostat {
 namespace {
@@ -25,13 +25,10 @@ Axis temperature_axis(bool down) {
 
 Axis side_axis(const Options& options) { return temperature_axis(option<std::string>(options, "side") == "down"); }
 
-Prepared prepare_temperature(const Model& model, const Statistics*, const Options& options) {
-  const auto apply = [model](double severity) {
-    Model result = model;
-    result.decoder.temperature = model.decoder.temperature * severity;
-    return result;
-  };
-  return Prepared("temperature", side_axis(options), apply, model);
+Model temperature(const Model& model, const Held&, const Options&, double severity) {
+  Model result = model;
+  result.decoder.temperature = model.decoder.temperature * severity;
+  return result;
 }
 
 }  // namespace
@@ -39,12 +36,12 @@ Prepared prepare_temperature(const Model& model, const Statistics*, const Option
 std::vector<Method> decode_methods() {
   return {
       {.name = "temperature",
-       .kind = "decoding",
+       .kind = Kind::decoding,
        .description = "divides the logits by a temperature before a token is drawn",
        .axis = temperature_axis(false),
        .needs = {},
        .options = {{"side", std::string("up"), "of the neutral temperature 1", {"up", "down"}}},
-       .prepare = prepare_temperature,
+       .change = OnModel{.change = temperature},
        .axis_for = [](const Model&, const Options& options) { return side_axis(options); }},
   };
 }

@@ -15,21 +15,21 @@ using Extension = Model (*)(const Model&, const extend::ExtendOptions&);
 
 // A method whose severity is the number of blocks added, as a fraction of those there were.
 Method extension(const std::string& name, const std::string& description, Extension extend) {
-  const auto prepare = [name, extend](const Model& model, const Statistics*, const Options& options) {
-    const auto layers = static_cast<int64_t>(model.blocks.size());
-    extend(model, {.count = 0});  // a model that can't be extended so is refused before any work
-    const auto apply = [model, extend, layers](double severity) {
-      return extend(model, {.count = axes::parts_at(severity, layers)});
-    };
-    return Prepared(name, added_layers(model, options), apply, model);
+  // A model that can't be extended so is refused before any work.
+  const auto check = [extend](const Model& model, const Statistics*, const Options&) {
+    extend(model, {.count = 0});
+    return Held();
+  };
+  const auto change = [extend](const Model& model, const Held&, const Options&, double severity) {
+    return extend(model, {.count = axes::parts_at(severity, static_cast<int64_t>(model.blocks.size()))});
   };
   return {.name = name,
-          .kind = "architecture",
+          .kind = Kind::architecture,
           .description = description,
           .axis = axes::fraction("layers added"),
           .needs = {},
           .options = {},
-          .prepare = prepare,
+          .change = OnModel{.hold = check, .change = change},
           .axis_for = added_layers};
 }
 

@@ -1,7 +1,6 @@
-#include <map>
+#include <algorithm>
 #include <set>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include <fmt/format.h>
@@ -10,7 +9,7 @@
 #include <hemostat/quantize.h>
 
 #include "catalogue.h"
-#include "per_linear.h"
+#include "on_linears.h"
 
 namespace hemostat {
 namespace {
@@ -61,26 +60,25 @@ Axis family_axis(const std::string& family) {
 
 Axis gguf_axis(const Model&, const Options& options) { return family_axis(option<std::string>(options, "family")); }
 
-Prepared prepare_gguf(const Model& model, const Statistics* statistics, const Options& options) {
-  std::map<std::string, at::Tensor> importance;
-  if (option<bool>(options, "importance")) {
-    check_statistics("gguf", model, filter_of(options), *statistics, Need::column_norm);
-    for (const NamedLinear& named : linears(model, filter_of(options))) {
-      importance[named.name] = statistics->at(named.name).norm().square().to(model.device());
-    }
+GgufType type_at(const std::string& family, double bits) {
+  const std::vector<GgufType> types = types_of(family);
+  return *std::find_if(types.begin(), types.end(),
+                       [&](GgufType type) { return quantize::gguf_bits_per_weight(type) == bits; });
+}
+
+// The mean squared input, undefined without `importance`.
+at::Tensor importance_of(const SharedInput& sites, const Options& options, MemoryBudget&) {
+  return option<bool>(options, "importance") ? sites.front().input->norm().square() : at::Tensor();
+}
+
+Linear gguf(const Site& site, const at::Tensor& importance, const Options& options, double severity) {
+  const at::Tensor weight = site.linear->dense();
+  quantize::GgufOptions gguf{
+      .type = type_for(type_at(option<std::string>(options, "family"), severity), site.linear->in_features())};
+  if (importance.defined()) {
+    gguf.importance = importance.to(weight.device());
   }
-  std::map<double, GgufType> types;
-  for (const GgufType type : types_of(option<std::string>(options, "family"))) {
-    types[quantize::gguf_bits_per_weight(type)] = type;
-  }
-  const auto change = [types, importance](const std::string& name, const Linear& linear, double severity) {
-    quantize::GgufOptions gguf{.type = type_for(types.at(severity), linear.in_features())};
-    if (!importance.empty()) {
-      gguf.importance = importance.at(name);
-    }
-    return linear.with_packed(quantize::gguf_packed(linear.dense(), gguf));
-  };
-  return per_linear("gguf", gguf_axis(model, options), model, options, change);
+  return site.linear->with_packed(quantize::gguf_packed(weight, gguf));
 }
 
 void check_blocks(const Model& model, const Options& options) {
@@ -101,16 +99,16 @@ std::set<Need> gguf_needs(const Options& options) {
 
 Method gguf_method() {
   return {.name = "gguf",
-          .kind = "weights",
+          .kind = Kind::weights,
           .description = "rounds weights to llama.cpp's block formats",
           .axis = family_axis("k"),
           .needs = {},
-          .options = with_filter({{"family",
-                                   std::string("k"),
-                                   "formats of the axis: k Q8_0, Q6_K … Q2_K; legacy Q8_0, Q5_0, Q4_1, Q4_0; iq IQ4_NL",
-                                   {"k", "legacy", "iq"}},
-                                  {"importance", false, "weighs errors by the mean squared input", {}}}),
-          .prepare = prepare_gguf,
+          .options = {{"family",
+                       std::string("k"),
+                       "formats of the axis: k Q8_0, Q6_K … Q2_K; legacy Q8_0, Q5_0, Q4_1, Q4_0; iq IQ4_NL",
+                       {"k", "legacy", "iq"}},
+                      {"importance", false, "weighs errors by the mean squared input", {}}},
+          .change = on_inputs(importance_of, gguf),
           .axis_for = gguf_axis,
           .needs_for = gguf_needs,
           .check = check_blocks};

@@ -10,7 +10,7 @@
 #include <hemostat/error.h>
 #include <hemostat/quantize.h>
 
-#include "per_linear.h"
+#include "on_linears.h"
 
 namespace hemostat {
 

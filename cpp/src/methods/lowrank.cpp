@@ -1,11 +1,10 @@
-#include <functional>
+#include <algorithm>
 
-#include <hemostat/interrupt.h>
 #include <hemostat/lowrank.h>
 
 #include "axes.h"
 #include "catalogue.h"
-#include "per_linear.h"
+#include "on_linears.h"
 
 namespace hemostat {
 namespace {
@@ -17,50 +16,55 @@ Axis removed_parameters() {
   return axis;
 }
 
-// Every chosen linear is decomposed once; a severity takes the leading factors of each.
-using Decompose = std::function<lowrank::Decomposition(const std::string& name, const at::Tensor& weight)>;
+using Decompose = lowrank::Decomposition (*)(const Site&, const at::Tensor& weight, const Options&);
 
-Prepared factored(const std::string& method, const Model& model, const Options& options, const Decompose& decompose) {
-  MemoryBudget budget;
-  std::map<std::string, lowrank::Decomposition> decompositions;
-  for (const NamedLinear& named : linears(model, filter_of(options))) {
-    check_interrupt();
-    lowrank::Decomposition decomposition =
-        about(method, {named}, [&] { return decompose(named.name, named.linear->dense()); });
-    decomposition.us = budget.hold(decomposition.us);
-    decomposition.vh = budget.hold(decomposition.vh);
-    decompositions.emplace(named.name, std::move(decomposition));
-  }
-  const auto change = [decompositions = std::move(decompositions), device = model.device()](
-                          const std::string& name, const Linear& linear, double severity) {
-    const lowrank::Factors factors = decompositions.at(name).at(severity);
-    Linear result = linear.with_weight(at::Tensor());
-    result.a = factors.a.to(device);
-    result.b = factors.b.to(device);
-    return result;
+Linear truncated(const Site& site, const lowrank::Decomposition& decomposition, const Options&, double severity) {
+  const c10::Device device = site.linear->dense().device();
+  const lowrank::Factors factors = decomposition.at(severity);
+  Linear result = site.linear->with_weight(at::Tensor());
+  result.a = factors.a.to(device);
+  result.b = factors.b.to(device);
+  return result;
+}
+
+// Each linear is decomposed once; a severity takes the leading factors.
+OnLinears factored(Decompose decompose) {
+  OnLinears result = on_sites(
+      [decompose](const Site& site, const Options& options, MemoryBudget& budget) {
+        lowrank::Decomposition decomposition = decompose(site, site.linear->dense(), options);
+        decomposition.us = budget.hold(decomposition.us);
+        decomposition.vh = budget.hold(decomposition.vh);
+        return decomposition;
+      },
+      truncated);
+  result.holds = [](const SharedInput& sites, const Options&) {  // of as many ranks as have no more parameters
+    double bytes = 0;
+    for (const Site& site : sites) {
+      const int64_t out = site.linear->out_features(), in = site.linear->in_features();
+      bytes += 4 * static_cast<double>(out + in) * static_cast<double>(out * in / (out + in));
+    }
+    return bytes;
   };
-  return per_linear(method, removed_parameters(), model, options, change);
+  result.costs = [](const SharedInput& sites, const Options&) {
+    double products = 0;
+    for (const Site& site : sites) {
+      const auto out = static_cast<double>(site.linear->out_features());
+      const auto in = static_cast<double>(site.linear->in_features());
+      products += out * in * std::min(out, in);
+    }
+    return products;
+  };
+  return result;
 }
 
-Prepared prepare_svd(const Model& model, const Statistics*, const Options& options) {
-  return factored("svd", model, options,
-                  [](const std::string&, const at::Tensor& weight) { return lowrank::decompose(weight); });
+lowrank::Decomposition svd(const Site&, const at::Tensor& weight, const Options&) { return lowrank::decompose(weight); }
+
+lowrank::Decomposition asvd(const Site& site, const at::Tensor& weight, const Options& options) {
+  return lowrank::decompose_asvd(weight, site.input->absmean().to(weight.device()), option<double>(options, "alpha"));
 }
 
-Prepared prepare_asvd(const Model& model, const Statistics* statistics, const Options& options) {
-  check_statistics("asvd", model, filter_of(options), *statistics, Need::absmean);
-  const auto alpha = option<double>(options, "alpha");
-  return factored("asvd", model, options, [&](const std::string& name, const at::Tensor& weight) {
-    return lowrank::decompose_asvd(weight, statistics->at(name).absmean().to(weight.device()), alpha);
-  });
-}
-
-Prepared prepare_svd_llm(const Model& model, const Statistics* statistics, const Options& options) {
-  check_statistics("svd_llm", model, filter_of(options), *statistics, Need::gram);
-  const auto damp = option<double>(options, "damp");
-  return factored("svd_llm", model, options, [&](const std::string& name, const at::Tensor& weight) {
-    return lowrank::decompose_svd_llm(weight, statistics->at(name).gram().to(weight.device()), damp);
-  });
+lowrank::Decomposition svd_llm(const Site& site, const at::Tensor& weight, const Options& options) {
+  return lowrank::decompose_svd_llm(weight, site.input->gram().to(weight.device()), option<double>(options, "damp"));
 }
 
 }  // namespace
@@ -68,27 +72,26 @@ Prepared prepare_svd_llm(const Model& model, const Statistics* statistics, const
 std::vector<Method> lowrank_methods() {
   return {
       {.name = "svd",
-       .kind = "factors",
+       .kind = Kind::factors,
        .description = "keeps a matrix's largest singular values, as two factors",
        .axis = removed_parameters(),
        .needs = {},
-       .options = with_filter(),
-       .prepare = prepare_svd},
+       .options = {},
+       .change = factored(svd)},
       {.name = "asvd",
-       .kind = "factors",
+       .kind = Kind::factors,
        .description = "svd where input features count by their mean activation",
        .axis = removed_parameters(),
        .needs = {Need::absmean},
-       .options = with_filter({{"alpha", 0.5, "exponent of the mean |activation|, 0 or more; 0: svd", {}}}),
-       .prepare = prepare_asvd},
+       .options = {{"alpha", 0.5, "exponent of the mean |activation|, 0 or more; 0: svd", {}}},
+       .change = factored(asvd)},
       {.name = "svd_llm",
-       .kind = "factors",
+       .kind = Kind::factors,
        .description = "the two factors that err least on the calibration inputs",
        .axis = removed_parameters(),
        .needs = {Need::gram},
-       .options = with_filter(
-           {{"damp", 0.0, "what the Gram matrix's diagonal grows by, in fractions of its mean; 0 or more", {}}}),
-       .prepare = prepare_svd_llm},
+       .options = {{"damp", 0.0, "what the Gram matrix's diagonal grows by, in fractions of its mean; 0 or more", {}}},
+       .change = factored(svd_llm)},
   };
 }
 

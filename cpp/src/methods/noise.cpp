@@ -4,38 +4,43 @@
 #include <fmt/format.h>
 
 #include <hemostat/error.h>
-#include <hemostat/interrupt.h>
 #include <hemostat/noise.h>
 #include <hemostat/quantize.h>
 
 #include "axes.h"
 #include "catalogue.h"
-#include "per_linear.h"
+#include "on_linears.h"
 
 namespace hemostat {
 namespace {
+
+double entries(const SharedInput& sites) {
+  double sum = 0;
+  for (const Site& site : sites) {
+    sum += static_cast<double>(site.linear->out_features()) * static_cast<double>(site.linear->in_features());
+  }
+  return sum;
+}
 
 // Layers have draws of their own.
 uint64_t seed_of(const Options& options, uint64_t layer) {
   return static_cast<uint64_t>(option<int64_t>(options, "seed")) * 0x9e3779b97f4a7c15ULL + layer;
 }
 
-Prepared prepare_gaussian(const Model& model, const Statistics*, const Options& options) {
-  MemoryBudget budget;
-  std::map<std::string, at::Tensor> directions;  // one for all severities
-  uint64_t index = 0;
-  for (const NamedLinear& named : linears(model, filter_of(options))) {
-    check_interrupt();
-    const auto& linear = *named.linear;
-    directions.emplace(named.name, budget.hold(noise::direction({linear.out_features(), linear.in_features()},
-                                                                seed_of(options, index++), model.device())));
-  }
-  const auto change = [directions = std::move(directions)](const std::string& name, const Linear& linear,
-                                                           double severity) {
-    const at::Tensor weight = linear.dense();
-    return linear.with_weight(noise::apply(weight, directions.at(name).to(weight.device()), {.sigma = severity}));
-  };
-  return per_linear("gaussian", axes::sigma(), model, options, change);
+at::Tensor direction(const Site& site, const Options& options, MemoryBudget& budget) {
+  const at::Tensor weight = site.linear->dense();
+  return budget.hold(noise::direction(weight.sizes(), seed_of(options, site.index), weight.device()));
+}
+
+Linear gaussian(const Site& site, const at::Tensor& direction, const Options&, double severity) {
+  const at::Tensor weight = site.linear->dense();
+  return site.linear->with_weight(noise::apply(weight, direction.to(weight.device()), {.sigma = severity}));
+}
+
+OnLinears along_directions() {
+  OnLinears result = on_sites(direction, gaussian);
+  result.holds = [](const SharedInput& sites, const Options&) { return 4 * entries(sites); };
+  return result;
 }
 
 // What memory holds of a weight, and which of its bits are faulty.
@@ -45,26 +50,34 @@ struct Faults {
   std::optional<int64_t> stuck_at;  // none: bits flip
 };
 
-Faults faults_of(const std::string& method, const Model& model, const Options& options,
-                 std::optional<int64_t> stuck_at) {
-  Faults faults{option<int64_t>(options, "bits"), std::nullopt, stuck_at};
-  if (stuck_at && *stuck_at != 0 && *stuck_at != 1) {
-    throw ValueError(fmt::format("hemostat.prepare({}): option value must be 0 or 1, got {}", method, *stuck_at));
-  }
-  if (faults.bits != 0 && (faults.bits < 2 || faults.bits > 8)) {
-    throw ValueError(
-        fmt::format("hemostat.prepare({}): option bits must be 0 or in 2 … 8, got {}", method, faults.bits));
-  }
-  const auto width = faults.bits > 0 ? faults.bits : static_cast<int64_t>(8 * c10::elementSize(model.dtype()));
+// The value that a stuck bit reads, of the method that has it.
+std::optional<int64_t> stuck_value(const Options& options) {
+  return options.count("value") > 0 ? std::optional(option<int64_t>(options, "value")) : std::nullopt;
+}
+
+Faults faults_of(const Options& options) {
   const int64_t bit = option<int64_t>(options, "bit");
-  if (bit < -1 || bit >= width) {
-    throw ValueError(
-        fmt::format("hemostat.prepare({}): option bit must be in -1 … {}, got {}", method, width - 1, bit));
-  }
-  if (bit >= 0) {
-    faults.bit = bit;
-  }
-  return faults;
+  return {option<int64_t>(options, "bits"), bit >= 0 ? std::optional(bit) : std::nullopt, stuck_value(options)};
+}
+
+FitCheck fault_check(const std::string& method) {
+  return [method](const Model& model, const Options& options) {
+    const Faults faults = faults_of(options);
+    if (faults.stuck_at && *faults.stuck_at != 0 && *faults.stuck_at != 1) {
+      throw ValueError(
+          fmt::format("hemostat.prepare({}): option value must be 0 or 1, got {}", method, *faults.stuck_at));
+    }
+    if (faults.bits != 0 && (faults.bits < 2 || faults.bits > 8)) {
+      throw ValueError(
+          fmt::format("hemostat.prepare({}): option bits must be 0 or in 2 … 8, got {}", method, faults.bits));
+    }
+    const auto width = faults.bits > 0 ? faults.bits : static_cast<int64_t>(8 * c10::elementSize(model.dtype()));
+    const int64_t bit = option<int64_t>(options, "bit");
+    if (bit < -1 || bit >= width) {
+      throw ValueError(
+          fmt::format("hemostat.prepare({}): option bit must be in -1 … {}, got {}", method, width - 1, bit));
+    }
+  };
 }
 
 // The grid goes as far as a curve is worth drawing: one bit of an exponent can end a model, while codes and zeros do
@@ -97,41 +110,37 @@ std::shared_ptr<quantize::GroupPacked> with_codes(const quantize::GroupPacked& p
                                                  packed.bits(), packed.symmetric(), packed.dtype());
 }
 
-Prepared prepare_faults(const std::string& method, const Model& model, const Options& options,
-                        std::optional<int64_t> stuck_at) {
-  const Faults faults = faults_of(method, model, options, stuck_at);
-  MemoryBudget budget;
-  std::map<std::string, uint64_t> seeds;
-  std::map<std::string, std::shared_ptr<quantize::GroupPacked>> packed;
-  for (const NamedLinear& named : linears(model, filter_of(options))) {
-    check_interrupt();
-    seeds.emplace(named.name, seed_of(options, seeds.size()));
-    if (faults.bits > 0) {
-      const auto whole = about(method, {named}, [&] {
-        return quantize::rtn_packed(named.linear->dense(), {.bits = static_cast<double>(faults.bits)});
-      });
-      packed.emplace(named.name, with_codes(*whole, budget.hold(whole->codes())));
-    }
+// The codes that memory holds; none where it holds the weight itself.
+using Codes = std::shared_ptr<quantize::GroupPacked>;
+
+Codes codes_of(const Site& site, const Options& options, MemoryBudget& budget) {
+  const int64_t bits = faults_of(options).bits;
+  if (bits == 0) {
+    return nullptr;
   }
-  const auto change = [faults, seeds = std::move(seeds), packed = std::move(packed)](
-                          const std::string& name, const Linear& linear, double severity) {
-    if (faults.bits == 0) {
-      return linear.with_weight(damaged(linear.dense(), faults, severity, seeds.at(name)));
-    }
-    const quantize::GroupPacked& whole = *packed.at(name);
-    const at::Tensor codes = whole.codes().to(whole.scale().device());
-    return linear.with_weight(with_codes(whole, damaged(codes, faults, severity, seeds.at(name)))->dequantize());
+  const auto whole = quantize::rtn_packed(site.linear->dense(), {.bits = static_cast<double>(bits)});
+  return with_codes(*whole, budget.hold(whole->codes()));
+}
+
+Linear faulty(const Site& site, const Codes& whole, const Options& options, double severity) {
+  const Faults faults = faults_of(options);
+  const uint64_t seed = seed_of(options, site.index);
+  if (!whole) {
+    return site.linear->with_weight(damaged(site.linear->dense(), faults, severity, seed));
+  }
+  const at::Tensor codes = whole->codes().to(whole->scale().device());
+  return site.linear->with_weight(with_codes(*whole, damaged(codes, faults, severity, seed))->dequantize());
+}
+
+OnLinears with_faults() {
+  OnLinears result = on_sites(codes_of, faulty);
+  result.holds = [](const SharedInput& sites, const Options& options) {  // a byte a code
+    return faults_of(options).bits > 0 ? entries(sites) : 0;
   };
-  return per_linear(method, rate_axis(faults), model, options, change);
+  return result;
 }
 
-Prepared prepare_bit_flip(const Model& model, const Statistics*, const Options& options) {
-  return prepare_faults("bit_flip", model, options, std::nullopt);
-}
-
-Prepared prepare_stuck_at(const Model& model, const Statistics*, const Options& options) {
-  return prepare_faults("stuck_at", model, options, option<int64_t>(options, "value"));
-}
+Axis fault_axis(const Model&, const Options& options) { return rate_axis(faults_of(options)); }
 
 std::vector<OptionSpec> fault_options(std::vector<OptionSpec> own = {}) {
   own.push_back({"bits",
@@ -141,7 +150,7 @@ std::vector<OptionSpec> fault_options(std::vector<OptionSpec> own = {}) {
                  {}});
   own.push_back({"bit", int64_t{-1}, "only that position, 0 the least significant; -1: all", {}});
   own.push_back({"seed", int64_t{0}, "of the hash that chooses the bits", {}});
-  return with_filter(std::move(own));
+  return own;
 }
 
 Axis activation_sigma() {
@@ -150,45 +159,11 @@ Axis activation_sigma() {
   return axis;
 }
 
-// Linears that share an input share its noise, so they have one seed.
-std::map<std::string, int64_t> seeds_of_inputs(const Model& model, const Options& options) {
-  std::map<const Linear*, int64_t> input_of;
-  int64_t inputs = 0;
-  const auto share = [&](std::initializer_list<const Linear*> layers) {
-    for (const Linear* layer : layers) {
-      input_of[layer] = inputs;
-    }
-    ++inputs;
-  };
-  for (const Block& block : model.blocks) {
-    share({&block.attention.q, &block.attention.k, &block.attention.v});
-    share({&block.attention.o});
-    share({&block.mlp.gate, &block.mlp.up});
-    share({&block.mlp.down});
-    share({&block.experts.router});
-    for (const Mlp& expert : block.experts.mlps) {
-      share({&expert.gate, &expert.up});
-      share({&expert.down});
-    }
-  }
-  std::map<std::string, int64_t> seeds;
-  for (const NamedLinear& named : linears(model, filter_of(options))) {
-    const auto found = input_of.find(named.linear);
-    const uint64_t input = static_cast<uint64_t>(found == input_of.end() ? inputs : found->second);  // the head's
-    seeds[named.name] = static_cast<int64_t>(seed_of(options, input));
-  }
-  return seeds;
-}
-
-Prepared prepare_activation_noise(const Model& model, const Statistics*, const Options& options) {
-  const auto change = [seeds = seeds_of_inputs(model, options)](const std::string& name, const Linear& linear,
-                                                                double severity) {
-    Linear result = linear;
-    result.input.noise = severity;
-    result.input.noise_seed = seeds.at(name);
-    return result;
-  };
-  return per_linear("activation_noise", activation_sigma(), model, options, change);
+Linear activation_noise(const Site& site, const Options& options, double severity) {
+  Linear result = *site.linear;
+  result.input.noise = severity;
+  result.input.noise_seed = static_cast<int64_t>(seed_of(options, static_cast<uint64_t>(site.input_id)));
+  return result;
 }
 
 }  // namespace
@@ -196,41 +171,37 @@ Prepared prepare_activation_noise(const Model& model, const Statistics*, const O
 std::vector<Method> noise_methods() {
   return {
       {.name = "gaussian",
-       .kind = "weights",
+       .kind = Kind::weights,
        .description = "adds Gaussian noise of σ standard deviations of the matrix",
        .axis = axes::sigma(),
        .needs = {},
-       .options = with_filter({{"seed", int64_t{0}, "of the noise's direction", {}}}),
-       .prepare = prepare_gaussian},
+       .options = {{"seed", int64_t{0}, "of the noise's direction", {}}},
+       .change = along_directions()},
       {.name = "bit_flip",
-       .kind = "weights",
+       .kind = Kind::weights,
        .description = "inverts stored bits of weights, as faulty memory does",
        .axis = rate_axis({.bits = 0, .bit = std::nullopt, .stuck_at = std::nullopt}),
        .needs = {},
        .options = fault_options(),
-       .prepare = prepare_bit_flip,
-       .axis_for =
-           [](const Model& model, const Options& options) {
-             return rate_axis(faults_of("bit_flip", model, options, std::nullopt));
-           }},
+       .change = with_faults(),
+       .axis_for = fault_axis,
+       .check = fault_check("bit_flip")},
       {.name = "stuck_at",
-       .kind = "weights",
+       .kind = Kind::weights,
        .description = "stored bits of weights read 0, or 1, whatever was written",
        .axis = rate_axis({.bits = 0, .bit = std::nullopt, .stuck_at = 0}),
        .needs = {},
        .options = fault_options({{"value", int64_t{0}, "what a stuck bit reads, 0 or 1", {}}}),
-       .prepare = prepare_stuck_at,
-       .axis_for =
-           [](const Model& model, const Options& options) {
-             return rate_axis(faults_of("stuck_at", model, options, option<int64_t>(options, "value")));
-           }},
+       .change = with_faults(),
+       .axis_for = fault_axis,
+       .check = fault_check("stuck_at")},
       {.name = "activation_noise",
-       .kind = "activations",
+       .kind = Kind::activations,
        .description = "adds Gaussian noise to the inputs of linear layers",
        .axis = activation_sigma(),
        .needs = {},
-       .options = with_filter({{"seed", int64_t{0}, "of the noise's direction", {}}}),
-       .prepare = prepare_activation_noise},
+       .options = {{"seed", int64_t{0}, "of the noise's direction", {}}},
+       .change = on_sites(activation_noise)},
   };
 }
 

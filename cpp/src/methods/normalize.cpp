@@ -11,12 +11,8 @@ Axis norms_axis(const Model& model, const Options&) {
   return axes::fraction_of("norms", norms, norms);
 }
 
-Prepared prepare_drop_norms(const Model& model, const Statistics*, const Options& options) {
-  const int64_t norms = normalize::norm_count(model);
-  const auto apply = [model, norms](double severity) {
-    return normalize::drop_norms(model, {.count = axes::parts_at(severity, norms)});
-  };
-  return Prepared("drop_norms", norms_axis(model, options), apply, model);
+Model drop_norms(const Model& model, const Held&, const Options&, double severity) {
+  return normalize::drop_norms(model, {.count = axes::parts_at(severity, normalize::norm_count(model))});
 }
 
 }  // namespace
@@ -24,12 +20,12 @@ Prepared prepare_drop_norms(const Model& model, const Statistics*, const Options
 std::vector<Method> normalize_methods() {
   return {
       {.name = "drop_norms",
-       .kind = "normalization",
+       .kind = Kind::normalization,
        .description = "leaves norms out, the deepest first",
        .axis = axes::fraction("norms"),
        .needs = {},
        .options = {},
-       .prepare = prepare_drop_norms,
+       .change = OnModel{.change = drop_norms},
        .axis_for = norms_axis},
   };
 }

@@ -1,5 +1,4 @@
 #include <cmath>
-#include <map>
 #include <optional>
 #include <set>
 
@@ -13,8 +12,9 @@
 
 #include "axes.h"
 #include "catalogue.h"
+#include "gram_factor.h"
 #include "group_size.h"
-#include "per_linear.h"
+#include "on_linears.h"
 #include "pruning_axis.h"
 
 namespace hemostat {
@@ -43,38 +43,37 @@ at::Tensor regrouped_mask(const at::Tensor& score, const std::string& pattern) {
   return at::empty_like(mask).index_copy_(1, order, mask);
 }
 
-// The calibrated norm of each chosen linear's input.
-std::map<std::string, at::Tensor> input_norms(const std::string& method, const Model& model,
-                                              const Statistics& statistics, const Options& options) {
-  check_statistics(method, model, filter_of(options), statistics, Need::column_norm);
-  std::map<std::string, at::Tensor> norms;
-  for (const NamedLinear& named : linears(model, filter_of(options))) {
-    norms[named.name] = statistics.at(named.name).norm().to(model.device());
-  }
-  return norms;
+at::Tensor input_norm(const SharedInput& sites, const Options&, MemoryBudget&) { return sites.front().input->norm(); }
+
+Linear pruned(const Site& site, const at::Tensor& weight, const at::Tensor& mask) {
+  return site.linear->with_weight(prune::apply(weight, mask));
 }
 
-Prepared prepare_magnitude(const Model& model, const Statistics*, const Options& options) {
-  const auto change = [options](const std::string&, const Linear& linear, double severity) {
-    auto mask_options = pruned_at<prune::MagnitudeOptions>(options, severity);
-    mask_options.scope = scope_of(options);
-    const at::Tensor weight = linear.dense();
-    return linear.with_weight(prune::apply(weight, prune::magnitude(weight, mask_options)));
-  };
-  return per_linear("magnitude", pruning_axis(model, options), model, options, change);
+Linear magnitude(const Site& site, const Options& options, double severity) {
+  auto mask_options = pruned_at<prune::MagnitudeOptions>(options, severity);
+  mask_options.scope = scope_of(options);
+  const at::Tensor weight = site.linear->dense();
+  return pruned(site, weight, prune::magnitude(weight, mask_options));
 }
 
-Prepared prepare_wanda(const Model& model, const Statistics* statistics, const Options& options) {
-  const bool permute = option<bool>(options, "permute");
-  const auto norms = input_norms("wanda", model, *statistics, options);
-  const auto change = [options, permute, norms](const std::string& name, const Linear& linear, double severity) {
-    const at::Tensor weight = linear.dense(), &norm = norms.at(name);
-    const auto mask_options = pruned_at<prune::WandaOptions>(options, severity);
-    const at::Tensor mask = permute ? regrouped_mask(prune::score_wanda(weight, norm), *mask_options.pattern)
-                                    : prune::wanda(weight, norm, mask_options);
-    return linear.with_weight(prune::apply(weight, mask));
-  };
-  return per_linear("wanda", pruning_axis(model, options), model, options, change);
+Linear wanda(const Site& site, const at::Tensor& input_norm, const Options& options, double severity) {
+  const at::Tensor weight = site.linear->dense(), norm = input_norm.to(weight.device());
+  const auto mask_options = pruned_at<prune::WandaOptions>(options, severity);
+  return pruned(site, weight,
+                option<bool>(options, "permute")
+                    ? regrouped_mask(prune::score_wanda(weight, norm), *mask_options.pattern)
+                    : prune::wanda(weight, norm, mask_options));
+}
+
+Linear ria(const Site& site, const at::Tensor& input_norm, const Options& options, double severity) {
+  const at::Tensor weight = site.linear->dense(), norm = input_norm.to(weight.device());
+  auto mask_options = pruned_at<prune::RiaOptions>(options, severity);
+  mask_options.alpha = option<double>(options, "alpha");
+  mask_options.scope = scope_of(options);
+  return pruned(site, weight,
+                option<bool>(options, "permute")
+                    ? regrouped_mask(prune::score_ria(weight, norm, mask_options.alpha), *mask_options.pattern)
+                    : prune::ria(weight, norm, mask_options));
 }
 
 // How what is kept is rounded in the same pass; none where bits is 0.
@@ -107,40 +106,23 @@ void check_sparsegpt(const Model& model, const Options& options) {
   check_group_size("sparsegpt", model, options, /*whole=*/false);
 }
 
-Prepared prepare_sparsegpt(const Model& model, const Statistics* statistics, const Options& options) {
+solve::GramFactor sparsegpt_factor(const SharedInput& sites, const Options& options, MemoryBudget& budget) {
   const int64_t m = option<int64_t>(options, "m"), block_size = option<int64_t>(options, "block_size");
-  const auto factors =
-      gram_factors("sparsegpt", model, filter_of(options), *statistics,
-                   {.damp = option<double>(options, "damp"),
-                    .block_size = m > 0 && block_size > 0 ? prune::pattern_block_size(block_size, m) : block_size});
-  const auto change = [options, factors](const std::string& name, const Linear& linear, double severity) {
-    auto pruning = pruned_at<prune::SparseGptOptions>(options, severity);
-    pruning.rounding = joint_rounding(options);
-    const at::Tensor weight = linear.dense();
-    const double stored_bits =
-        pruning.rounding ? quantize::group_bits_per_weight(weight.sizes(), pruning.rounding->group_size,
-                                                           pruning.rounding->bits, pruning.rounding->symmetric)
-                         : 0;
-    return linear.with_weight(prune::sparsegpt(weight, factors.at(name).to(weight.device()), pruning).weight,
-                              stored_bits);
-  };
-  return per_linear("sparsegpt", sparsegpt_axis(model, options), model, options, change);
+  return gram_factor(sites,
+                     {.damp = option<double>(options, "damp"),
+                      .block_size = m > 0 && block_size > 0 ? prune::pattern_block_size(block_size, m) : block_size},
+                     budget);
 }
 
-Prepared prepare_ria(const Model& model, const Statistics* statistics, const Options& options) {
-  const bool permute = option<bool>(options, "permute");
-  const auto norms = input_norms("ria", model, *statistics, options);
-  const auto change = [options, permute, norms](const std::string& name, const Linear& linear, double severity) {
-    const at::Tensor weight = linear.dense(), &norm = norms.at(name);
-    auto mask_options = pruned_at<prune::RiaOptions>(options, severity);
-    mask_options.alpha = option<double>(options, "alpha");
-    mask_options.scope = scope_of(options);
-    const at::Tensor mask =
-        permute ? regrouped_mask(prune::score_ria(weight, norm, mask_options.alpha), *mask_options.pattern)
-                : prune::ria(weight, norm, mask_options);
-    return linear.with_weight(prune::apply(weight, mask));
-  };
-  return per_linear("ria", pruning_axis(model, options), model, options, change);
+Linear sparsegpt(const Site& site, const solve::GramFactor& factor, const Options& options, double severity) {
+  auto pruning = pruned_at<prune::SparseGptOptions>(options, severity);
+  pruning.rounding = joint_rounding(options);
+  const at::Tensor weight = site.linear->dense();
+  const double stored_bits = pruning.rounding
+                                 ? quantize::group_bits_per_weight(weight.sizes(), pruning.rounding->group_size,
+                                                                   pruning.rounding->bits, pruning.rounding->symmetric)
+                                 : 0;
+  return site.linear->with_weight(prune::sparsegpt(weight, factor.to(weight.device()), pruning).weight, stored_bits);
 }
 
 std::set<Need> gradient_method_needs(const Options& options) {
@@ -162,34 +144,24 @@ at::Tensor gblm_mask(const at::Tensor& weight, const InputStatistics& input, con
   return prune::gblm(weight, norm.to(weight.device()), gradient_norm.to(weight.device()), options);
 }
 
-Prepared prepare_gradient(const Model& model, const Statistics* statistics, const Options& options) {
-  for (const Need need : gradient_method_needs(options)) {
-    check_statistics("gradient", model, filter_of(options), *statistics, need);
-  }
+Linear gradient(const Site& site, const Options& options, double severity) {
   const auto& score = option<std::string>(options, "score");
   const auto& scope = option<std::string>(options, "scope");
   const bool rows = scope == "row" || (scope == "auto" && score == "gblm");
-  // Statistics are shared, not copied.
-  const auto change = [options, score, rows, collected = *statistics](const std::string& name, const Linear& linear,
-                                                                      double severity) {
-    const at::Tensor weight = linear.dense();
-    const GradientStatistics& gradient = collected.gradient(name);
-    at::Tensor mask;
-    if (score == "gblm") {
-      auto mask_options = pruned_at<prune::GblmOptions>(options, severity);
-      mask_options.alpha = option<double>(options, "alpha");
-      mask_options.scope = rows ? prune::Scope::row : prune::Scope::tensor;
-      mask =
-          gblm_mask(weight, collected.at(name), gradient, option<std::string>(options, "norm") == "l1", mask_options);
-    } else {
-      auto mask_options = pruned_at<prune::GradientOptions>(options, severity);
-      mask_options.scope = rows ? prune::Scope::row : prune::Scope::tensor;
-      mask = score == "taylor" ? prune::taylor(weight, gradient.mean().to(weight.device()), mask_options)
-                               : prune::fisher(weight, gradient.square().to(weight.device()), mask_options);
-    }
-    return linear.with_weight(prune::apply(weight, mask));
-  };
-  return per_linear("gradient", pruning_axis(model, options), model, options, change);
+  const at::Tensor weight = site.linear->dense();
+  if (score == "gblm") {
+    auto mask_options = pruned_at<prune::GblmOptions>(options, severity);
+    mask_options.alpha = option<double>(options, "alpha");
+    mask_options.scope = rows ? prune::Scope::row : prune::Scope::tensor;
+    return pruned(
+        site, weight,
+        gblm_mask(weight, *site.input, *site.gradient, option<std::string>(options, "norm") == "l1", mask_options));
+  }
+  auto mask_options = pruned_at<prune::GradientOptions>(options, severity);
+  mask_options.scope = rows ? prune::Scope::row : prune::Scope::tensor;
+  return pruned(site, weight,
+                score == "taylor" ? prune::taylor(weight, site.gradient->mean().to(weight.device()), mask_options)
+                                  : prune::fisher(weight, site.gradient->square().to(weight.device()), mask_options));
 }
 
 }  // namespace
@@ -197,59 +169,58 @@ Prepared prepare_gradient(const Model& model, const Statistics* statistics, cons
 std::vector<Method> prune_methods() {
   return {
       {.name = "magnitude",
-       .kind = "weights",
+       .kind = Kind::weights,
        .description = "removes the smallest weights of each matrix or row",
        .axis = axes::sparsity(),
        .needs = {},
-       .options = with_filter({pruning_scope("tensor"), pattern_length()}),
-       .prepare = prepare_magnitude,
+       .options = {pruning_scope("tensor"), pattern_length()},
+       .change = on_sites(magnitude),
        .axis_for = pruning_axis,
        .check = pattern_check("magnitude")},
       {.name = "wanda",
-       .kind = "weights",
+       .kind = Kind::weights,
        .description = "removes the smallest |weight| · input norm of each row",
        .axis = axes::sparsity(),
        .needs = {Need::column_norm},
-       .options = with_filter({pattern_length(), kPermute}),
-       .prepare = prepare_wanda,
+       .options = {pattern_length(), kPermute},
+       .change = on_inputs(input_norm, wanda),
        .axis_for = pruning_axis,
        .check = permuted_pattern_check("wanda")},
       {.name = "sparsegpt",
-       .kind = "weights",
+       .kind = Kind::weights,
        .description = "removes weights column by column; what is left makes up for it",
        .axis = axes::sparsity(),
        .needs = {Need::gram},
-       .options =
-           with_filter({pattern_length(),
-                        {"block_size", int64_t{128}, "columns whose mask is chosen together", {}},
-                        {"damp", 0.01, "share of the mean diagonal entry added to the Gram matrix", {}},
-                        {"bits", 0.0, "rounds what is kept in the same pass, 2 to 8; 0: does not", {}},
-                        {"group_size",
-                         std::string("row"),
-                         "with bits: weights that share a scale: row, or a number that divides the input features",
-                         {}},
-                        {"symmetric", false, "with bits: codes symmetric about 0", {}}}),
-       .prepare = prepare_sparsegpt,
+       .options = {pattern_length(),
+                   {"block_size", int64_t{128}, "columns whose mask is chosen together", {}},
+                   {"damp", 0.01, "share of the mean diagonal entry added to the Gram matrix", {}},
+                   {"bits", 0.0, "rounds what is kept in the same pass, 2 to 8; 0: does not", {}},
+                   {"group_size",
+                    std::string("row"),
+                    "with bits: weights that share a scale: row, or a number that divides the input features",
+                    {}},
+                   {"symmetric", false, "with bits: codes symmetric about 0", {}}},
+       .change = on_gram_factors(sparsegpt_factor, sparsegpt),
        .axis_for = sparsegpt_axis,
        .check = check_sparsegpt},
       {.name = "ria",
-       .kind = "weights",
+       .kind = Kind::weights,
        .description = "removes the weights of least relative importance · norm^alpha",
        .axis = axes::sparsity(),
        .needs = {Need::column_norm},
-       .options = with_filter({{"alpha", 0.5, "exponent of the input norm, 0 or more", {}},
-                               pruning_scope("row"),
-                               pattern_length(),
-                               kPermute}),
-       .prepare = prepare_ria,
+       .options = {{"alpha", 0.5, "exponent of the input norm, 0 or more", {}},
+                   pruning_scope("row"),
+                   pattern_length(),
+                   kPermute},
+       .change = on_inputs(input_norm, ria),
        .axis_for = pruning_axis,
        .check = permuted_pattern_check("ria")},
       {.name = "gradient",
-       .kind = "weights",
+       .kind = Kind::weights,
        .description = "removes the weights that the loss's gradients say matter least",
        .axis = axes::sparsity(),
        .needs = {Need::column_norm, Need::gradient_absmean},
-       .options = with_filter(
+       .options =
            {{"score",
              std::string("gblm"),
              "gblm: |weight| · (input norm + alpha · gradient norm); taylor: |weight · gradient|; fisher: weight² · "
@@ -261,8 +232,8 @@ std::vector<Method> prune_methods() {
              std::string("auto"),
              "what the fraction counts over; auto: row for gblm, tensor for the others",
              {"auto", "tensor", "row"}},
-            pattern_length()}),
-       .prepare = prepare_gradient,
+            pattern_length()},
+       .change = on_sites(gradient),
        .axis_for = pruning_axis,
        .needs_for = gradient_method_needs,
        .check = pattern_check("gradient")},

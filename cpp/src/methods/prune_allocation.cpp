@@ -1,10 +1,10 @@
 #include <cstdint>
+#include <functional>
 #include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include <ATen/core/grad_mode.h>
 #include <fmt/format.h>
 
 #include <hemostat/error.h>
@@ -13,7 +13,7 @@
 
 #include "axes.h"
 #include "catalogue.h"
-#include "per_linear.h"
+#include "on_linears.h"
 
 namespace hemostat {
 namespace {
@@ -27,11 +27,7 @@ struct Inner {
 Inner inner_of(const Options& options) {
   const MethodSpec spec = MethodSpec::parse(option<std::string>(options, "inner"));
   const Method& method = find_method(spec.method);
-  std::set<std::string> names;
-  for (const OptionSpec& known : method.options) {
-    names.insert(known.name);
-  }
-  if (spec.method == "owl" || method.axis.name != "sparsity" || names.count("include") == 0) {
+  if (method.axis.name != "sparsity" || !std::holds_alternative<OnLinears>(method.change)) {
     throw ValueError(
         fmt::format("hemostat.prepare(owl): inner is '{}', but must be one that removes single weights, as wanda does",
                     spec.method));
@@ -43,14 +39,6 @@ std::set<Need> owl_needs(const Options& options) {
   std::set<Need> needs = inner_of(options).spec.needs();
   needs.insert(Need::column_norm);  // outliers are weighed by it
   return needs;
-}
-
-// The model with one of its blocks alone, so that only its linears are found.
-Model alone(const Model& model, const Block& block) {
-  Model result = model;
-  result.blocks = {block};
-  result.head.linear = Linear();
-  return result;
 }
 
 // The inner method's options, with owl's filter.
@@ -77,47 +65,48 @@ void check_owl(const Model& model, const Options& options) {
   prune::owl({}, {.lamda = option<double>(options, "lamda")});
 }
 
-Prepared prepare_owl(const Model& model, const Statistics* statistics, const Options& options) {
-  const LinearFilter filter = filter_of(options);
-  check_statistics("owl", model, filter, *statistics, Need::column_norm);
+MethodSpec inner_spec(const Options& options) {
   const Inner inner = inner_of(options);
-  const Options own = inner_options(inner, options);
-  const double threshold = option<double>(options, "outlier_threshold"), lamda = option<double>(options, "lamda");
+  return {inner.spec.method, inner_options(inner, options)};
+}
 
+std::function<std::vector<double>(double)> sparsities(const Model& model, const Statistics* statistics,
+                                                      const Options& options) {
+  const double threshold = option<double>(options, "outlier_threshold"), lamda = option<double>(options, "lamda");
+  std::vector<SharedInput> by_block(model.blocks.size());
+  for (const SharedInput& sites : sites_of(model, filter_of(options), statistics)) {
+    if (!sites.front().block) {
+      throw ValueError(fmt::format(
+          "hemostat.prepare(owl): include matches {}, which is outside blocks, but sparsity is shared by blocks",
+          sites.front().name));
+    }
+    check_statistics("owl", sites, Need::column_norm);
+    SharedInput& block = by_block[*sites.front().block];
+    block.insert(block.end(), sites.begin(), sites.end());
+  }
   std::vector<double> ratios;
-  std::vector<std::pair<size_t, Prepared>> blocks;
-  size_t chosen = 0;
-  for (size_t index = 0; index < model.blocks.size(); ++index) {
+  std::vector<size_t> blocks;
+  for (size_t index = 0; index < by_block.size(); ++index) {
+    const SharedInput& sites = by_block[index];
     check_interrupt();
-    const Model block = alone(model, model.blocks[index]);
     std::vector<at::Tensor> weights, norms;
-    const std::vector<NamedLinear> inside = linears(block, filter);
-    for (const NamedLinear& named : inside) {
-      weights.push_back(named.linear->dense());
-      norms.push_back(statistics->at(named.name).norm().to(model.device()));
+    for (const Site& site : sites) {
+      weights.push_back(site.linear->dense());
+      norms.push_back(site.input->norm().to(weights.back().device()));
     }
-    if (weights.empty()) {
-      continue;
+    if (!sites.empty()) {
+      ratios.push_back(about("owl", sites, [&] { return prune::outlier_ratio(weights, norms, threshold); }));
+      blocks.push_back(index);
     }
-    chosen += weights.size();
-    ratios.push_back(about("owl", inside, [&] { return prune::outlier_ratio(weights, norms, threshold); }));
-    blocks.emplace_back(index, prepare(block, inner.spec.method, statistics, own));
   }
-  if (chosen < linears(model, filter).size()) {
-    throw ValueError(
-        "hemostat.prepare(owl): include matches a linear outside blocks, but sparsity is shared by blocks");
-  }
-  const auto apply = [=](double severity) {
-    const std::vector<double> sparsities = prune::owl(ratios, {.sparsity = severity, .lamda = lamda});
-    Model result = model;
+  return [=, count = model.blocks.size()](double severity) {
+    const std::vector<double> shares = prune::owl(ratios, {.sparsity = severity, .lamda = lamda});
+    std::vector<double> result(count);
     for (size_t i = 0; i < blocks.size(); ++i) {
-      check_interrupt();
-      const auto& [index, prepared] = blocks[i];
-      result.blocks[index] = prepared.at(sparsities[i]).blocks.front();
+      result[blocks[i]] = shares[i];
     }
     return result;
   };
-  return Prepared("owl", axes::sparsity(), apply, model);
 }
 
 }  // namespace
@@ -125,15 +114,14 @@ Prepared prepare_owl(const Model& model, const Statistics* statistics, const Opt
 std::vector<Method> prune_allocation_methods() {
   return {
       {.name = "owl",
-       .kind = "weights",
+       .kind = Kind::weights,
        .description = "prunes by another method, less in blocks with more outliers",
        .axis = axes::sparsity(),
        .needs = {Need::column_norm},
-       .options = with_filter(
-           {{"inner", std::string("wanda"), "what removes them: a method, or its spec with one option", {}},
-            {"outlier_threshold", 5.0, "an outlier exceeds so many times the block's mean score, 0 or more", {}},
-            {"lamda", 0.08, "half of what the blocks' sparsities span, 0 or more", {}}}),
-       .prepare = prepare_owl,
+       .options = {{"inner", std::string("wanda"), "what removes them: a method, or its spec with one option", {}},
+                   {"outlier_threshold", 5.0, "an outlier exceeds so many times the block's mean score, 0 or more", {}},
+                   {"lamda", 0.08, "half of what the blocks' sparsities span, 0 or more", {}}},
+       .change = Allocated{.needs = {Need::column_norm}, .inner = inner_spec, .severities = sparsities},
        .needs_for = owl_needs,
        .check = check_owl},
   };

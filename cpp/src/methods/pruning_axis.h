@@ -9,7 +9,7 @@
 #include <hemostat/methods.h>
 #include <hemostat/prune.h>
 
-#include "per_linear.h"
+#include "on_linears.h"
 
 namespace hemostat {
 

@@ -10,9 +10,27 @@
 
 #include "catalogue.h"
 #include "needs.h"
+#include "on_linears.h"
 
 namespace hemostat {
 namespace {
+
+struct NamedKind {
+  Kind kind;
+  const char* name;
+  KindProperties properties;
+};
+
+constexpr NamedKind kKinds[] = {
+    {Kind::weights, "weights", {.in_place = true, .localizable = true, .changes_weights = true}},
+    {Kind::factors, "factors", {.in_place = true, .localizable = true, .changes_weights = true}},
+    {Kind::activations, "activations", {.in_place = true, .localizable = true, .changes_weights = false}},
+    {Kind::architecture, "architecture", {.in_place = false, .localizable = true, .changes_weights = false}},
+    {Kind::normalization, "normalization", {.in_place = true, .localizable = true, .changes_weights = false}},
+    {Kind::input, "input", {.in_place = true, .localizable = false, .changes_weights = false}},
+    {Kind::decoding, "decoding", {.in_place = true, .localizable = false, .changes_weights = false}},
+    {Kind::user, "user", {.in_place = true, .localizable = true, .changes_weights = false}},
+};
 
 struct Registry {
   std::mutex mutex;
@@ -28,6 +46,9 @@ struct Registry {
   }
 
   void add(Method method) {
+    if (method.on_linears()) {
+      method.options = with_filter(std::move(method.options));
+    }
     index[method.name] = methods.size();
     methods.push_back(std::make_unique<const Method>(std::move(method)));
   }
@@ -53,11 +74,22 @@ void check_fit(const Method& method, const Model& model, const Options& complete
   }
 }
 
-std::set<Need> needs_with(const Method& method, const Options& complete) {
-  return method.needs_for ? method.needs_for(complete) : method.needs;
+}  // namespace
+
+std::string name(Kind kind) { return kKinds[static_cast<size_t>(kind)].name; }
+
+Kind kind_from_name(const std::string& name) {
+  std::vector<std::string> known;
+  for (const NamedKind& named : kKinds) {
+    if (name == named.name) {
+      return named.kind;
+    }
+    known.push_back(named.name);
+  }
+  throw ValueError(fmt::format("hemostat.method: kind is '{}', but takes {}", name, fmt::join(known, ", ")));
 }
 
-}  // namespace
+KindProperties properties(Kind kind) { return kKinds[static_cast<size_t>(kind)].properties; }
 
 std::vector<Method> methods() {
   Registry& all = registry();
@@ -99,26 +131,6 @@ void register_method(Method method) {
   all.add(std::move(method));
 }
 
-Prepared::Prepared(std::string method, Axis given, std::function<Model(double)> apply, Model neutral)
-    : axis(std::move(given)), method_(std::move(method)), apply_(std::move(apply)), neutral_(std::move(neutral)) {}
-
-Model Prepared::at(double severity) const {
-  const double checked = axis.checked(severity, method_);
-  return checked == axis.neutral ? neutral_ : apply_(checked);
-}
-
-Prepared prepare(const Model& model, const std::string& method, const Statistics* statistics, const Options& options) {
-  const Method& found = find_method(method);
-  const Options complete = complete_options(found, options);
-  const std::set<Need> needs = needs_with(found, complete);
-  if (!needs.empty() && statistics == nullptr) {
-    throw ValueError(fmt::format("hemostat.prepare({}): the method needs statistics ({}); collect them first", method,
-                                 fmt::join(names_of(needs), ", ")));
-  }
-  check_fit(found, model, complete);
-  return found.prepare(model, statistics, complete);
-}
-
 std::set<Need> MethodSpec::needs() const {
   const Method& found = find_method(method);
   return needs_with(found, complete_options(found, options));
@@ -144,10 +156,12 @@ Axis planned_axis(const Model& model, const MethodSpec& spec) {
   return method.axis_for ? method.axis_for(model, options) : method.axis;
 }
 
-std::set<Need> needs_of(const std::vector<std::string>& specs) {
+std::set<Need> needs_of(const std::vector<std::string>& specs, bool propagate) {
   std::set<Need> result;
-  for (const std::string& spec : specs) {
-    result.merge(MethodSpec::parse(spec).needs());
+  for (const std::string& text : specs) {
+    const MethodSpec spec = MethodSpec::parse(text);
+    const Method& method = find_method(spec.method);
+    result.merge(propagate ? needs_of_unchanged(method, complete_options(method, spec.options)) : spec.needs());
   }
   return result;
 }

@@ -11,6 +11,7 @@
 #include "metrics/comparison.h"
 #include "metrics/damage.h"
 #include "model/finite.h"
+#include "model/heap_trimmer.h"
 
 namespace hemostat {
 namespace {
@@ -36,10 +37,11 @@ BaselineEvaluation::BaselineEvaluation(Model baseline, at::Tensor tokens, Compar
   const bool keep_logits = options_.keep_logits && budget.take(logits_bytes);
 
   PairedHeads heads(model_, model_, length - 1);
+  HeapTrimmer trimmer;
   for (int64_t start = 0; start < windows; start += options_.batch) {
     const int64_t count = std::min(options_.batch, windows - start);
     const at::Tensor batch = tokens_.narrow(0, start, count);
-    const at::Tensor hidden = predicting_states(hidden_states(model_, batch));
+    const at::Tensor hidden = predicting_states(hidden_states(model_, batch, {.observer = &trimmer}));
     check_finite_values(model_, batch, hidden, kBaseline, start);
     if (keep_logits) {
       logits_.push_back(heads.baseline_logits(hidden));
@@ -65,6 +67,7 @@ Damage BaselineEvaluation::compare(const Model& damaged, bool itself) const {
   check_comparable(model_, damaged, kOperation);
   const int64_t windows = tokens_.size(0);
   PairedHeads heads(model_, damaged, tokens_.size(1) - 1);
+  HeapTrimmer trimmer;
 
   std::vector<metrics::TokenDivergence> parts;
   size_t batch = 0;
@@ -74,7 +77,8 @@ Damage BaselineEvaluation::compare(const Model& damaged, bool itself) const {
     const BatchPredictions predictions{.targets = targets_of(tokens),
                                        .logits = keeps_logits() ? logits_[batch] : at::Tensor(),
                                        .hidden = keeps_logits() ? at::Tensor() : hidden_[batch]};
-    const at::Tensor hidden = itself ? at::Tensor() : predicting_states(hidden_states(damaged, tokens));
+    const at::Tensor hidden =
+        itself ? at::Tensor() : predicting_states(hidden_states(damaged, tokens, {.observer = &trimmer}));
     parts.push_back(heads.compare(predictions, hidden));
     check_finite_values(model_, tokens, parts.back().nll_baseline, kBaseline, start);  // the head may overflow too
     if (options_.progress && !itself) {

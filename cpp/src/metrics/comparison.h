@@ -8,7 +8,7 @@
 
 #include <hemostat/metrics.h>
 
-#include "metrics/head_chunks.h"
+#include "model/head_chunks.h"
 
 namespace hemostat {
 

@@ -90,7 +90,7 @@ Model converted(const Model& model, std::optional<at::ScalarType> dtype, std::op
     if (block.attention.rope.inverse_frequencies.defined()) {
       move("inverse_frequencies", block.attention.rope.inverse_frequencies, std::nullopt);
     }
-    for_each_linear(block, result.config.names, "", [&](const std::string&, Linear& linear, bool) {
+    for_each_linear(block, result.config.names, "", [&](const LinearPlace&, Linear& linear) {
       if (linear.packed && device) {
         linear.packed = linear.packed->to(*device);
       }

@@ -61,7 +61,7 @@ void for_each_stored_linear(Model& model, const std::function<void(const std::st
   const Naming& names = model.config.names;
   for (size_t i = 0; i < model.blocks.size(); ++i) {
     for_each_linear(model.blocks[i], names, names.block + std::to_string(i) + ".",
-                    [&](const std::string& name, Linear& linear, bool) { function(name, linear); });
+                    [&](const LinearPlace& place, Linear& linear) { function(place.name, linear); });
   }
   function(names.head, model.head.linear);
 }
@@ -138,7 +138,10 @@ Model Model::from_state(const ModelState& state) {
   config.context = state.config.context;
   config.bos_token_id = state.config.bos_token_id;
   config.eos_token_ids = state.config.eos_token_ids;
-  Model model = from_structure(state.structure, config, kStructure);
+  nlohmann::json structure = parse_object(state.structure, kStructure);
+  const auto stored_bits = structure.value(kStoredBits, std::vector<double>());
+  structure.erase(kStoredBits);
+  Model model = from_structure(structure.dump(), config, kStructure);
   check_consistency(model, kStructure);
   for_each_stored_linear(model, [&](const std::string& name, Linear& linear) {
     if (const auto found = state.packed.find(name); found != state.packed.end()) {
@@ -146,8 +149,11 @@ Model Model::from_state(const ModelState& state) {
     }
   });
   fill(model, state.tensors, "a pickled model");
-  const auto stored_bits = nlohmann::json::parse(state.structure).at(kStoredBits).get<std::vector<double>>();
   size_t index = 0;
+  if (stored_bits.size() != linears(model, kEveryLinear).size()) {
+    throw ValueError(fmt::format("hemostat.Model.load: {} has {} sizes of {} linears", kStructure, stored_bits.size(),
+                                 linears(model, kEveryLinear).size()));
+  }
   model = map_linears(model, kEveryLinear, [&](const std::string&, Linear linear) {
     linear.stored_bits = stored_bits.at(index++);
     return linear;

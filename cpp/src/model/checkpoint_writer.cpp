@@ -20,7 +20,7 @@ namespace {
 // Packed weights dequantized, as a checkpoint holds them.
 Model unpacked(Model model) {
   for (Block& block : model.blocks) {
-    for_each_linear(block, model.config.names, "", [](const std::string&, Linear& linear, bool) {
+    for_each_linear(block, model.config.names, "", [](const LinearPlace&, Linear& linear) {
       if (linear.packed) {
         linear = linear.with_weight(linear.dense());
       }

@@ -9,7 +9,7 @@ namespace hemostat {
 
 Model shapes_only(Model model) {
   for (Block& block : model.blocks) {
-    for_each_linear(block, model.config.names, "", [](const std::string&, Linear& linear, bool) {
+    for_each_linear(block, model.config.names, "", [](const LinearPlace&, Linear& linear) {
       if (linear.packed) {
         linear = linear.with_weight(shape_only(linear.packed->sizes()));
       }
@@ -25,8 +25,8 @@ FittedConfig fitted_config(const Model& model) {
   }
   FittedConfig fitted;
   fitted.config = updated_config(model.config, windows, model.tied(), model.dtype());
-  fitted.structure = structure(shapes_only(model));
-  fitted.expressible = structure(skeleton(parse_config(fitted.config, "config.json"))) == fitted.structure;
+  fitted.structure = saved_structure(shapes_only(model));
+  fitted.expressible = saved_structure(skeleton(parse_config(fitted.config, "config.json"))) == fitted.structure;
   return fitted;
 }
 

@@ -59,7 +59,8 @@ std::optional<NonFinite> among_tensors(const Model& model, const std::string& pa
   });
   for (size_t i = 0; i < copy.blocks.size() && !found; ++i) {
     const std::string prefix = copy.config.names.block + std::to_string(i) + ".";
-    for_each_linear(copy.blocks[i], copy.config.names, prefix, [&](const std::string& name, Linear& linear, bool) {
+    for_each_linear(copy.blocks[i], copy.config.names, prefix, [&](const LinearPlace& place, Linear& linear) {
+      const std::string& name = place.name;
       if (!found && linear.packed && name.starts_with(part) && chosen(name.substr(part.size()) + ".weight")) {
         found = of_tensor(name + ".weight", linear.dense());
       }
@@ -131,7 +132,7 @@ std::optional<NonFinite> in_block(const Model& model, size_t index, const at::Te
   Block block = model.blocks[index];
   const std::string named = names.block + std::to_string(block.origin) + ".";
   std::set<std::string> layers;
-  for_each_linear(block, names, "", [&](const std::string& name, Linear&, bool) { layers.insert(name); });
+  for_each_linear(block, names, "", [&](const LinearPlace& place, Linear&) { layers.insert(place.name); });
   const bool layer = watch.found->place == NonFinite::Place::layer;
   std::optional<NonFinite> stored =
       among_tensors(model, names.block + std::to_string(index) + ".", [&](const std::string& name) {

@@ -139,7 +139,8 @@ std::string add_tensors(Writer& writer, Model model, int64_t head_dim) {
   std::map<std::string, int64_t> counts;
   for (size_t i = 0; i < model.blocks.size(); ++i) {
     const std::string prefix = names.block + std::to_string(i) + ".";
-    for_each_linear(model.blocks[i], names, prefix, [&](const std::string& name, Linear& linear, bool) {
+    for_each_linear(model.blocks[i], names, prefix, [&](const LinearPlace& place, Linear& linear) {
+      const std::string& name = place.name;
       const auto* packed = dynamic_cast<const quantize::GgufPacked*>(linear.packed.get());
       const TensorType& type = packed != nullptr ? tensor_type(packed->type()) : tensor_type(model.dtype());
       ++counts[type.name];
@@ -227,8 +228,8 @@ Model load_model(const std::string& path, const LoadOptions& options) {
   }
   for (size_t i = 0; i < model.blocks.size() && !options.dtype; ++i) {
     const std::string prefix = config.model.names.block + std::to_string(i) + ".";
-    for_each_linear(model.blocks[i], config.model.names, prefix, [&](const std::string& name, Linear& linear, bool) {
-      const std::string weight = name + ".weight";
+    for_each_linear(model.blocks[i], config.model.names, prefix, [&](const LinearPlace& place, Linear& linear) {
+      const std::string weight = place.name + ".weight";
       const TensorInfo* info = source.find(weight, linear.weight.sizes());
       if (info != nullptr && info->type->blocks) {
         linear.packed = source.packed(*info, weight, dtype);

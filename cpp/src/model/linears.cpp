@@ -5,6 +5,7 @@
 #include <hemostat/interrupt.h>
 #include <hemostat/model.h>
 
+#include "linears.h"
 #include "tensor_slots.h"
 
 namespace hemostat {
@@ -15,40 +16,71 @@ bool matches(const std::vector<std::string>& patterns, const std::string& name) 
                      [&](const std::string& pattern) { return ::fnmatch(pattern.c_str(), name.c_str(), 0) == 0; });
 }
 
-bool chosen(const LinearFilter& filter, const std::string& name, bool usual) {
+bool chosen(const LinearFilter& filter, const std::string& name, Role role) {
+  const bool usual = role != Role::router && role != Role::head;
   return (filter.include.empty() ? usual : matches(filter.include, name)) && !matches(filter.exclude, name);
 }
 
+}  // namespace
+
 void for_each_chosen(Model& model, const LinearFilter& filter,
-                     const std::function<void(const std::string&, Linear&)>& function) {
-  const auto visit = [&](const std::string& name, Linear& linear, bool usual) {
-    if (linear.defined() && chosen(filter, name, usual)) {
-      function(name, linear);
+                     const std::function<void(const NamedLinear&, Linear&)>& function) {
+  int64_t inputs = 0;  // of the blocks before
+  const auto visit = [&](const LinearPlace& place, Linear& linear, std::optional<size_t> block) {
+    if (linear.defined() && chosen(filter, place.name, place.role)) {
+      function(
+          {.name = place.name, .linear = &linear, .role = place.role, .input_id = inputs + place.input, .block = block},
+          linear);
     }
   };
   const Naming& names = model.config.names;
-  for (Block& block : model.blocks) {
-    for_each_linear(block, names, names.block + std::to_string(block.origin) + ".", visit);
+  for (size_t i = 0; i < model.blocks.size(); ++i) {
+    Block& block = model.blocks[i];
+    for_each_linear(block, names, names.block + std::to_string(block.origin) + ".",
+                    [&](const LinearPlace& place, Linear& linear) { visit(place, linear, i); });
+    inputs += inputs_of(block);
   }
-  visit(names.head, model.head.linear, false);
+  visit({names.head, Role::head, 0}, model.head.linear, std::nullopt);
 }
 
-}  // namespace
+std::string name(Role role) {
+  switch (role) {
+    case Role::q:
+      return "q";
+    case Role::k:
+      return "k";
+    case Role::v:
+      return "v";
+    case Role::o:
+      return "o";
+    case Role::gate:
+      return "gate";
+    case Role::up:
+      return "up";
+    case Role::down:
+      return "down";
+    case Role::router:
+      return "router";
+    case Role::head:
+      return "head";
+  }
+  return "";
+}
 
 std::vector<NamedLinear> linears(const Model& model, const LinearFilter& filter) {
   std::vector<NamedLinear> result;
   // Only read through the reference; for_each_chosen serves map_linears too.
   for_each_chosen(const_cast<Model&>(model), filter,
-                  [&](const std::string& name, Linear& linear) { result.push_back({name, &linear}); });
+                  [&](const NamedLinear& named, Linear&) { result.push_back(named); });
   return result;
 }
 
 Model map_linears(const Model& model, const LinearFilter& filter,
                   const std::function<Linear(const std::string&, const Linear&)>& function) {
   Model result = model;
-  for_each_chosen(result, filter, [&](const std::string& name, Linear& linear) {
+  for_each_chosen(result, filter, [&](const NamedLinear& named, Linear& linear) {
     check_interrupt();
-    linear = function(name, linear);
+    linear = function(named.name, linear);
   });
   return result;
 }

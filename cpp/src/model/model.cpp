@@ -33,7 +33,8 @@ double total(const Model& model, const Count& count) {
   for_each_tensor(copy, [&](const std::string&, at::Tensor& tensor) {
     sum += count(static_cast<double>(tensor.numel()), 8.0 * static_cast<double>(tensor.element_size()));
   });
-  for (const auto& [name, linear] : linears(copy, {.include = {"*"}, .exclude = {}})) {
+  for (const NamedLinear& named : linears(copy, {.include = {"*"}, .exclude = {}})) {
+    const Linear* linear = named.linear;
     const auto entries = static_cast<double>(linear->out_features() * linear->in_features());
     if (linear->packed) {
       sum += count(entries, linear->packed->bits_per_weight());

@@ -1,12 +1,16 @@
 #include "structure.h"
 
 #include <algorithm>
+#include <array>
+#include <set>
+#include <string>
 #include <type_traits>
 #include <vector>
 
 #include <ATen/ops/equal.h>
 #include <ATen/ops/tensor.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 
 #include <hemostat/error.h>
@@ -17,17 +21,20 @@
 namespace hemostat {
 
 // One list of fields serves all: a Writer fills JSON from the model, a Reader the model from JSON, and a Collector
-// takes the tensors, so that parts can be compared.
+// takes the tensors, so that parts can be compared. A field that a file does not have is neutral, so that what is saved
+// today can be read when there are more fields; one that is not known is refused, since it may not be neutral.
 namespace {
 
 using nlohmann::json;
 
-constexpr int64_t kVersion = 2;
+constexpr int64_t kVersion = 3;  // 2: enumerations were numbers
 
 std::vector<int64_t> shape(const at::Tensor& tensor) { return {tensor.sizes().begin(), tensor.sizes().end()}; }
 
 class Writer {
  public:
+  explicit Writer(bool words) : words_(words) {}
+
   template <typename T>
   void field(const char* name, const T& value) {
     object[name] = value;
@@ -46,7 +53,7 @@ class Writer {
   }
   template <typename T, typename Fields>
   void part(const char* name, T& value, const Fields& fields) {
-    Writer inner;
+    Writer inner(words_);
     fields(inner, value);
     object[name] = std::move(inner.object);
   }
@@ -54,23 +61,43 @@ class Writer {
   void parts(const char* name, std::vector<T>& values, const Fields& fields) {
     object[name] = json::array();
     for (T& value : values) {
-      Writer inner;
+      Writer inner(words_);
       fields(inner, value);
       object[name].push_back(std::move(inner.object));
     }
   }
+  template <typename Enum, size_t n>
+  void choice(const char* name, Enum& value, const std::array<const char*, n>& words) {
+    const auto index = static_cast<size_t>(value);
+    object[name] = words_ ? json(words[index]) : json(index);
+  }
   json object = json::object();
+
+ private:
+  bool words_;  // spell enumerations as words
 };
 
 class Reader {
  public:
   explicit Reader(const json& given) : object(given) {}
 
-  void field(const char* name, bool& value) { value = object.at(name).get<bool>(); }
-  void field(const char* name, double& value) { value = object.at(name).get<double>(); }
-  void field(const char* name, int64_t& value) { value = integer(name, object.at(name)); }
+  void field(const char* name, bool& value) {
+    if (has(name)) {
+      value = object.at(name).get<bool>();
+    }
+  }
+  void field(const char* name, double& value) {
+    if (has(name)) {
+      value = object.at(name).get<double>();
+    }
+  }
+  void field(const char* name, int64_t& value) {
+    if (has(name)) {
+      value = integer(name, object.at(name));
+    }
+  }
   void field(const char* name, at::Tensor& tensor) {
-    if (object.contains(name)) {
+    if (has(name)) {
       std::vector<int64_t> sizes;
       for (const json& size : object[name]) {
         sizes.push_back(integer(name, size));
@@ -79,31 +106,70 @@ class Reader {
     }
   }
   void numbers(const char* name, at::Tensor& tensor) {
-    if (object.contains(name)) {
+    if (has(name)) {
       tensor = at::tensor(object[name].get<std::vector<float>>());
     }
   }
   template <typename T, typename Fields>
   void part(const char* name, T& value, const Fields& fields) {
-    Reader inner(object.at(name));
-    fields(inner, value);
+    if (has(name)) {
+      Reader inner(object.at(name));
+      fields(inner, value);
+      inner.check_known();
+    }
   }
   template <typename T, typename Fields>
   void parts(const char* name, std::vector<T>& values, const Fields& fields) {
+    if (!has(name)) {
+      return;
+    }
     for (const json& given : object.at(name)) {
       Reader inner(given);
       fields(inner, values.emplace_back());
+      inner.check_known();
+    }
+  }
+  template <typename Enum, size_t n>
+  void choice(const char* name, Enum& value, const std::array<const char*, n>& words) {
+    if (!has(name)) {
+      return;
+    }
+    const json& given = object.at(name);
+    const auto fits = [&](size_t i) { return given == words[i] || (given.is_number_integer() && given == i); };
+    for (size_t i = 0; i < n; ++i) {
+      if (fits(i)) {
+        value = static_cast<Enum>(i);
+        return;
+      }
+    }
+    throw ValueError(fmt::format("hemostat.Model.load: hemostat.json: field '{}' is {}, but takes {}", name,
+                                 given.dump(-1, ' ', false, json::error_handler_t::replace), fmt::join(words, ", ")));
+  }
+
+  void check_known() const {
+    for (const auto& [name, value] : object.items()) {
+      if (known_.count(name) == 0) {
+        throw ValueError(fmt::format(
+            "hemostat.Model.load: hemostat.json: field '{}' is unknown; a later hemostat may have written it", name));
+      }
     }
   }
   const json& object;
 
  private:
+  bool has(const char* name) {
+    known_.insert(name);
+    return object.contains(name);
+  }
+
   static int64_t integer(const char* name, const json& value) {
     if (!value.is_number_integer() || (value.is_number_unsigned() && value.get<uint64_t>() > INT64_MAX)) {
       throw ValueError(fmt::format("hemostat.Model.load: hemostat.json: field '{}' has no integer", name));
     }
     return value.get<int64_t>();
   }
+
+  std::set<std::string> known_;  // what was asked for
 };
 
 class Collector {
@@ -125,19 +191,16 @@ class Collector {
       fields(*this, value);
     }
   }
+  template <typename Enum, size_t n>
+  void choice(const char*, Enum&, const std::array<const char*, n>&) {}
   std::vector<at::Tensor> tensors;
 };
 
-// Enumerations travel as their numbers; their order in model.h is part of the format.
-template <typename Archive, typename Enum>
-void choice(Archive& archive, const char* name, Enum& value, Enum last) {
-  auto number = static_cast<int64_t>(value);
-  archive.field(name, number);
-  if (number < 0 || number > static_cast<int64_t>(last)) {
-    throw ValueError(fmt::format("hemostat.Model.load: hemostat.json: field '{}' is {}", name, number));
-  }
-  value = static_cast<Enum>(number);
-}
+// Words of enumerations, in the order of model.h.
+constexpr std::array<const char*, 4> kNormKinds = {"none", "rms", "layer", "dynamic_tanh"};
+constexpr std::array<const char*, 4> kActivations = {"silu", "gelu", "gelu_tanh", "relu"};
+constexpr std::array<const char*, 2> kPlacements = {"pre", "post"};
+constexpr std::array<const char*, 4> kTokenNoises = {"none", "replace", "drop", "swap"};
 
 constexpr auto linear_fields = [](auto& archive, Linear& linear) {
   archive.field("weight", linear.weight);
@@ -153,7 +216,7 @@ constexpr auto linear_fields = [](auto& archive, Linear& linear) {
 };
 
 constexpr auto norm_fields = [](auto& archive, Norm& norm) {
-  choice(archive, "kind", norm.kind, NormKind::dynamic_tanh);
+  archive.choice("kind", norm.kind, kNormKinds);
   archive.field("weight", norm.weight);
   archive.field("bias", norm.bias);
   archive.field("epsilon", norm.epsilon);
@@ -164,7 +227,7 @@ constexpr auto mlp_fields = [](auto& archive, Mlp& mlp) {
   archive.part("gate", mlp.gate, linear_fields);
   archive.part("up", mlp.up, linear_fields);
   archive.part("down", mlp.down, linear_fields);
-  choice(archive, "activation", mlp.activation, Activation::relu);
+  archive.choice("activation", mlp.activation, kActivations);
 };
 
 constexpr auto attention_fields = [](auto& archive, Attention& attention) {
@@ -196,7 +259,7 @@ constexpr auto experts_fields = [](auto& archive, Experts& experts) {
 };
 
 constexpr auto block_fields = [](auto& archive, Block& block) {
-  choice(archive, "placement", block.placement, NormPlacement::post);
+  archive.choice("placement", block.placement, kPlacements);
   archive.part("attention_norm", block.attention_norm, norm_fields);
   archive.part("mlp_norm", block.mlp_norm, norm_fields);
   archive.part("attention_output_norm", block.attention_output_norm, norm_fields);
@@ -219,7 +282,7 @@ constexpr auto head_fields = [](auto& archive, Head& head) {
 };
 
 constexpr auto model_fields = [](auto& archive, Model& model) {
-  choice(archive, "token_noise", model.input.kind, TokenNoise::swap);
+  archive.choice("token_noise", model.input.kind, kTokenNoises);
   archive.field("token_noise_rate", model.input.rate);
   archive.field("token_noise_seed", model.input.seed);
   archive.field("embedding", model.embedding);
@@ -232,7 +295,7 @@ constexpr auto model_fields = [](auto& archive, Model& model) {
 
 template <typename Part, typename Fields>
 bool same_part(Part x, Part y, const Fields& fields) {
-  Writer numbers_x, numbers_y;
+  Writer numbers_x(false), numbers_y(false);
   numbers_x.part("", x, fields);
   numbers_y.part("", y, fields);
   if (numbers_x.object != numbers_y.object) {
@@ -263,30 +326,42 @@ bool same(const Norm& x, const Norm& y) { return same_part(x, y, norm_fields); }
 bool same(const Head& x, const Head& y) { return same_part(x, y, head_fields); }
 bool same(const Block& x, const Block& y) { return same_part(x, y, block_fields); }
 
-std::string structure(const Model& model) {
-  Writer writer;
+namespace {
+
+std::string written(const Model& model, int64_t version, bool words) {
+  Writer writer(words);
   Model copy = model;
   bool tied = model.tied();
-  writer.field("version", kVersion);
+  writer.field("version", version);
   writer.field("tied", tied);
   model_fields(writer, copy);
   return writer.object.dump(1) + "\n";
 }
+
+}  // namespace
+
+// What models are known by must not change with the form of files.
+std::string structure(const Model& model) { return written(model, 2, /*words=*/false); }
+
+std::string saved_structure(const Model& model) { return written(model, kVersion, /*words=*/true); }
 
 Model from_structure(const std::string& text, const ModelConfig& config, const std::string& file) {
   try {
     const json object = parse_object(text, file);
     int64_t version = 0;
     Reader reader(object);
+    bool tied = false;
     reader.field("version", version);
-    if (version != kVersion) {
+    reader.field("tied", tied);
+    if (version < 2 || version > kVersion) {
       throw ValueError(
-          fmt::format("hemostat.Model.load: {} has version {}; this hemostat reads {}", file, version, kVersion));
+          fmt::format("hemostat.Model.load: {} has version {}; this hemostat reads 2 to {}", file, version, kVersion));
     }
     Model model;
     model.config = config;
     model_fields(reader, model);
-    if (object.at("tied").get<bool>()) {
+    reader.check_known();
+    if (tied) {
       model.head.linear.weight = model.embedding;
     }
     for (size_t i = 0; i < model.blocks.size(); ++i) {

@@ -1,5 +1,5 @@
-// Everything of a model but its tensors' data, as JSON (structure() in model.h): what hemostat.json holds beside a
-// checkpoint whose family's config cannot express the model.
+// Everything of a model but its tensors' data, as JSON: what hemostat.json holds beside a checkpoint whose family's
+// config cannot express the model.
 #pragma once
 
 #include <string>
@@ -7,6 +7,9 @@
 #include <hemostat/model.h>
 
 namespace hemostat {
+
+// structure() in model.h, with enumerations as words: what files hold.
+std::string saved_structure(const Model& model);
 
 // A model with shapes to fill, as skeleton() gives; config is what config.json beside it says. Throws ValueError.
 Model from_structure(const std::string& json, const ModelConfig& config, const std::string& file);

@@ -27,29 +27,35 @@ void visit(const std::string& name, Norm& norm, const Function& function) {
 
 }  // namespace
 
+// What enters attention, its o, the MLP, its down, and the router; then what enters each expert and its down.
+enum Input : int64_t { kAttention, kAttended, kMlp, kActivated, kRouter, kExperts };
+
 void for_each_linear(Block& block, const Naming& names, const std::string& prefix,
-                     const std::function<void(const std::string&, Linear&, bool)>& function) {
-  const auto mlp = [&](Mlp& m, const std::string& gate, const std::string& up, const std::string& down) {
+                     const std::function<void(const LinearPlace&, Linear&)>& function) {
+  const auto mlp = [&](Mlp& m, int64_t input, const std::string& gate, const std::string& up, const std::string& down) {
     if (m.gate.defined()) {
-      function(gate, m.gate, true);
+      function({gate, Role::gate, input}, m.gate);
     }
-    function(up, m.up, true);
-    function(down, m.down, true);
+    function({up, Role::up, input}, m.up);
+    function({down, Role::down, input + 1}, m.down);
   };
-  function(prefix + names.q, block.attention.q, true);
-  function(prefix + names.k, block.attention.k, true);
-  function(prefix + names.v, block.attention.v, true);
-  function(prefix + names.o, block.attention.o, true);
+  function({prefix + names.q, Role::q, kAttention}, block.attention.q);
+  function({prefix + names.k, Role::k, kAttention}, block.attention.k);
+  function({prefix + names.v, Role::v, kAttention}, block.attention.v);
+  function({prefix + names.o, Role::o, kAttended}, block.attention.o);
   if (block.experts.mlps.empty()) {
-    mlp(block.mlp, prefix + names.gate, prefix + names.up, prefix + names.down);
+    mlp(block.mlp, kMlp, prefix + names.gate, prefix + names.up, prefix + names.down);
     return;
   }
-  function(prefix + names.router, block.experts.router, false);
+  function({prefix + names.router, Role::router, kRouter}, block.experts.router);
   for (size_t i = 0; i < block.experts.mlps.size(); ++i) {
     const std::string expert = prefix + names.expert + std::to_string(i);
-    mlp(block.experts.mlps[i], expert + ".gate_proj", expert + ".up_proj", expert + ".down_proj");
+    mlp(block.experts.mlps[i], kExperts + 2 * static_cast<int64_t>(i), expert + ".gate_proj", expert + ".up_proj",
+        expert + ".down_proj");
   }
 }
+
+int64_t inputs_of(const Block& block) { return kExperts + 2 * static_cast<int64_t>(block.experts.mlps.size()); }
 
 void for_each_tensor(Model& model, const Function& function) {
   const Naming& names = model.config.names;
@@ -58,7 +64,7 @@ void for_each_tensor(Model& model, const Function& function) {
     Block& block = model.blocks[i];
     const std::string prefix = names.block + std::to_string(i) + ".";
     for_each_linear(block, names, prefix,
-                    [&](const std::string& name, Linear& linear, bool) { visit(name, linear, function); });
+                    [&](const LinearPlace& place, Linear& linear) { visit(place.name, linear, function); });
     visit(prefix + names.attention_norm, block.attention_norm, function);
     visit(prefix + names.mlp_norm, block.mlp_norm, function);
     visit(prefix + "attention_output_norm", block.attention_output_norm, function);

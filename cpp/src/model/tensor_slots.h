@@ -12,8 +12,16 @@ namespace hemostat {
 // by their origin. A slot may be replaced.
 void for_each_tensor(Model& model, const std::function<void(const std::string&, at::Tensor&)>& function);
 
-// Calls function(name, linear, usual) for each linear of a block, `prefix` before its name; a router is not usual.
+struct LinearPlace {
+  std::string name;
+  Role role;
+  int64_t input;  // 0 … inputs_of(block) − 1; places with one read the same tensor
+};
+
+// Calls function(place, linear) for each linear of a block, `prefix` before its name.
 void for_each_linear(Block& block, const Naming& names, const std::string& prefix,
-                     const std::function<void(const std::string&, Linear&, bool usual)>& function);
+                     const std::function<void(const LinearPlace&, Linear&)>& function);
+
+int64_t inputs_of(const Block& block);
 
 }  // namespace hemostat

@@ -20,6 +20,7 @@
 #include "metrics/comparison.h"
 #include "metrics/damage.h"
 #include "model/finite.h"
+#include "model/heap_trimmer.h"
 #include "model/structure.h"
 #include "model/tensor_slots.h"
 #include "scan/trials.h"
@@ -37,14 +38,14 @@ struct NamedSlot {
 std::vector<NamedSlot> linears_of(Block& block, const Naming& names) {
   std::vector<NamedSlot> result;
   for_each_linear(block, names, "",
-                  [&](const std::string& name, Linear& linear, bool) { result.push_back({name, &linear}); });
+                  [&](const LinearPlace& place, Linear& linear) { result.push_back({place.name, &linear}); });
   return result;
 }
 
 // A site, the model that has this part of the damaged one and is the baseline elsewhere, and what is summed over
 // batches.
 struct Part {
-  Site site = {};
+  LocalizedSite site = {};
   Model model = {};
   std::optional<size_t> first = std::nullopt;  // residual stream that changes first: l + 1 of block l
   bool changed = false;
@@ -54,7 +55,7 @@ struct Part {
 
 std::vector<Part> parts_of(Model baseline, Model damaged, bool linears) {
   std::vector<Part> parts;
-  const auto add = [&](Site site, std::optional<size_t> first, bool changed, const auto& take) {
+  const auto add = [&](LocalizedSite site, std::optional<size_t> first, bool changed, const auto& take) {
     parts.push_back({.site = std::move(site), .model = baseline, .first = first, .changed = changed});
     if (changed) {
       take(parts.back().model);
@@ -128,7 +129,7 @@ class Batch {
       : baseline_(baseline), tokens_(std::move(tokens)), heads_(heads) {
     states_.push_back(embed(baseline_, tokens_));
     for (size_t block = 0; block < baseline_.blocks.size(); ++block) {
-      states_.push_back(run_blocks(baseline_, states_.back(), block, block + 1));
+      states_.push_back(run_blocks(baseline_, states_.back(), block, block + 1, {.observer = &trimmer_}));
     }
     predictions_.targets = targets_of(tokens_);
     predictions_.hidden = predicting_states(apply_norm(baseline_.final_norm, states_.back()));
@@ -151,7 +152,7 @@ class Batch {
     const size_t index = *first;
     const at::Tensor changed =
         index == 0 ? embed(model, tokens_) : run_blocks(model, states_[index - 1], index - 1, index);
-    return {changed, run_blocks(model, changed, index, model.blocks.size())};
+    return {changed, run_blocks(model, changed, index, model.blocks.size(), {.observer = &trimmer_})};
   }
 
   // A model whose last residual stream is `last`; undefined: the baseline with itself.
@@ -171,28 +172,30 @@ class Batch {
   at::Tensor tokens_;
   PairedHeads& heads_;
   std::vector<at::Tensor> states_;
+  mutable HeapTrimmer trimmer_;
   BatchPredictions predictions_;
 };
 
 // NumericalError where the baseline is not finite.
 void check_baseline(const Model& baseline, const at::Tensor& windows, int64_t batch) {
   const c10::InferenceMode inference;
+  HeapTrimmer trimmer;
   for (int64_t first = 0; first < windows.size(0); first += batch) {
     const at::Tensor tokens = windows.narrow(0, first, std::min(batch, windows.size(0) - first));
-    check_finite_values(baseline, tokens, predicting_states(hidden_states(baseline, tokens)), kBaseline, first);
+    check_finite_values(baseline, tokens, predicting_states(hidden_states(baseline, tokens, {.observer = &trimmer})),
+                        kBaseline, first);
   }
 }
 
 }  // namespace
 
 std::string not_localizable(const Method& method, const Axis& axis) {
-  if (method.kind == "input") {
-    return fmt::format("{} changes the tokens that the model reads, not its blocks", method.name);
+  if (properties(method.kind).localizable && axis.measured_by == Measure::teacher_forcing) {
+    return "";
   }
-  if (method.kind == "decoding" || axis.measured_by == Measure::generation) {
-    return fmt::format("{} changes how tokens are chosen, not the model's blocks", method.name);
-  }
-  return "";
+  return method.kind == Kind::input
+             ? fmt::format("{} changes the tokens that the model reads, not its blocks", method.name)
+             : fmt::format("{} changes how tokens are chosen, not the model's blocks", method.name);
 }
 
 std::string not_localizable(const Model& baseline, const Model& damaged) {
@@ -325,7 +328,7 @@ Localization localize(const Model& baseline, const Model& damaged, const at::Ten
   const std::optional<Damage> none = unchanged.empty() ? std::nullopt : std::optional(summary(unchanged));
   double sum = 0, sum_kl = 0;
   for (Part& part : parts) {
-    Site& site = part.site;
+    LocalizedSite& site = part.site;
     site.damage = part.changed ? summary(part.tokens) : *none;
     if (part.first) {
       const double error = std::sqrt(ratio(part.squared_error, squares[*part.first]));

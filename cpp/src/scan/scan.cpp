@@ -94,8 +94,9 @@ ScanResult scan(const Model& model, const at::Tensor& evaluation, const at::Tens
   std::set<Need> needs;
   bool any_remains = false;
   const auto need = [&](const PlannedMethod& entry) {
-    const std::set<Need> own = entry.method.needs();
-    if (!own.empty() && !calibrated) {
+    const bool propagated = options.propagate && find_method(entry.method.method).on_linears();
+    const std::set<Need> own = needs_of({entry.method.text()}, options.propagate);
+    if ((propagated || !own.empty()) && !calibrated) {
       throw ValueError(
           fmt::format("{}: {} needs calibration tokens, and there are none", kOperation, entry.method.method));
     }
@@ -204,10 +205,13 @@ ScanResult scan(const Model& model, const at::Tensor& evaluation, const at::Tens
     }
     report_trials();
   };
+  const Propagation propagation{
+      .tokens = calibration, .correct = options.correct, .correct_damp = options.correct_damp, .memory_budget = left};
+  running.propagation = options.propagate ? &propagation : nullptr;
   const BaselineEvaluation* evaluated = baseline ? &*baseline : nullptr;
   const Statistics* collected = needs.empty() ? nullptr : &statistics;
   for (const PlannedMethod& entry : planned) {
-    Preparation preparation(model, entry.method, collected);
+    Preparation preparation(model, entry.method, collected, running.propagation);
     result.curves.push_back(run_trials(evaluated, preparation, entry.axis, entry.severities, running));
     const std::vector<Damage>& damages = result.curves.back().damages;
     const std::optional<double> severity =

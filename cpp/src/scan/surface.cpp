@@ -89,7 +89,7 @@ Surface run_surface(const BaselineEvaluation* baseline, const Damage& unchanged,
 
   add(0, unchanged, 0);
   surface.damages[0][0].within_noise_floor = options.noise_floor && options.noise_floor->covers(unchanged);
-  Preparation alone(model, first.method, statistics);
+  Preparation alone(model, first.method, statistics, options.propagation);
   SweepCurve column = run(alone, first, options);
   for (size_t i = 1; i < first.severities.size(); ++i) {
     add(i, std::move(column.damages[i - 1]), column.seconds[i - 1]);
@@ -99,6 +99,7 @@ Surface run_surface(const BaselineEvaluation* baseline, const Damage& unchanged,
     running.generate |= i > 0 && first.axis.measured_by == Measure::generation;
     const double severity = first.severities[i];
     Preparation after([&] { return i == 0 ? model : alone.at(severity); }, second.method, statistics,
+                      options.propagation,
                       i == 0 ? second.method.text() : joint_name(first.method, severity, second.method));
     SweepCurve row = run(after, second, running);
     for (size_t j = 0; j < row.damages.size(); ++j) {

@@ -8,6 +8,7 @@
 #include <hemostat/error.h>
 #include <hemostat/scan.h>
 
+#include "methods/on_linears.h"
 #include "scan/trials.h"
 
 namespace hemostat {
@@ -25,7 +26,11 @@ Checked checked(const Model& model, const MethodSpec& method, const Statistics* 
   Axis axis = planned_axis(model, method);
   std::vector<double> severities =
       ordered_severities(axis, method, options.severities.value_or(axis.default_grid), kOperation);
-  check_needs(method, statistics, kOperation);
+  if (options.propagation && find_method(method.method).on_linears()) {
+    check_propagation(kOperation, model, *options.propagation);
+  } else {
+    check_needs(method, statistics, kOperation);
+  }
   return {std::move(axis), std::move(severities)};
 }
 
@@ -38,7 +43,7 @@ SweepCurve sweep(const BaselineEvaluation& baseline, const MethodSpec& method, c
       .noise_floor = options.noise_floor ? options.noise_floor : measure_noise_floor(baseline),
       .on_trial = options.on_trial,
   };
-  Preparation preparation(baseline.model(), method, statistics);
+  Preparation preparation(baseline.model(), method, statistics, options.propagation ? &*options.propagation : nullptr);
   return run_trials(&baseline, preparation, planned.axis, planned.severities, trials);
 }
 

@@ -35,7 +35,7 @@ std::vector<double> ordered_severities(const Axis& axis, const MethodSpec& metho
 void Preparation::prepare() {
   if (!prepared_) {
     const auto start = std::chrono::steady_clock::now();
-    prepared_.emplace(hemostat::prepare(model_(), method_.method, statistics_, method_.options));
+    prepared_.emplace(hemostat::prepare(model_(), method_.method, statistics_, method_.options, propagation_));
     seconds_ = seconds_since(start);
   }
 }

@@ -21,11 +21,18 @@ std::vector<double> ordered_severities(const Axis& axis, const MethodSpec& metho
 // outlive it.
 class Preparation {
  public:
-  Preparation(const Model& model, const MethodSpec& method, const Statistics* statistics)
-      : Preparation([&model] { return model; }, method, statistics, method.text()) {}
-  // Of a model that is itself made only then; `name` is what trials are known by.
-  Preparation(std::function<Model()> model, MethodSpec method, const Statistics* statistics, std::string name)
-      : model_(std::move(model)), method_(std::move(method)), statistics_(statistics), name_(std::move(name)) {}
+  Preparation(const Model& model, const MethodSpec& method, const Statistics* statistics,
+              const Propagation* propagation = nullptr)
+      : Preparation([&model] { return model; }, method, statistics, propagation, method.text()) {}
+  // Of a model that is itself made only then; `name` is what trials are known by. A propagation, which outlives it too,
+  // is for methods on linears.
+  Preparation(std::function<Model()> model, MethodSpec method, const Statistics* statistics,
+              const Propagation* propagation, std::string name)
+      : model_(std::move(model)),
+        method_(std::move(method)),
+        statistics_(statistics),
+        propagation_(find_method(method_.method).on_linears() ? propagation : nullptr),
+        name_(std::move(name)) {}
 
   const std::string& name() const { return name_; }
   void prepare();
@@ -36,6 +43,7 @@ class Preparation {
   std::function<Model()> model_;
   MethodSpec method_;
   const Statistics* statistics_;
+  const Propagation* propagation_;
   std::string name_;
   std::optional<Prepared> prepared_;
   double seconds_ = 0;
@@ -45,7 +53,8 @@ struct TrialsOptions {
   std::optional<NoiseFloor> noise_floor = std::nullopt;                   // none: unknown
   std::function<std::optional<Trial>(const TrialName&)> known = nullptr;  // asked when the trial's turn comes
   std::function<void(const Trial&)> on_trial = nullptr;                   // after each that was not known
-  bool generate = false;  // measure by generation too, whatever the axis says
+  bool generate = false;                     // measure by generation too, whatever the axis says
+  const Propagation* propagation = nullptr;  // of methods on linears that run_surface prepares
 };
 
 // Runs the trials that are not known, by generation too where the axis is measured by it. Prepares unless all are

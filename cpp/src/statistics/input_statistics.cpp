@@ -5,6 +5,8 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/eye.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/maximum.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
@@ -50,7 +52,7 @@ void add_triangle(const at::Tensor& gram, const at::Tensor& rows) {
 
 InputStatistics::InputStatistics(int64_t in_features, c10::Device device, const std::set<Need>& needs,
                                  MemoryBudget& budget)
-    : in_features_(in_features), needs_(needs) {
+    : in_features_(in_features), device_(device), needs_(needs) {
   if (in_features < 1) {
     throw ValueError(fmt::format("hemostat.InputStatistics: in_features is {}, but takes at least 1", in_features));
   }
@@ -163,29 +165,44 @@ bool InputStatistics::finite(Need need) const {
   }
 }
 
+InputStatistics InputStatistics::alike() const {
+  InputStatistics result = *this;
+  result.alike_ = true;
+  return result;
+}
+
+double InputStatistics::tokens() const { return static_cast<double>(std::max<int64_t>(count_, 1)); }
+
+at::Tensor InputStatistics::all_equal(double value) const {
+  return at::full({in_features_}, value, at::TensorOptions().dtype(at::kFloat).device(device_));
+}
+
 at::Tensor InputStatistics::norm() const {
   require(Need::column_norm);
-  return (sum_squares_ / static_cast<double>(std::max<int64_t>(count_, 1))).sqrt_().to(at::kFloat);
+  return alike_ ? all_equal(1) : (sum_squares_ / tokens()).sqrt_().to(at::kFloat);
 }
 
 at::Tensor InputStatistics::absmax() const {
   require(Need::absmax);
-  return absmax_.clone();
+  return alike_ ? all_equal(1) : absmax_.clone();
 }
 
 at::Tensor InputStatistics::absmean() const {
   require(Need::absmean);
-  return (abs_sum_ / static_cast<double>(std::max<int64_t>(count_, 1))).to(at::kFloat);
+  return alike_ ? all_equal(1) : (abs_sum_ / tokens()).to(at::kFloat);
 }
 
 at::Tensor InputStatistics::mean() const {
   require(Need::mean);
-  return (sum_ / static_cast<double>(std::max<int64_t>(count_, 1))).to(at::kFloat);
+  return (sum_ / tokens()).to(at::kFloat);
 }
 
 at::Tensor InputStatistics::gram() const {
   require(Need::gram);
-  at::Tensor result = gram_ / static_cast<double>(std::max<int64_t>(count_, 1));
+  if (alike_) {
+    return at::eye(in_features_, gram_.options());
+  }
+  at::Tensor result = gram_ / tokens();
   for (int64_t start = 0; start < in_features_; start += kGramBlock) {
     const int64_t end = std::min(start + kGramBlock, in_features_);
     const at::Tensor rows = result.narrow(0, start, end - start);

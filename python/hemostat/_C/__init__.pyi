@@ -62,9 +62,11 @@ __all__: list[str] = [
     "collect",
     "compare",
     "compose",
+    "compress",
     "context",
     "decode",
     "difference_interval",
+    "estimated_work",
     "every_need",
     "extend",
     "family_config",
@@ -74,6 +76,7 @@ __all__: list[str] = [
     "generate",
     "gguf_tokenizer",
     "gradient_needs",
+    "held_bytes",
     "isotropic_control",
     "judge",
     "localize",
@@ -1019,9 +1022,19 @@ class Linears:
     def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
     @property
+    def input_ids(self) -> list[int]:
+        """
+        Of each the input that it reads: those with one number share it, as q, k and v of a block do.
+        """
+    @property
     def names(self) -> list[str]:
         """
         Names in order; repeated blocks repeat theirs.
+        """
+    @property
+    def roles(self) -> list[str]:
+        """
+        What each is: 'q', 'k', 'v', 'o', 'gate', 'up', 'down', 'router' or 'head'.
         """
 
 class InputStatistics:
@@ -1390,14 +1403,29 @@ class Method:
         The severity axis for default options, before a model is known.
         """
     @property
+    def changes_weights(self) -> bool:
+        """
+        Whether noise as large as the change can stand beside it.
+        """
+    @property
     def description(self) -> str:
         """
         One line.
         """
     @property
+    def in_place(self) -> bool:
+        """
+        Whether every block stays where it is.
+        """
+    @property
     def kind(self) -> str:
         """
-        What it changes: weights, activations, architecture, input, decoding ….
+        What it changes: weights, factors, activations, architecture, normalization, input, decoding; or 'user'.
+        """
+    @property
+    def localizable(self) -> bool:
+        """
+        Whether parts of the changed model can be put into the unchanged one.
         """
     @property
     def name(self) -> str:
@@ -1408,6 +1436,11 @@ class Method:
     def needs(self) -> set[str]:
         """
         Statistics that it reads by default: 'column_norm', 'absmax', 'absmean', 'gram', 'mean', 'gradient_mean', 'gradient_absmean', 'gradient_square'.
+        """
+    @property
+    def on_linears(self) -> bool:
+        """
+        Whether it changes linear by linear, and can be calibrated block by block.
         """
     @property
     def options(self) -> list[OptionSpec]:
@@ -2808,6 +2841,22 @@ def compose(model: Model, methods: collections.abc.Sequence[str], statistics: St
         >>> pruned_and_quantized = both.at(0.3, 4)
     """
 
+def compress(
+    model: Model,
+    methods: collections.abc.Sequence[tuple[str, typing.SupportsFloat | typing.SupportsIndex]],
+    calibration: torch.Tensor,
+    *,
+    propagate: bool = True,
+    correct: typing.SupportsFloat | typing.SupportsIndex = 0.0,
+    correct_damp: typing.SupportsFloat | typing.SupportsIndex = 0.1,
+    memory_budget: typing.SupportsFloat | typing.SupportsIndex = 1073741824.0,
+    batch: typing.SupportsInt | typing.SupportsIndex = 8,
+    progress: collections.abc.Callable | None = None,
+) -> Model:
+    """
+    What hemostat.compress calls.
+    """
+
 def difference_interval(
     first: Damage,
     second: Damage,
@@ -2830,6 +2879,11 @@ def difference_interval(
 
     Raises:
         ValueError: For different numbers of windows.
+    """
+
+def estimated_work(model: Model, method: str) -> float:
+    """
+    Arithmetic that grows with the model as a method's does.
     """
 
 def every_need() -> set[str]:
@@ -2948,6 +3002,11 @@ def gradient_needs() -> set[str]:
     Names of every statistic of gradients.
     """
 
+def held_bytes(model: Model, method: str) -> float:
+    """
+    Bytes that a prepared method holds beside the statistics.
+    """
+
 def isotropic_control(
     baseline: Model, damaged: Model, *, seed: typing.SupportsInt | typing.SupportsIndex = 0
 ) -> Model | None:
@@ -3028,12 +3087,13 @@ def methods() -> list[Method]:
         list[Method]: With ``name``, ``kind``, ``axis``, ``needs``, ``options``, ``description``.
     """
 
-def needs_of(methods: collections.abc.Sequence[str]) -> set[str]:
+def needs_of(methods: collections.abc.Sequence[str], propagate: bool = False) -> set[str]:
     """
     What methods need with their options, together.
 
     Args:
         methods: Names or specs.
+        propagate: Of the unchanged model, where they are calibrated block by block.
 
     Returns:
         set[str]: Names of statistics.
@@ -3090,7 +3150,18 @@ def plan_joint(
         ValueError: For a severity out of range, or a pair that is given twice.
     """
 
-def prepare(model: Model, method: str, statistics: Statistics | None = None, **kwargs) -> Prepared:
+def prepare(
+    model: Model,
+    method: str,
+    statistics: Statistics | None = None,
+    *,
+    calibration: torch.Tensor | None = None,
+    propagate: bool = False,
+    correct: typing.SupportsFloat | typing.SupportsIndex = 0.0,
+    correct_damp: typing.SupportsFloat | typing.SupportsIndex = 0.1,
+    memory_budget: typing.SupportsFloat | typing.SupportsIndex = 1073741824.0,
+    **kwargs,
+) -> Prepared:
     """
     Does the work that does not depend on severity; ``at(severity)`` is then cheap.
 
@@ -3098,17 +3169,28 @@ def prepare(model: Model, method: str, statistics: Statistics | None = None, **k
         model: The model to change.
         method: A method's name, or a spec with options, ``"rtn:group_size=64"``.
         statistics: What :func:`hemostat.collect` gathered, for methods that need it.
+        calibration: int64 ``[windows, length]`` token IDs, from which to collect what ``statistics`` are not given for.
+        propagate: Calibrate block by block, and in a block q k v, o, gate up, down one after the other: each linear on what
+            reaches it in the model that is changed so far, instead of in the unchanged one. Every ``at(severity)`` is then
+            a pass over ``calibration``. For methods on linears.
+        correct: With ``propagate``, 0 to 1: how far each linear is aimed at what the unchanged model gives there,
+            W + correct · W · C · (H + correct_damp · mean(diag H) · I)⁻¹, with H = E[x̂x̂ᵀ] and C = E[(x − x̂)x̂ᵀ] of the
+            unchanged model's input x and the changed one's x̂.
+        correct_damp: What keeps that from fitting the calibration text; more than 0.
+        memory_budget: Bytes of statistics and of activations in memory; more goes to temporary files.
         **options: The method's own options; see :func:`hemostat.methods`.
 
     Returns:
         Prepared: With ``axis`` and ``at(severity)``.
 
     Raises:
-        ValueError: For an unknown method or option, a value out of range, or statistics that are needed but not given.
+        ValueError: For an unknown method or option, a value out of range, statistics that are needed but not given, or
+            ``propagate`` for a method that changes the model as a whole.
         TypeError: For an option of another type.
 
     Example:
         >>> pruned = hemostat.prepare(model, "wanda", statistics).at(0.5)
+        >>> pruned = hemostat.prepare(model, "sparsegpt", calibration=calibration, propagate=True).at(0.5)
     """
 
 def register_method(
@@ -3151,6 +3233,9 @@ def scan(
     on_localization: collections.abc.Callable | None = None,
     joint: collections.abc.Sequence[typing.Annotated[collections.abc.Sequence[MethodSpec], "FixedSize(2)"]] = [],
     progress: collections.abc.Callable | None = None,
+    propagate: bool = False,
+    correct: typing.SupportsFloat | typing.SupportsIndex = 0.0,
+    correct_damp: typing.SupportsFloat | typing.SupportsIndex = 0.1,
 ) -> ScanResult:
     """
     What hemostat.scan calls. on_baseline: (damage, noise floor); known: (method, severity) → Trial or None; known_localization: (method, severity) → Localization or None; progress: (stage, done, total).
@@ -3202,6 +3287,9 @@ def sweep(
     generation: bool | GenerationProtocol = False,
     on_trial: collections.abc.Callable | None = None,
     progress: collections.abc.Callable | None = None,
+    calibration: torch.Tensor | None = None,
+    correct: typing.SupportsFloat | typing.SupportsIndex = 0.0,
+    correct_damp: typing.SupportsFloat | typing.SupportsIndex = 0.1,
 ) -> SweepCurve:
     """
     What hemostat.sweep calls.

@@ -29,7 +29,8 @@ def advice(document: Document, reaches: Sequence[Reach], tolerance: float, by: s
     findings += [_use(document, group, tolerance, by) for group in _comparable(reaches)]
     findings += [_leave_out(document, r.curve) for r in reaches if _can_leave_out(r.curve)]
     if not any(r.curve.localization for r in reaches):
-        findings += [_localize(document, r) for r in reaches if r.unsafe and r.curve.method.kind in PER_LINEAR][:1]
+        unlocalized = [r for r in reaches if r.unsafe and r.curve.method.kind in PER_LINEAR]
+        findings += [found for found in (_localize(document, r) for r in unlocalized) if found.command][:1]
     findings += more_text if windows >= FEW_WINDOWS else []
     findings += _other_severities(reaches)
     if len(reaches) > 1 and not document.surfaces:

@@ -12,18 +12,24 @@ from hemostat.report._document import Document
 
 # What `hemostat` calibrates on unless told.
 CALIBRATION_WINDOWS = 128
+ON_LINEARS = ("weights", "factors", "activations")  # kinds of methods that may be calibrated block by block
 
 
 def apply_command(document: Document, curve: Curve, severity: float) -> str:
     """Saves the checkpoint with the change, calibrated as the scan was."""
     words = ["--method", curve.label, "--severity", f"{severity:.10g}"]
-    if curve.method.needs:
+    propagated = _is_propagated(document, curve)
+    if curve.method.needs or propagated:
         words += _calibration(document)
+    if propagated:
+        words += _propagation(document)
     return _command(document, "apply", [curve], words, f"{curve.label}-{severity:.6g}")
 
 
 def localize_command(document: Document, curve: Curve, severity: float) -> str:
-    """Measures where the change bleeds."""
+    """Measures where the change bleeds; empty where the scan calibrated it block by block, which that does not."""
+    if _is_propagated(document, curve):
+        return ""
     words = ["--method", curve.label, "--severity", f"{severity:.10g}", *_texts(document)]
     return _command(document, "localize", [curve], words)
 
@@ -33,7 +39,8 @@ def scan_command(document: Document, curves: Sequence[Curve], **options: str) ->
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
     if document.provenance.arguments and document.provenance.arguments.windows:
         words += ["--windows", str(document.provenance.arguments.windows)]
-    return _command(document, "scan", curves, words + _texts(document), "-".join(options.values()))
+    words += _propagation(document) + _texts(document)
+    return _command(document, "scan", curves, words, "-".join(options.values()))
 
 
 def _command(
@@ -61,6 +68,20 @@ def _texts(document: Document) -> list[str]:
         return ["--text", "TEXT"]
     words = ["--text", given.text] if given.text else []
     return words + (["--calibration", given.calibration] if given.calibration else [])
+
+
+def _is_propagated(document: Document, curve: Curve) -> bool:
+    given, method = document.provenance.propagation, curve.method
+    on_linears = method.kind in ON_LINEARS and not method.source
+    return given is not None and on_linears and bool(method.needs or given.correct)
+
+
+def _propagation(document: Document) -> list[str]:
+    given = document.provenance.propagation
+    if given is None:
+        return []
+    words = ["--propagate", *(["--correct", f"{given.correct:.10g}"] if given.correct else [])]
+    return words + (["--correct-damp", f"{given.correct_damp:.10g}"] if given.correct_damp is not None else [])
 
 
 def _calibration(document: Document) -> list[str]:

@@ -289,6 +289,8 @@ def _warnings(first: Document, second: Document, names: Sequence[str]) -> list[s
         found.append(f"The number formats differ ({mine.model.dtype} and {its.model.dtype}).")
     if mine.calibration.sha256 != its.calibration.sha256:
         found.append("They calibrated on different tokens, which moves methods that need statistics.")
+    if mine.propagation != its.propagation:
+        found.append("They calibrated differently, block by block or not, which moves methods on linears.")
     scales = [
         method.label
         for method in mine.methods

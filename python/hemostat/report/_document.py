@@ -118,6 +118,14 @@ class Arguments:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Propagation:
+    """Methods on linears were calibrated block by block."""
+
+    correct: float
+    correct_damp: float | None = _sparse(None)  # where correct is not 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Provenance:
     """What was measured, on what, by which protocol and versions."""
 
@@ -130,6 +138,7 @@ class Provenance:
     versions: Versions
     date: str
     arguments: Arguments | None = _sparse(None)
+    propagation: Propagation | None = _sparse(None)
     trials_missing: int = _sparse(0)
     more: Mapping[str, Any] = _more()
 

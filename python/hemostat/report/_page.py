@@ -35,6 +35,7 @@ def report_page(document: Document, name: str) -> str:
     curves = curves_of(document)
     facts = [
         f"{len(document.trials)} trials of {len(curves)} methods",
+        *(["calibrated block by block"] if provenance.propagation else []),
         f"perplexity {number(document.baseline.perplexity)} unchanged",
         f"noise floor {number(floor.delta_nll, 2)} nats ({floor.against})" if floor else "noise floor unknown",
     ]

@@ -196,6 +196,22 @@ TEST(Experts, AreTheWeightedSumOfTheChosen) {
   }
 }
 
+TEST(Rope, BlocksThatShareFrequenciesKeepTheirOwnScale) {
+  Model shared = random_model(), apart = random_model();
+  for (size_t i = 0; i < shared.blocks.size(); ++i) {
+    Rope& rope = shared.blocks[i].attention.rope;
+    rope.inverse_frequencies = shared.blocks[0].attention.rope.inverse_frequencies;
+    rope.attention_scale = 1 + 0.5 * static_cast<double>(i);
+    apart.blocks[i].attention.rope = {rope.inverse_frequencies.clone(), rope.attention_scale};
+  }
+  const at::Tensor tokens = random_tokens(2, 10);
+  EXPECT_TRUE(at::equal(shared.forward(tokens), apart.forward(tokens)));
+  for (Block& block : apart.blocks) {
+    block.attention.rope.attention_scale = 1;
+  }
+  EXPECT_FALSE(at::allclose(shared.forward(tokens), apart.forward(tokens), 1e-3, 1e-3));
+}
+
 TEST(LinearInput, RotatedWeightsUndoTheRotation) {
   const Model model = random_model();
   const at::Tensor rotation = std::get<0>(at::linalg_qr(random({32, 32}, 20)));

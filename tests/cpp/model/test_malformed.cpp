@@ -103,23 +103,25 @@ TEST_P(Structure, IsRefused) {
   EXPECT_FALSE(readers().at("structure").read(text));
 }
 
-INSTANTIATE_TEST_SUITE_P(Misfits, Structure,
-                         ::testing::Values(Misfit{"no_heads", "\"heads\": 4", "\"heads\": 0"},
-                                           Misfit{"minus_one_head", "\"kv_heads\": 2", "\"kv_heads\": -1"},
-                                           Misfit{"heads_do_not_divide", "\"kv_heads\": 2", "\"kv_heads\": 3"},
-                                           Misfit{"heads_overflow", "\"heads\": 4", "\"heads\": 4611686018427387904"},
-                                           Misfit{"heads_beyond_int64", "\"heads\": 4",
-                                                  "\"heads\": 18446744073709551615"},
-                                           Misfit{"heads_are_a_fraction", "\"heads\": 4", "\"heads\": 1e300"},
-                                           Misfit{"other_head_dim", "\"head_dim\": 2", "\"head_dim\": 1"},
-                                           Misfit{"negative_window", "\"window\": 0", "\"window\": -5"},
-                                           Misfit{"one_bit", "\"input_bits\": 16.0", "\"input_bits\": 1.0"},
-                                           Misfit{"negative_noise", "\"input_noise\": 0.0", "\"input_noise\": -1.0"},
-                                           Misfit{"unknown_activation", "\"activation\": 0", "\"activation\": 9"},
-                                           Misfit{"zero_temperature", "\"temperature\": 1.0", "\"temperature\": 0.0"},
-                                           Misfit{"no_embedding", "\"embedding\"", "\"embedded\""},
-                                           Misfit{"another_version", "\"version\": ", "\"version\": 9"}),
-                         [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(
+    Misfits, Structure,
+    ::testing::Values(Misfit{"no_heads", "\"heads\": 4", "\"heads\": 0"},
+                      Misfit{"minus_one_head", "\"kv_heads\": 2", "\"kv_heads\": -1"},
+                      Misfit{"heads_do_not_divide", "\"kv_heads\": 2", "\"kv_heads\": 3"},
+                      Misfit{"heads_overflow", "\"heads\": 4", "\"heads\": 4611686018427387904"},
+                      Misfit{"heads_beyond_int64", "\"heads\": 4", "\"heads\": 18446744073709551615"},
+                      Misfit{"heads_are_a_fraction", "\"heads\": 4", "\"heads\": 1e300"},
+                      Misfit{"other_head_dim", "\"head_dim\": 2", "\"head_dim\": 1"},
+                      Misfit{"negative_window", "\"window\": 0", "\"window\": -5"},
+                      Misfit{"one_bit", "\"input_bits\": 16.0", "\"input_bits\": 1.0"},
+                      Misfit{"negative_noise", "\"input_noise\": 0.0", "\"input_noise\": -1.0"},
+                      Misfit{"unknown_activation", "\"activation\": \"silu\"", "\"activation\": \"gate\""},
+                      Misfit{"unknown_activation_number", "\"activation\": \"silu\"", "\"activation\": 9"},
+                      Misfit{"unknown_field", "\"window\": 0", "\"windows\": 0"},
+                      Misfit{"zero_temperature", "\"temperature\": 1.0", "\"temperature\": 0.0"},
+                      Misfit{"no_embedding", "\"embedding\"", "\"embedded\""},
+                      Misfit{"another_version", "\"version\": ", "\"version\": 9"}),
+    [](const auto& info) { return info.param.name; });
 
 }  // namespace
 }  // namespace hemostat::fuzz

@@ -99,7 +99,7 @@ TEST(Localize, PutsEachBlockIntoTheBaselineAlone) {
   double sum = 0, sum_kl = 0;
   const std::vector<at::Tensor> baseline = stream(model, tokens);
   for (size_t block = 0; block < 4; ++block) {
-    const Site& site = found.sites[block];
+    const LocalizedSite& site = found.sites[block];
     EXPECT_EQ(site.name, "model.layers." + std::to_string(block));
     EXPECT_EQ(site.block, static_cast<int64_t>(block));
     EXPECT_FALSE(site.linear.has_value());
@@ -145,7 +145,7 @@ TEST(Localize, PutsEachLinearIntoTheBaselineAlone) {
   const std::vector<NamedLinear> changed = linears(damaged);
   ASSERT_EQ(found.sites.size(), changed.size());
   for (size_t i = 0; i < changed.size(); ++i) {
-    const Site& site = found.sites[i];
+    const LocalizedSite& site = found.sites[i];
     EXPECT_EQ(site.name, changed[i].name);
     EXPECT_EQ(site.name, "model.layers." + std::to_string(*site.block) + "." + *site.linear);
     expect_same(site.damage, compare(model, model.replace({{site.name, changed[i].linear->weight}}), tokens));
@@ -210,7 +210,7 @@ TEST(Localize, HasNoControlWhereNoWeightChanged) {
   EXPECT_FALSE(isotropic_control(model, prepare(model, "activation").at(4)).has_value());
   EXPECT_FALSE(isotropic_control(model, model).has_value());
   const Localization found = localize(model, spec("activation"), random_tokens(2, 12), 4);
-  for (const Site& site : found.sites) {
+  for (const LocalizedSite& site : found.sites) {
     EXPECT_GT(site.damage.kl.mean, 0);
     EXPECT_FALSE(site.control.has_value());
   }
@@ -222,7 +222,7 @@ TEST(Localize, FindsNothingAtNeutral) {
   EXPECT_EQ(found.whole.delta_nll, 0);
   EXPECT_EQ(found.whole.kl.max, 0);
   ASSERT_EQ(found.sites.size(), 3u);
-  for (const Site& site : found.sites) {
+  for (const LocalizedSite& site : found.sites) {
     EXPECT_EQ(site.damage.delta_nll, 0);
     EXPECT_EQ(site.damage.kl.max, 0);
     EXPECT_EQ(site.damage.top1_agreement, 1);
@@ -264,7 +264,7 @@ TEST(Localize, TakesEmbeddingFinalNormAndHeadAsSites) {
   expect_same(found.whole, compare(model, damaged, tokens));
   EXPECT_GT(found.layer_error[0], 0);
 
-  const Site &embedding = found.sites[0], &norm = found.sites[4], &head = found.sites[5];
+  const LocalizedSite &embedding = found.sites[0], &norm = found.sites[4], &head = found.sites[5];
   Model alone = model;
   alone.embedding = damaged.embedding;
   EXPECT_EQ(embedding.name, "model.embed_tokens");
@@ -360,16 +360,12 @@ TEST(Localize, RefusesWhatIsNotChangedInPlace) {
 TEST(Scan, LocalizesMethodsThatChangeBlocksInPlace) {
   Method surer;
   surer.name = "surer";
-  surer.kind = "user";
   surer.axis = {.name = "s", .default_grid = {1}};
-  surer.prepare = [axis = surer.axis](const Model& model, const Statistics*, const Options&) {
-    const auto apply = [model](double severity) {
-      Model result = model;
-      result.head.linear.weight = model.head.linear.weight * (1 + 10 * severity);
-      return result;
-    };
-    return Prepared("surer", axis, apply, model);
-  };
+  surer.change = OnModel{.change = [](const Model& model, const Held&, const Options&, double severity) {
+    Model result = model;
+    result.head.linear.weight = model.head.linear.weight * (1 + 10 * severity);
+    return result;
+  }};
   register_method(surer);
   const Model model = random_model();
   const at::Tensor evaluation = random_tokens(4, 20), calibration = random_tokens(3, 20, 2);

@@ -125,9 +125,10 @@ TEST(Statistics, ThatAreNotFiniteAreNamed) {
   EXPECT_EQ(message_of<ValueError>([&] { prepare(model, "gradient", &statistics, fisher); }),
             "hemostat.prepare(gradient): gradient_square of 'model.layers.1.mlp.up_proj' has NaN or infinite entries; "
             "collect the statistics again");
-  prepare(model, "gptq", &statistics);
+  const Options row{{"group_size", std::string("row")}};
+  prepare(model, "gptq", &statistics, row);
   statistics.inputs.at(down)->add(at::full({1, 64}, 1e30));  // its square is beyond float32
-  EXPECT_EQ(message_of<ValueError>([&] { prepare(model, "gptq", &statistics); }),
+  EXPECT_EQ(message_of<ValueError>([&] { prepare(model, "gptq", &statistics, row); }),
             "hemostat.prepare(gptq): gram of 'model.layers.1.mlp.down_proj' has NaN or infinite entries; collect the "
             "statistics again");
 }

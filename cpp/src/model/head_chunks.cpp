@@ -1,4 +1,4 @@
-#include "metrics/head_chunks.h"
+#include "model/head_chunks.h"
 
 #include <algorithm>
 

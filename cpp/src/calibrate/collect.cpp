@@ -6,49 +6,47 @@
 #include <c10/core/InferenceMode.h>
 #include <fmt/format.h>
 
+#include <hemostat/calibrate.h>
 #include <hemostat/error.h>
-#include <hemostat/methods.h>
 
 #include "arguments.h"
-#include "methods/collect_gradients.h"
+#include "calibrate/collect_gradients.h"
 #include "model/finite.h"
+#include "model/heap_trimmer.h"
 
 namespace hemostat {
 namespace {
 
 // Adds what reaches the chosen linears; linears that share an input share its statistics.
-class Collector : public Observer {
+class Collector : public HeapTrimmer {
  public:
-  Collector(const Model& model, const CollectOptions& options, std::set<Need> needs, MemoryBudget& budget)
-      : needs_(std::move(needs)), budget_(budget) {
-    for (const NamedLinear& named : linears(model, options.filter)) {
-      chosen_.insert(named.name);
+  Collector(const Model& model, const CollectOptions& options, const std::set<Need>& needs, MemoryBudget& budget) {
+    for (const SharedInput& sites : sites_of(model, options.filter)) {
+      if (needs.empty() || sites.front().role == Role::head) {  // whose input no observer sees
+        continue;
+      }
+      const Site& first = sites.front();
+      const auto input =
+          statistics.contains(first.name)  // of a block that is repeated
+              ? statistics.inputs.at(first.name)
+              : std::make_shared<InputStatistics>(first.linear->in_features(), model.device(), needs, budget);
+      for (const Site& site : sites) {
+        statistics.inputs.emplace(site.name, input);
+      }
     }
   }
 
   void linear_input(size_t, const std::vector<std::string>& names, const at::Tensor& x) override {
-    std::shared_ptr<InputStatistics> input;
     for (const std::string& name : names) {
-      if (!chosen_.count(name)) {
-        continue;
-      }
-      std::shared_ptr<InputStatistics>& slot = statistics.inputs[name];
-      if (!slot) {
-        slot = input ? input : std::make_shared<InputStatistics>(x.size(-1), x.device(), needs_, budget_);
-      }
-      if (!input) {
-        input = slot;
-        slot->add(x);
+      const auto found = statistics.inputs.find(name);
+      if (found != statistics.inputs.end()) {
+        found->second->add(x);
+        return;
       }
     }
   }
 
   Statistics statistics;
-
- private:
-  std::set<Need> needs_;
-  MemoryBudget& budget_;
-  std::set<std::string> chosen_;
 };
 
 // NumericalError naming the linear, where sums overflowed though no token's values did.

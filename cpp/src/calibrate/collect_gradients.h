@@ -8,7 +8,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include <hemostat/methods.h>
+#include <hemostat/calibrate.h>
 
 namespace hemostat {
 

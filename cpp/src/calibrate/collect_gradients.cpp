@@ -1,4 +1,4 @@
-#include "methods/collect_gradients.h"
+#include "calibrate/collect_gradients.h"
 
 #include <algorithm>
 #include <utility>
@@ -11,14 +11,15 @@
 #include <hemostat/error.h>
 #include <hemostat/interrupt.h>
 
-#include "metrics/head_chunks.h"
 #include "model/finite.h"
+#include "model/head_chunks.h"
+#include "model/heap_trimmer.h"
 
 namespace hemostat {
 namespace {
 
 // Keeps what enters each block, and what leaves the last.
-class StateKeeper : public Observer {
+class StateKeeper : public HeapTrimmer {
  public:
   StateKeeper(at::Tensor states, Observer* inner) : states_(std::move(states)), inner_(inner) {}
 
@@ -30,6 +31,7 @@ class StateKeeper : public Observer {
 
   void hidden_state(size_t index, const at::Tensor& x) override {
     states_.select(0, static_cast<int64_t>(index)).narrow(0, 0, x.size(0)).copy_(x);
+    HeapTrimmer::hidden_state(index, x);
   }
 
  private:
@@ -169,6 +171,7 @@ void GradientCollector::block_backward(size_t block, int64_t count) {
     for (Leaf& leaf : leaves) {
       leaf.take();
     }
+    trim_heap(y);
   }
 }
 

@@ -1,0 +1,413 @@
+#include <algorithm>
+#include <cmath>
+#include <initializer_list>
+#include <map>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cholesky_solve.h>
+#include <ATen/ops/linalg_cholesky_ex.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/zeros_like.h>
+#include <c10/core/InferenceMode.h>
+#include <fmt/format.h>
+
+#include <hemostat/calibrate.h>
+#include <hemostat/error.h>
+#include <hemostat/interrupt.h>
+
+#include "model/finite.h"
+#include "model/heap_trimmer.h"
+#include "model/interpreter.h"
+#include "model/linears.h"
+
+namespace hemostat {
+namespace {
+
+constexpr const char* kOperation = "hemostat.calibrate_blockwise";
+
+enum class Stage { attention, attended, router, mlp, activated, head };
+
+Stage stage_of(Role role) {
+  switch (role) {
+    case Role::q:
+    case Role::k:
+    case Role::v:
+      return Stage::attention;
+    case Role::o:
+      return Stage::attended;
+    case Role::gate:
+    case Role::up:
+      return Stage::mlp;
+    case Role::down:
+      return Stage::activated;
+    case Role::router:
+      return Stage::router;
+    default:
+      return Stage::head;
+  }
+}
+
+int64_t widest_input(const Model& model) {
+  int64_t widest = 1;
+  for (const Block& block : model.blocks) {
+    widest = std::max(widest, block.attention.heads * block.attention.head_dim);
+    if (block.experts.mlps.empty()) {
+      widest = std::max(widest, block.mlp.down.in_features());
+    }
+  }
+  return widest;
+}
+
+// All windows on their way through a model: the residual stream, and what enters o or down.
+class Stream {
+ public:
+  Stream(const Model& model, const at::Tensor& tokens, int64_t batch, MemoryBudget& budget)
+      : interpreter(model, tokens.size(1)), model_(model), tokens_(tokens), batch_(batch) {
+    const int64_t windows = tokens.size(0), length = tokens.size(1);
+    states_ = budget.zeros({windows, length, model.config.hidden_size}, model.dtype(), model.device());
+    inside_ = budget.zeros({windows * length * widest_input(model)}, model.dtype(), model.device());
+    for (int64_t i = 0; i < batches(); ++i) {
+      check_interrupt();
+      set_state(i, embed(model, rows(tokens, i)));
+    }
+  }
+
+  int64_t batches() const { return (tokens_.size(0) + batch_ - 1) / batch_; }
+  at::Tensor tokens(int64_t i) const { return rows(tokens_, i); }
+  at::Tensor state(int64_t i) const { return rows(states_, i).to(model_.device()); }
+  void set_state(int64_t i, const at::Tensor& x) {
+    rows(states_, i).copy_(x);
+    trim_heap(x);
+  }
+  at::Tensor inside(int64_t i) const { return rows(of_width(width_), i).to(model_.device()); }
+  at::Tensor set_inside(int64_t i, const at::Tensor& x) {
+    width_ = x.size(-1);
+    rows(of_width(width_), i).copy_(x);
+    return x;
+  }
+
+  Interpreter interpreter;
+
+ private:
+  at::Tensor rows(const at::Tensor& all, int64_t i) const {
+    const int64_t first = i * batch_;
+    return all.narrow(0, first, std::min(batch_, tokens_.size(0) - first));
+  }
+  at::Tensor of_width(int64_t width) const {
+    return inside_.narrow(0, 0, tokens_.numel() * width).view({tokens_.size(0), tokens_.size(1), width});
+  }
+
+  const Model& model_;
+  at::Tensor tokens_;
+  int64_t batch_, width_ = 1;
+  at::Tensor states_, inside_;
+};
+
+// What is collected of an input of the changed model, beside the unchanged one's.
+struct Collected {
+  std::shared_ptr<InputStatistics> input;
+  at::Tensor cross;  // Σ (x − x̂)x̂ᵀ, undefined: none
+
+  void add(const at::Tensor& changed, const at::Tensor& unchanged) {
+    input->add(changed);
+    if (cross.defined()) {
+      const at::Tensor x = changed.flatten(0, -2).to(at::kFloat);
+      const at::Tensor difference = unchanged.flatten(0, -2).to(at::kFloat) - x;
+      cross.add_(at::matmul(difference.t(), x).to(cross.device()));
+    }
+  }
+};
+
+// α · C · (H + λ·mean(diag H)·I)⁻¹
+at::Tensor correction(const Collected& collected, const BlockwiseOptions& options, const std::string& name) {
+  const c10::Device device = collected.input->device();
+  at::Tensor gram = collected.input->gram().to(device);
+  const at::Tensor cross = collected.cross.to(device) / static_cast<double>(collected.input->count());
+  at::Tensor diagonal = gram.diagonal();
+  if (diagonal.max().item<float>() == 0) {  // nothing reaches it
+    return at::zeros_like(gram);
+  }
+  diagonal.add_(options.correct_damp * diagonal.mean());
+  const auto [factor, failed] = at::linalg_cholesky_ex(gram);
+  if (failed.item<int>() != 0) {
+    throw NumericalError(fmt::format("{}: the Gram matrix of '{}' is not positive definite with correct_damp = {}",
+                                     kOperation, name, options.correct_damp));
+  }
+  return at::cholesky_solve(cross.t(), factor).t().mul_(options.correct);
+}
+
+// The experts' inputs in a pass.
+class ExpertInputs : public Observer {
+ public:
+  void linear_input(size_t, const std::vector<std::string>& names, const at::Tensor& x) override {
+    for (const std::string& name : names) {
+      const auto found = inputs.find(name);
+      if (found != inputs.end()) {
+        found->second->add(x);
+        return;
+      }
+    }
+  }
+
+  std::map<std::string, InputStatistics*> inputs;
+};
+
+class Calibration {
+ public:
+  Calibration(const Model& model, const at::Tensor& tokens, const BlockwiseOptions& options,
+              const std::function<std::vector<Linear>(const SharedInput&)>& change)
+      : changed(model), options_(options), change_(change), budget_(options.memory_budget) {
+    for_each_chosen(changed, options.filter, [&](const NamedLinear&, Linear& linear) { slots_[&linear] = &linear; });
+    sites_ = sites_of(changed, options.filter, options.gradients);
+    stream_.emplace(changed, tokens, options.batch, budget_);
+    if (options.correct != 0) {
+      unchanged_.emplace(model, tokens, options.batch, budget_);
+    }
+  }
+
+  void run() {
+    size_t last = 0;
+    bool head = false;
+    for (const SharedInput& sites : sites_) {
+      head = head || !sites.front().block;
+      last = std::max(last, sites.front().block.value_or(changed.blocks.size() - 1) + 1);
+    }
+    for (size_t block = 0; block < last; ++block) {
+      attention(block);
+      if (changed.blocks[block].experts.mlps.empty()) {
+        mlp(block);
+      } else {
+        experts(block);
+      }
+      check_states();
+      if (options_.progress) {
+        options_.progress(static_cast<int64_t>(block) + 1, static_cast<int64_t>(last));
+      }
+    }
+    if (head) {
+      stage(std::nullopt, Stage::head,
+            [&](Stream& stream, int64_t i) { return apply_norm(changed.final_norm, stream.state(i)); });
+    }
+  }
+
+  Model changed;
+
+ private:
+  void attention(size_t block) {
+    if (changed.blocks[block].skip_attention) {
+      replace_unread(block, {Stage::attention, Stage::attended});
+      return;
+    }
+    const auto input = [block](Stream& stream, int64_t i) {
+      return stream.interpreter.attention_input(block, stream.state(i));
+    };
+    stage(block, Stage::attention, input);
+    stage(block, Stage::attended, [&](Stream& stream, int64_t i) {
+      return stream.set_inside(i, stream.interpreter.attended(block, input(stream, i)));
+    });
+    advance([block](Stream& stream, int64_t i) {
+      return stream.interpreter.after_attention(block, stream.state(i), stream.inside(i));
+    });
+  }
+
+  void mlp(size_t block) {
+    if (changed.blocks[block].skip_mlp) {
+      replace_unread(block, {Stage::router, Stage::mlp, Stage::activated});
+      return;
+    }
+    const auto input = [block](Stream& stream, int64_t i) {
+      return stream.interpreter.mlp_input(block, stream.state(i));
+    };
+    stage(block, Stage::mlp, input);
+    stage(block, Stage::activated, [&](Stream& stream, int64_t i) {
+      return stream.set_inside(i, stream.interpreter.activated(block, input(stream, i)));
+    });
+    advance([block](Stream& stream, int64_t i) {
+      return stream.interpreter.after_mlp(block, stream.state(i), stream.inside(i));
+    });
+  }
+
+  void experts(size_t block) {
+    if (changed.blocks[block].skip_mlp) {
+      replace_unread(block, {Stage::router, Stage::mlp, Stage::activated});
+      return;
+    }
+    stage(block, Stage::router,
+          [block](Stream& stream, int64_t i) { return stream.interpreter.mlp_input(block, stream.state(i)); });
+    experts_stage(block, Stage::mlp);
+    experts_stage(block, Stage::activated);
+    advance([block](Stream& stream, int64_t i) {
+      const at::Tensor x = stream.state(i);
+      return stream.interpreter.after_experts(block, x,
+                                              stream.interpreter.routed(block, stream.interpreter.mlp_input(block, x)));
+    });
+  }
+
+  // `read` gives what this stage's linears read, and keeps it where the stream needs it later.
+  template <typename Read>
+  void stage(std::optional<size_t> block, Stage stage, const Read& read) {
+    const std::vector<const SharedInput*> sites = chosen(block, stage);
+    const bool kept = stage == Stage::attended || stage == Stage::activated;
+    if (sites.empty() && !kept) {
+      return;
+    }
+    MemoryBudget budget(budget_.remaining());
+    std::optional<Collected> collected;
+    if (!sites.empty()) {
+      collected = collected_of(*sites.front(), unchanged_.has_value(), budget);
+    }
+    for (int64_t i = 0; i < stream_->batches(); ++i) {
+      check_interrupt();
+      const at::Tensor x = read(*stream_, i);
+      const at::Tensor unchanged = unchanged_ ? read(*unchanged_, i) : at::Tensor();
+      if (collected) {
+        collected->add(x, unchanged);
+      }
+    }
+    for (const SharedInput* shared : sites) {
+      replace(*shared, *collected);
+    }
+  }
+
+  // The experts' linears of a stage together: a pass finds which tokens reach which.
+  void experts_stage(size_t block, Stage stage) {
+    const std::vector<const SharedInput*> sites = chosen(block, stage);
+    if (sites.empty()) {
+      return;
+    }
+    MemoryBudget budget(budget_.remaining());
+    std::vector<Collected> collected;
+    ExpertInputs observer;
+    for (const SharedInput* shared : sites) {
+      collected.push_back(collected_of(*shared, /*cross=*/false, budget));
+      observer.inputs[shared->front().name] = collected.back().input.get();
+    }
+    Interpreter observed(changed, stream_->tokens(0).size(1), {.observer = &observer});
+    for (int64_t i = 0; i < stream_->batches(); ++i) {
+      check_interrupt();
+      observed.routed(block, observed.mlp_input(block, stream_->state(i)));
+    }
+    for (size_t i = 0; i < sites.size(); ++i) {
+      replace(*sites[i], collected[i]);
+    }
+  }
+
+  template <typename Next>
+  void advance(const Next& next) {
+    for (int64_t i = 0; i < stream_->batches(); ++i) {
+      check_interrupt();
+      stream_->set_state(i, next(*stream_, i));
+      if (unchanged_) {
+        unchanged_->set_state(i, next(*unchanged_, i));
+      }
+    }
+  }
+
+  std::vector<const SharedInput*> chosen(std::optional<size_t> block, Stage stage) const {
+    std::vector<const SharedInput*> result;
+    for (const SharedInput& sites : sites_) {
+      if (sites.front().block == block && stage_of(sites.front().role) == stage) {
+        result.push_back(&sites);
+      }
+    }
+    return result;
+  }
+
+  Collected collected_of(const SharedInput& sites, bool cross, MemoryBudget& budget) const {
+    const int64_t features = sites.front().linear->in_features();
+    std::set<Need> needs = options_.needs;
+    if (cross) {
+      needs.insert(Need::gram);
+    }
+    Collected result{std::make_shared<InputStatistics>(features, changed.device(), needs, budget), {}};
+    if (cross) {
+      result.cross = budget.zeros({features, features}, at::kFloat, changed.device());
+    }
+    return result;
+  }
+
+  // What is computed between two residual streams may overflow though these do not.
+  void check_finite(const SharedInput& sites, const InputStatistics& input) const {
+    for (const Need need : input.needs()) {
+      if (!input.finite(need)) {
+        throw NumericalError(fmt::format("{}: what reaches '{}' in the changed model is not finite: its {} is not",
+                                         kOperation, sites.front().name, name(need)));
+      }
+    }
+  }
+
+  // Linears of a sublayer that is skipped read nothing.
+  void replace_unread(size_t block, std::initializer_list<Stage> stages) {
+    MemoryBudget budget(budget_.remaining());
+    for (const Stage stage : stages) {
+      for (const SharedInput* shared : chosen(block, stage)) {
+        replace(*shared, collected_of(*shared, /*cross=*/false, budget));
+      }
+    }
+  }
+
+  void replace(SharedInput sites, const Collected& collected) {
+    check_finite(sites, *collected.input);
+    std::vector<Linear> targets;
+    if (collected.cross.defined()) {
+      const at::Tensor step = correction(collected, options_, sites.front().name);
+      for (const Site& site : sites) {
+        const at::Tensor weight = site.linear->dense(), wide = weight.to(at::kFloat);
+        targets.push_back(
+            site.linear->with_weight((wide + at::matmul(wide, step.to(weight.device()))).to(weight.scalar_type())));
+      }
+    }
+    const SharedInput places = sites;
+    for (size_t i = 0; i < sites.size(); ++i) {
+      sites[i].input = collected.input.get();
+      if (!targets.empty()) {
+        sites[i].linear = &targets[i];
+      }
+    }
+    std::vector<Linear> linears = change_(sites);
+    for (size_t i = 0; i < places.size(); ++i) {
+      *slots_.at(places[i].linear) = std::move(linears.at(i));
+    }
+  }
+
+  void check_states() {
+    for (int64_t i = 0; i < stream_->batches(); ++i) {
+      check_finite_values(changed, stream_->tokens(i), stream_->state(i), "hemostat.prepare: the changed model",
+                          i * options_.batch);
+    }
+  }
+
+  const BlockwiseOptions& options_;
+  const std::function<std::vector<Linear>(const SharedInput&)>& change_;
+  MemoryBudget budget_;
+  std::map<const Linear*, Linear*> slots_;
+  std::vector<SharedInput> sites_;
+  std::optional<Stream> stream_, unchanged_;
+};
+
+}  // namespace
+
+Model calibrate_blockwise(const Model& model, const at::Tensor& tokens, const BlockwiseOptions& options,
+                          const std::function<std::vector<Linear>(const SharedInput& sites)>& change) {
+  const at::Tensor windows = checked_tokens(model, tokens, kOperation);
+  if (options.batch < 1) {
+    throw ValueError(fmt::format("{}: batch must be at least 1, got {}", kOperation, options.batch));
+  }
+  if (!(options.correct >= 0 && options.correct <= 1)) {
+    throw ValueError(fmt::format("{}: correct is {}, but takes 0 to 1", kOperation, options.correct));
+  }
+  if (!(options.correct_damp > 0) || !std::isfinite(options.correct_damp)) {
+    throw ValueError(
+        fmt::format("{}: correct_damp is {}, but must be positive and finite", kOperation, options.correct_damp));
+  }
+  const c10::InferenceMode off(false);
+  const at::NoGradGuard no_grad;
+  Calibration calibration(model, windows, options, change);
+  calibration.run();
+  return std::move(calibration.changed);
+}
+
+}  // namespace hemostat

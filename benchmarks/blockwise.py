@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections.abc import Callable
 from typing import Any
 
 import smollm2_text
 import torch
+from timing import with_result as timed
 
 import hemostat
 
@@ -33,12 +32,6 @@ CASES = [
     ("svd_llm", 0.2, None),
 ]
 CORRECTIONS = [(0.5, 0.1), (1.0, 0.1)]  # correct, correct_damp: beside none
-
-
-def timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    begin = time.perf_counter()
-    result = work()
-    return result, time.perf_counter() - begin
 
 
 def main() -> None:

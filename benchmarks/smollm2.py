@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 
 import smollm2_text
 import torch
+from timing import with_result as timed
 
 import hemostat
 
@@ -53,12 +53,6 @@ PAPERS = {
     ("rtn:group_size=64", 8): 28.5,
     ("rtn:group_size=64", 4): 37.9,
 }
-
-
-def timed(work):
-    begin = time.perf_counter()
-    result = work()
-    return result, time.perf_counter() - begin
 
 
 def main() -> None:

@@ -7,8 +7,11 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+
+Result = TypeVar("Result")
 
 
 def synchronize() -> None:
@@ -23,6 +26,13 @@ def timed(function: Callable[[], object]) -> float:
     function()
     synchronize()
     return time.perf_counter() - begin
+
+
+def with_result(function: Callable[[], Result]) -> tuple[Result, float]:
+    """What one call gives, and its seconds."""
+    results: list[Result] = []
+    seconds = timed(lambda: results.append(function()))
+    return results[0], seconds
 
 
 def medians(functions: dict[str, Callable[[], object]], *, runs: int = 7, warmup: int = 1) -> dict[str, float]:

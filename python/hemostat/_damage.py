@@ -10,7 +10,7 @@ import torch
 from hemostat import _C
 from hemostat._baseline import warn_of_baseline, warn_of_unknown_floor
 from hemostat._immutable import check
-from hemostat._methods import checked_correction, collect, lent_to
+from hemostat._methods import checked_correction, collect, filter_of, lent_to
 from hemostat._progress import Progress, bar
 from hemostat.report._text import bytes_text, flat, interval, number, percent, signed, size_text
 
@@ -167,7 +167,7 @@ def sweep(
         _C.plan(model, [spec], severities={spec.text(): severities})  # before any work
     if calibration is not None and statistics is None and not propagate and (needs := _C.needs_of([spec.text()])):
         statistics = collect(
-            model, calibration, sorted(needs), memory_budget=memory_budget, progress=False, **_patterns(spec)
+            model, calibration, sorted(needs), memory_budget=memory_budget, progress=False, **filter_of(spec)
         )
 
     with bar(progress, f"sweep {method}", "trial") as update:
@@ -204,11 +204,6 @@ def sweep(
     warn_of_baseline(curve.damages[0])
     warn_of_unknown_floor(model, curve.noise_floor)
     return curve
-
-
-def _patterns(spec: _C.MethodSpec) -> dict[str, list[str]]:
-    """Which linears a method changes, as collect takes it."""
-    return {name: spec.options[name] for name in ("include", "exclude") if spec.options.get(name)}
 
 
 def damage_frame(damage: _C.Damage) -> pandas.DataFrame:

@@ -15,7 +15,7 @@ from hemostat._immutable import Contents, guarded, guarded_axis
 from hemostat._progress import Progress, bar
 from hemostat._source import source_hash
 
-__all__ = ["checked_correction", "collect", "compress", "is_propagated", "lent_to", "method", "source_of"]
+__all__ = ["checked_correction", "collect", "compress", "filter_of", "is_propagated", "lent_to", "method", "source_of"]
 
 Function = TypeVar("Function", bound=Callable[..., Callable[[float], _C.Model]])
 
@@ -154,6 +154,11 @@ def checked_correction(operation: str, propagate: bool, correct: float, correct_
     if not 0 < correct_damp < math.inf:
         raise ValueError(f"{operation}: correct_damp is {correct_damp:g}, but must be positive and finite")
     return correct, correct_damp
+
+
+def filter_of(spec: _C.MethodSpec) -> dict[str, Any]:
+    """Which linears a method changes, as collect and Model.linears take it."""
+    return {name: spec.options[name] for name in ("include", "exclude") if spec.options.get(name)}
 
 
 def is_propagated(spec: str, correct: float) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from hemostat import _C
-from hemostat._methods import is_propagated
+from hemostat._methods import filter_of, is_propagated
 from hemostat._progress import duration
 from hemostat._scan import CheckedScan
 from hemostat.report import aligned, number, windows_text
@@ -327,8 +327,7 @@ def _name(entry: _C.PlannedMethod) -> str:
 
 def _chosen(model: _C.Model, spec: _C.MethodSpec) -> list[tuple[str, torch.Tensor]]:
     """The linears that a method changes, and their weights."""
-    patterns = {name: value for name, value in spec.options.items() if name in ("include", "exclude") and value}
-    return list(model.linears(**patterns))
+    return list(model.linears(**filter_of(spec)))
 
 
 def _changed(model: _C.Model, entry: _C.PlannedMethod) -> float:

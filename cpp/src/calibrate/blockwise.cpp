@@ -18,6 +18,8 @@
 #include <hemostat/error.h>
 #include <hemostat/interrupt.h>
 
+#include "calibrate/blockwise.h"
+#include "calibrate/input_collector.h"
 #include "model/finite.h"
 #include "model/heap_trimmer.h"
 #include "model/interpreter.h"
@@ -139,22 +141,6 @@ at::Tensor correction(const Collected& collected, const BlockwiseOptions& option
   return at::cholesky_solve(cross.t(), factor).t().mul_(options.correct);
 }
 
-// The experts' inputs in a pass.
-class ExpertInputs : public Observer {
- public:
-  void linear_input(size_t, const std::vector<std::string>& names, const at::Tensor& x) override {
-    for (const std::string& name : names) {
-      const auto found = inputs.find(name);
-      if (found != inputs.end()) {
-        found->second->add(x);
-        return;
-      }
-    }
-  }
-
-  std::map<std::string, InputStatistics*> inputs;
-};
-
 class Calibration {
  public:
   Calibration(const Model& model, const at::Tensor& tokens, const BlockwiseOptions& options,
@@ -177,11 +163,7 @@ class Calibration {
     }
     for (size_t block = 0; block < last; ++block) {
       attention(block);
-      if (changed.blocks[block].experts.mlps.empty()) {
-        mlp(block);
-      } else {
-        experts(block);
-      }
+      mlp(block);
       check_states();
       if (options_.progress) {
         options_.progress(static_cast<int64_t>(block) + 1, static_cast<int64_t>(last));
@@ -199,42 +181,40 @@ class Calibration {
   void attention(size_t block) {
     if (changed.blocks[block].skip_attention) {
       replace_unread(block, {Stage::attention, Stage::attended});
-      return;
+    } else {
+      sublayer(block, Stage::attention, &Interpreter::attention_input, Stage::attended, &Interpreter::attended,
+               &Interpreter::after_attention);
     }
-    const auto input = [block](Stream& stream, int64_t i) {
-      return stream.interpreter.attention_input(block, stream.state(i));
-    };
-    stage(block, Stage::attention, input);
-    stage(block, Stage::attended, [&](Stream& stream, int64_t i) {
-      return stream.set_inside(i, stream.interpreter.attended(block, input(stream, i)));
-    });
-    advance([block](Stream& stream, int64_t i) {
-      return stream.interpreter.after_attention(block, stream.state(i), stream.inside(i));
-    });
   }
 
   void mlp(size_t block) {
-    if (changed.blocks[block].skip_mlp) {
+    const Block& here = changed.blocks[block];
+    if (here.skip_mlp) {
       replace_unread(block, {Stage::router, Stage::mlp, Stage::activated});
-      return;
+    } else if (here.experts.mlps.empty()) {
+      sublayer(block, Stage::mlp, &Interpreter::mlp_input, Stage::activated, &Interpreter::activated,
+               &Interpreter::after_mlp);
+    } else {
+      experts(block);
     }
-    const auto input = [block](Stream& stream, int64_t i) {
-      return stream.interpreter.mlp_input(block, stream.state(i));
-    };
-    stage(block, Stage::mlp, input);
-    stage(block, Stage::activated, [&](Stream& stream, int64_t i) {
-      return stream.set_inside(i, stream.interpreter.activated(block, input(stream, i)));
+  }
+
+  using Step = at::Tensor (Interpreter::*)(size_t block, const at::Tensor& x);
+  using LastStep = at::Tensor (Interpreter::*)(size_t block, const at::Tensor& x, const at::Tensor& inside);
+
+  // What the first stage's linears read is `input` of the residual stream, and what the second's do is `inner` of that.
+  void sublayer(size_t block, Stage first, Step input, Stage second, Step inner, LastStep after) {
+    const auto read = [=](Stream& stream, int64_t i) { return (stream.interpreter.*input)(block, stream.state(i)); };
+    stage(block, first, read);
+    stage(block, second, [&](Stream& stream, int64_t i) {
+      return stream.set_inside(i, (stream.interpreter.*inner)(block, read(stream, i)));
     });
-    advance([block](Stream& stream, int64_t i) {
-      return stream.interpreter.after_mlp(block, stream.state(i), stream.inside(i));
+    advance([=](Stream& stream, int64_t i) {
+      return (stream.interpreter.*after)(block, stream.state(i), stream.inside(i));
     });
   }
 
   void experts(size_t block) {
-    if (changed.blocks[block].skip_mlp) {
-      replace_unread(block, {Stage::router, Stage::mlp, Stage::activated});
-      return;
-    }
     stage(block, Stage::router,
           [block](Stream& stream, int64_t i) { return stream.interpreter.mlp_input(block, stream.state(i)); });
     experts_stage(block, Stage::mlp);
@@ -280,10 +260,10 @@ class Calibration {
     }
     MemoryBudget budget(budget_.remaining());
     std::vector<Collected> collected;
-    ExpertInputs observer;
+    InputCollector observer;
     for (const SharedInput* shared : sites) {
       collected.push_back(collected_of(*shared, /*cross=*/false, budget));
-      observer.inputs[shared->front().name] = collected.back().input.get();
+      observer.inputs[shared->front().name] = collected.back().input;
     }
     Interpreter observed(changed, stream_->tokens(0).size(1), {.observer = &observer});
     for (int64_t i = 0; i < stream_->batches(); ++i) {
@@ -390,19 +370,22 @@ class Calibration {
 
 }  // namespace
 
+void check_blockwise(const std::string& operation, int64_t batch, double correct, double correct_damp) {
+  if (batch < 1) {
+    throw ValueError(fmt::format("{}: batch must be at least 1, got {}", operation, batch));
+  }
+  if (!(correct >= 0 && correct <= 1)) {
+    throw ValueError(fmt::format("{}: correct is {}, but takes 0 to 1", operation, correct));
+  }
+  if (!(correct_damp > 0) || !std::isfinite(correct_damp)) {
+    throw ValueError(fmt::format("{}: correct_damp is {}, but must be positive and finite", operation, correct_damp));
+  }
+}
+
 Model calibrate_blockwise(const Model& model, const at::Tensor& tokens, const BlockwiseOptions& options,
                           const std::function<std::vector<Linear>(const SharedInput& sites)>& change) {
   const at::Tensor windows = checked_tokens(model, tokens, kOperation);
-  if (options.batch < 1) {
-    throw ValueError(fmt::format("{}: batch must be at least 1, got {}", kOperation, options.batch));
-  }
-  if (!(options.correct >= 0 && options.correct <= 1)) {
-    throw ValueError(fmt::format("{}: correct is {}, but takes 0 to 1", kOperation, options.correct));
-  }
-  if (!(options.correct_damp > 0) || !std::isfinite(options.correct_damp)) {
-    throw ValueError(
-        fmt::format("{}: correct_damp is {}, but must be positive and finite", kOperation, options.correct_damp));
-  }
+  check_blockwise(kOperation, options.batch, options.correct, options.correct_damp);
   const c10::InferenceMode off(false);
   const at::NoGradGuard no_grad;
   Calibration calibration(model, windows, options, change);

@@ -11,43 +11,32 @@
 
 #include "arguments.h"
 #include "calibrate/collect_gradients.h"
+#include "calibrate/input_collector.h"
 #include "model/finite.h"
-#include "model/heap_trimmer.h"
 
 namespace hemostat {
 namespace {
 
-// Adds what reaches the chosen linears; linears that share an input share its statistics.
-class Collector : public HeapTrimmer {
- public:
-  Collector(const Model& model, const CollectOptions& options, const std::set<Need>& needs, MemoryBudget& budget) {
-    for (const SharedInput& sites : sites_of(model, options.filter)) {
-      if (needs.empty() || sites.front().role == Role::head) {  // whose input no observer sees
-        continue;
-      }
-      const Site& first = sites.front();
-      const auto input =
-          statistics.contains(first.name)  // of a block that is repeated
-              ? statistics.inputs.at(first.name)
-              : std::make_shared<InputStatistics>(first.linear->in_features(), model.device(), needs, budget);
-      for (const Site& site : sites) {
-        statistics.inputs.emplace(site.name, input);
-      }
+// Collects nothing yet of the chosen linears; those that share an input share its statistics.
+InputCollector collector_of(const Model& model, const CollectOptions& options, const std::set<Need>& needs,
+                            MemoryBudget& budget) {
+  InputCollector collector;
+  for (const SharedInput& sites : sites_of(model, options.filter)) {
+    if (needs.empty() || sites.front().role == Role::head) {  // whose input no observer sees
+      continue;
+    }
+    const Site& first = sites.front();
+    const auto known = collector.inputs.find(first.name);
+    const auto input =
+        known != collector.inputs.end()  // of a block that is repeated
+            ? known->second
+            : std::make_shared<InputStatistics>(first.linear->in_features(), model.device(), needs, budget);
+    for (const Site& site : sites) {
+      collector.inputs.emplace(site.name, input);
     }
   }
-
-  void linear_input(size_t, const std::vector<std::string>& names, const at::Tensor& x) override {
-    for (const std::string& name : names) {
-      const auto found = statistics.inputs.find(name);
-      if (found != statistics.inputs.end()) {
-        found->second->add(x);
-        return;
-      }
-    }
-  }
-
-  Statistics statistics;
-};
+  return collector;
+}
 
 // NumericalError naming the linear, where sums overflowed though no token's values did.
 template <typename Collected>
@@ -90,7 +79,7 @@ Statistics collect(const Model& model, const at::Tensor& tokens, const CollectOp
   const c10::InferenceMode off(false);
   at::NoGradGuard no_grad;
   MemoryBudget budget(options.memory_budget);
-  Collector collector(model, options, of_inputs, budget);
+  InputCollector collector = collector_of(model, options, of_inputs, budget);
   std::optional<GradientCollector> gradients;
   if (!of_gradients.empty()) {
     gradients.emplace(model, options, of_gradients, windows.size(0), windows.size(1), budget);
@@ -107,12 +96,14 @@ Statistics collect(const Model& model, const at::Tensor& tokens, const CollectOp
       options.progress(begin + count, windows.size(0));
     }
   }
+  Statistics statistics;
+  statistics.inputs = std::move(collector.inputs);
   if (gradients) {
-    collector.statistics.gradients = std::move(gradients->gradients);
+    statistics.gradients = std::move(gradients->gradients);
   }
-  check_collected(collector.statistics.inputs, model);
-  check_collected(collector.statistics.gradients, model);
-  return std::move(collector.statistics);
+  check_collected(statistics.inputs, model);
+  check_collected(statistics.gradients, model);
+  return statistics;
 }
 
 }  // namespace hemostat

@@ -1,7 +1,6 @@
 #include "on_linears.h"
 
 #include <algorithm>
-#include <cmath>
 #include <iterator>
 #include <limits>
 #include <memory>
@@ -15,6 +14,7 @@
 #include <hemostat/interrupt.h>
 
 #include "arguments.h"
+#include "calibrate/blockwise.h"
 
 namespace hemostat {
 namespace {
@@ -196,6 +196,14 @@ void LinearMethod::number(SharedInput& sites) const {
 
 namespace {
 
+std::vector<Linear> unchanged(const SharedInput& sites) {
+  std::vector<Linear> linears;
+  for (const Site& site : sites) {
+    linears.push_back(*site.linear);
+  }
+  return linears;
+}
+
 // Where no token reached an input, sites have what stands for its statistics, for as long as this lives.
 class WithoutTokens {
  public:
@@ -248,15 +256,13 @@ std::vector<Linear> LinearMethod::change(SharedInput sites, const std::vector<He
   const WithoutTokens without_tokens(sites);
   check_interrupt();
   const double own = severity_of(sites.front(), severity);
-  std::vector<Linear> linears;
   if (own == neutral_) {
-    std::transform(sites.begin(), sites.end(), std::back_inserter(linears),
-                   [](const Site& site) { return *site.linear; });
-    return linears;
+    return unchanged(sites);
   }
   if (linears_.change_input) {
     return about(method_.name, sites, [&] { return linears_.change_input(sites, held.front(), options_, own); });
   }
+  std::vector<Linear> linears;
   for (size_t i = 0; i < sites.size(); ++i) {
     const Held& here = held[linears_.hold_input ? 0 : i];
     linears.push_back(
@@ -279,9 +285,7 @@ Model changed_blockwise(const Model& model, const std::vector<LinearStep>& steps
                  [](const LinearStep& step) { return step.method->filter(); });
   options.filter = any_of(model, filters);
   return calibrate_blockwise(model, propagation.tokens, options, [&](const SharedInput& sites) {
-    std::vector<Linear> linears;
-    std::transform(sites.begin(), sites.end(), std::back_inserter(linears),
-                   [](const Site& site) { return *site.linear; });
+    std::vector<Linear> linears = unchanged(sites);
     for (const LinearStep& step : steps) {
       SharedInput own;
       std::vector<size_t> places;
@@ -342,16 +346,7 @@ LinearFilter any_of(const Model& model, const std::vector<LinearFilter>& filters
 
 void check_propagation(const std::string& operation, const Model& model, const Propagation& propagation) {
   checked_tokens(model, propagation.tokens, operation.c_str());
-  if (propagation.batch < 1) {
-    throw ValueError(fmt::format("{}: batch must be at least 1, got {}", operation, propagation.batch));
-  }
-  if (!(propagation.correct >= 0 && propagation.correct <= 1)) {
-    throw ValueError(fmt::format("{}: correct is {}, but takes 0 to 1", operation, propagation.correct));
-  }
-  if (!(propagation.correct_damp > 0) || !std::isfinite(propagation.correct_damp)) {
-    throw ValueError(
-        fmt::format("{}: correct_damp is {}, but must be positive and finite", operation, propagation.correct_damp));
-  }
+  check_blockwise(operation, propagation.batch, propagation.correct, propagation.correct_damp);
 }
 
 Statistics unchanged_statistics(const Model& model, const std::set<Need>& needs, const LinearFilter& filter,

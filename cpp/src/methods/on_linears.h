@@ -70,10 +70,8 @@ class LinearMethod {
   bool holds() const { return linears_.hold_site || linears_.hold_input; }
   std::vector<Linear> change(SharedInput sites, const std::vector<Held>& held, double severity) const;
 
-  // A severity for each block of the model: the severity itself, unless the method allocates.
-  double severity_of(const Site& site, double severity) const;
-
  private:
+  double severity_of(const Site& site, double severity) const;  // the severity itself, unless the method allocates
   void number(SharedInput& sites) const;
 
   const Method& method_;

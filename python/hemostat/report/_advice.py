@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from hemostat import _C
 from hemostat.report._bleeding import block_sites, is_concentrated, site_names, worst_sites
-from hemostat.report._commands import apply_command, localize_command, scan_command
+from hemostat.report._commands import ON_LINEARS, apply_command, localize_command, scan_command
 from hemostat.report._curve import Curve
 from hemostat.report._document import Document
 from hemostat.report._reach import FEW_WINDOWS, Finding, Reach, bounds_of, windows_text
@@ -17,8 +17,6 @@ from hemostat.report._text import interval, known, listed, nats, number, whole_p
 WIDE_ZONE = 0.05
 # Changes that a checkpoint can hold, so that `hemostat apply` is the next step.
 APPLIED = ("weights", "factors", "architecture", "normalization", "activations")
-# Changes that act on each linear layer, and so take exclude=.
-PER_LINEAR = ("weights", "factors", "activations")
 
 
 def advice(document: Document, reaches: Sequence[Reach], tolerance: float, by: str) -> list[Finding]:
@@ -29,7 +27,7 @@ def advice(document: Document, reaches: Sequence[Reach], tolerance: float, by: s
     findings += [_use(document, group, tolerance, by) for group in _comparable(reaches)]
     findings += [_leave_out(document, r.curve) for r in reaches if _can_leave_out(r.curve)]
     if not any(r.curve.localization for r in reaches):
-        unlocalized = [r for r in reaches if r.unsafe and r.curve.method.kind in PER_LINEAR]
+        unlocalized = [r for r in reaches if r.unsafe and r.curve.method.kind in ON_LINEARS]
         findings += [found for found in (_localize(document, r) for r in unlocalized) if found.command][:1]
     findings += more_text if windows >= FEW_WINDOWS else []
     findings += _other_severities(reaches)
@@ -161,7 +159,7 @@ def _lies_below(damage: _C.Damage, other: _C.Damage) -> bool:
 
 def _can_leave_out(curve: Curve) -> bool:
     return (
-        curve.method.kind in PER_LINEAR
+        curve.method.kind in ON_LINEARS
         and curve.localization is not None
         and len(block_sites(curve.localization)) > 1
         and is_concentrated(curve.localization)

@@ -12,7 +12,8 @@ from hemostat.report._document import Document
 
 # What `hemostat` calibrates on unless told.
 CALIBRATION_WINDOWS = 128
-ON_LINEARS = ("weights", "factors", "activations")  # kinds of methods that may be calibrated block by block
+# Changes that act on each linear layer, and so take exclude= and may be calibrated block by block.
+ON_LINEARS = ("weights", "factors", "activations")
 
 
 def apply_command(document: Document, curve: Curve, severity: float) -> str:

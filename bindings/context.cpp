@@ -1,61 +1,32 @@
 // Room `context`: what the model reads is changed.
-#include <string>
-
-#include <fmt/format.h>
-#include <pybind11/pybind11.h>
+#include <torch/csrc/utils/pybind.h>
 
 #include <hemostat/context.h>
-#include <hemostat/error.h>
 
 #include "module.h"
-
-namespace py = pybind11;
+#include "operators.h"
 
 namespace hemostat::bindings {
-namespace {
-
-TokenNoise token_noise_from(const std::string& kind) {
-  if (kind == "replace") {
-    return TokenNoise::replace;
-  }
-  if (kind == "drop") {
-    return TokenNoise::drop;
-  }
-  if (kind == "swap") {
-    return TokenNoise::swap;
-  }
-  throw ValueError(fmt::format("hemostat.context.token_noise: kind is '{}', but takes replace, drop or swap", kind));
-}
-
-}  // namespace
-
 void register_context(py::module_& module) {
-  using py::literals::operator""_a;
   py::module_ room = module.def_submodule("context", "What the model reads is changed. Model in, Model out.");
-  room.def(
-      "token_noise",
-      [](const Model& model, double rate, const std::string& kind, int64_t seed) {
-        return context::token_noise(model, {.rate = rate, .kind = token_noise_from(kind), .seed = seed});
-      },
-      "model"_a, py::kw_only(), "rate"_a, "kind"_a = "replace", "seed"_a = 0, py::call_guard<py::gil_scoped_release>(),
-      R"(A fraction of the tokens that the model reads is noise; the targets stay clean.
+  def_operator(room, "token_noise", &context::token_noise, {"model"},
+               R"doc(A fraction of the tokens that the model reads is noise; the targets stay clean.
 
 A hash of (seed, position, token, previous token) decides what happens to a token, so that batching and caching don't
-alter it. With one seed, what falls at a rate also falls at every higher one.
+alter it: ``replace`` puts a token drawn uniformly from the vocabulary in its place, ``drop`` makes its embedding zero,
+``swap`` puts its predecessor in its place. With one seed, what falls at a rate also falls at every higher one.
 
 Args:
     model: The model.
-    rate: Fraction of tokens, 0 … 1.
-    kind: ``"replace"``: a token drawn uniformly from the vocabulary stands in its place; ``"drop"``: its embedding is
-        zero; ``"swap"``: its predecessor stands in its place.
-    seed: Decides which tokens fall.
+{options}
 
 Returns:
     Model: With :attr:`Model.input` set; shares every tensor.
 
 Raises:
     ValueError: For a rate out of range or another kind.
-)");
+)doc");
+  ;
 }
 
 }  // namespace hemostat::bindings

@@ -17,7 +17,7 @@ namespace hemostat::bindings {
 // None, -1: whole rows; "tensor": the whole matrix; a number of weights.
 using GroupSize = std::optional<std::variant<int64_t, std::string>>;
 
-inline int64_t group_size_of(const char* operation, const GroupSize& group_size) {
+inline quantize::GroupSize group_size_of(const std::string& operation, const GroupSize& group_size) {
   if (!group_size) {
     return quantize::kPerRow;
   }
@@ -26,14 +26,12 @@ inline int64_t group_size_of(const char* operation, const GroupSize& group_size)
       return *entries;
     }
     throw ValueError(fmt::format(
-        "hemostat.quantize.{}: group_size is {}, but must be a number of weights, -1 for whole rows or \"tensor\"",
-        operation, *entries));
+        "{}: group_size is {}, but must be a number of weights, -1 for whole rows or \"tensor\"", operation, *entries));
   }
   const auto& name = std::get<std::string>(*group_size);
   if (name != "tensor") {
     throw ValueError(fmt::format(
-        "hemostat.quantize.{}: group_size is \"{}\", but must be a number of weights, -1 for whole rows or \"tensor\"",
-        operation, name));
+        "{}: group_size is \"{}\", but must be a number of weights, -1 for whole rows or \"tensor\"", operation, name));
   }
   return quantize::kPerTensor;
 }

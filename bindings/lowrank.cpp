@@ -6,6 +6,7 @@
 #include <hemostat/lowrank.h>
 
 #include "module.h"
+#include "operators.h"
 
 namespace hemostat::bindings {
 
@@ -57,13 +58,8 @@ Example:
     [4, 3, 2]
 )doc");
 
-  room.def(
-      "svd",
-      [](const at::Tensor& weight, double removed, bool check_finite) {
-        return lowrank::svd(weight, {.removed = removed, .check_finite = check_finite});
-      },
-      py::arg("weight"), py::kw_only(), py::arg("removed"), py::arg("check_finite") = true, release_gil(),
-      R"doc(The closest product of two factors with a fraction of the parameters removed.
+  def_operator(room, "svd", &lowrank::svd, {"weight"},
+               R"doc(The closest product of two factors with a fraction of the parameters removed.
 
 The rank is floor((1 - removed) * out * in / (out + in)), where a product within rounding of an integer is that integer;
 at least 1 while anything is kept, 0 at removed = 1. removed = 0 keeps as many parameters as the weight had, which is
@@ -72,8 +68,7 @@ in float32 (Eckart and Young 1936). Factors carry no gradient.
 
 Args:
     weight: ``[out_features, in_features]``, float32, bfloat16 or float16.
-    removed: Fraction of the parameters removed, 0 to 1.
-    check_finite: False skips the look for NaN and infinities.
+{options}
 
 Returns:
     ``Factors`` with ``.a`` [out_features, rank], ``.b`` [rank, in_features], ``.weight`` and ``.rank``.
@@ -92,16 +87,8 @@ Example:
     True
 )doc");
 
-  room.def(
-      "asvd",
-      [](const at::Tensor& weight, const at::Tensor& activation_absmean, double removed, double alpha,
-         bool check_finite) {
-        return lowrank::asvd(weight, activation_absmean,
-                             {.removed = removed, .alpha = alpha, .check_finite = check_finite});
-      },
-      py::arg("weight"), py::arg("activation_absmean"), py::kw_only(), py::arg("removed"), py::arg("alpha") = 0.5,
-      py::arg("check_finite") = true, release_gil(),
-      R"doc(ASVD: the closest product of two factors where input features with large activations count more.
+  def_operator(room, "asvd", &lowrank::asvd, {"weight", "activation_absmean"},
+               R"doc(ASVD: the closest product of two factors where input features with large activations count more.
 
 The truncated singular value decomposition of weight * scale, with scale = activation_absmean**alpha + 1e-6, unscaled
 (Yuan et al. 2023, arXiv 2312.05821). It is computed without a division as U_r (U_r^T weight), U_r the leading left
@@ -110,9 +97,7 @@ singular vectors: a = U_r, b = U_r^T weight. Rank and severity as in ``svd``. Fa
 Args:
     weight: ``[out_features, in_features]``, float32, bfloat16 or float16.
     activation_absmean: ``[in_features]``, mean absolute value of each input feature; see ``hemostat.collect``.
-    removed: Fraction of the parameters removed, 0 to 1.
-    alpha: Exponent of the scale, 0 or more; at 0 this is ``svd``.
-    check_finite: False skips the look for NaN and infinities.
+{options}
 
 Returns:
     ``Factors`` with ``.a`` [out_features, rank], ``.b`` [rank, in_features], ``.weight`` and ``.rank``.
@@ -158,14 +143,8 @@ Example:
     [4, 3, 2]
 )doc");
 
-  room.def(
-      "svd_llm",
-      [](const at::Tensor& weight, const at::Tensor& gram, double removed, double damp, bool check_finite) {
-        return lowrank::svd_llm(weight, gram, {.removed = removed, .damp = damp, .check_finite = check_finite});
-      },
-      py::arg("weight"), py::arg("gram"), py::kw_only(), py::arg("removed"), py::arg("damp") = 0.0,
-      py::arg("check_finite") = true, release_gil(),
-      R"doc(SVD-LLM: the product of two factors that errs least on the inputs that the Gram matrix saw.
+  def_operator(room, "svd_llm", &lowrank::svd_llm, {"weight", "gram"},
+               R"doc(SVD-LLM: the product of two factors that errs least on the inputs that the Gram matrix saw.
 
 The truncated singular value decomposition of weight * S with S S^T = gram, times S^-1 (Wang et al. 2024, arXiv
 2403.07378, truncation-aware whitening). It is computed without S as U_r (U_r^T weight), U_r the leading eigenvectors of
@@ -178,9 +157,7 @@ Factors carry no gradient.
 Args:
     weight: ``[out_features, in_features]``, float32, bfloat16 or float16.
     gram: ``[in_features, in_features]``, symmetric: X^T X / tokens; see ``hemostat.collect``.
-    removed: Fraction of the parameters removed, 0 to 1.
-    damp: What gram's diagonal grows by, in fractions of its mean; 0 or more.
-    check_finite: False skips the look for NaN and infinities.
+{options}
 
 Returns:
     ``Factors`` with ``.a`` [out_features, rank], ``.b`` [rank, in_features], ``.weight`` and ``.rank``.

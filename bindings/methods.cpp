@@ -285,6 +285,9 @@ Args:
       .def_readonly("default", &OptionSpec::default_value, "The value unless given.")
       .def_readonly("description", &OptionSpec::description, "What it does, with unit and range.")
       .def_readonly("choices", &OptionSpec::choices, "Of a text option; empty: any.")
+      .def_property_readonly(
+          "range", [](const OptionSpec& self) { return to_string(self.range); },
+          "Of a number, in words; empty: any that is finite.")
       .def("__repr__", [](const OptionSpec& self) {
         return fmt::format("OptionSpec({}={})", self.name, to_string(self.default_value));
       });

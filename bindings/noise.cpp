@@ -8,39 +8,24 @@
 
 #include <fmt/format.h>
 
-#include <hemostat/error.h>
 #include <hemostat/noise.h>
 
 #include "arguments.h"
 #include "module.h"
+#include "operators.h"
 
 namespace hemostat::bindings {
 
 namespace {
 
 uint64_t seed_of(const char* operation, int64_t seed) {
-  if (seed < 0) {
-    throw ValueError(fmt::format("hemostat.noise.{}: seed is {}, but must be 0 or more", operation, seed));
-  }
-  return static_cast<uint64_t>(seed);
-}
-
-noise::BitFaultOptions bit_faults(const char* operation, double rate, int64_t seed, std::optional<int64_t> bit,
-                                  std::optional<int64_t> bits, std::optional<at::Tensor> out) {
-  return {.rate = rate, .seed = seed_of(operation, seed), .bit = bit, .bits = bits, .out = std::move(out)};
+  return Spelling<uint64_t>::value(fmt::format("hemostat.noise.{}", operation), "seed", seed);
 }
 
 void register_bit_faults(py::module_& room) {
   using release_gil = py::call_guard<py::gil_scoped_release>;
-  room.def(
-      "bit_flip",
-      [](const at::Tensor& weight, double rate, int64_t seed, std::optional<int64_t> bit, std::optional<int64_t> bits,
-         std::optional<at::Tensor> out) {
-        return noise::bit_flip(weight, bit_faults("bit_flip", rate, seed, bit, bits, std::move(out)));
-      },
-      py::arg("weight"), py::kw_only(), py::arg("rate"), py::arg("seed") = 0, py::arg("bit") = py::none(),
-      py::arg("bits") = py::none(), py::arg("out") = py::none(), release_gil(),
-      R"doc(Invert every stored bit of a weight with a probability, independently, as faulty memory does.
+  def_operator(room, "bit_flip", &noise::bit_flip, {"weight"},
+               R"doc(Invert every stored bit of a weight with a probability, independently, as faulty memory does.
 
 Each bit has one uniform draw, a hash of seed and position, and flips where that is below the rate (the fault model of
 Reagen et al. 2018, "Ares", DAC). What flips at a rate also flips at every higher one; what flips with ``bit=`` also flips
@@ -50,11 +35,7 @@ does, and carries no gradient.
 Args:
     weight: ``[out_features, in_features]``, float32, bfloat16 or float16 of any value, or uint8 codes
         (``GroupPacked.codes``).
-    rate: Probability of each bit, 0 to 1.
-    seed: 0 or more.
-    bit: Flips only this position: 0 is the least significant, the highest the sign. None: all.
-    bits: Of codes, how many low bits each is stored in, 1 to 8. None: 8.
-    out: Contiguous tensor like weight that receives the result; may be weight itself.
+{options}
 
 Returns:
     The damaged weight, in weight's dtype; ``out`` where it was given.
@@ -78,7 +59,9 @@ Example:
       "stuck_at",
       [](const at::Tensor& weight, double rate, int64_t value, int64_t seed, std::optional<int64_t> bit,
          std::optional<int64_t> bits, std::optional<at::Tensor> out) {
-        return noise::stuck_at(weight, value, bit_faults("stuck_at", rate, seed, bit, bits, std::move(out)));
+        return noise::stuck_at(
+            weight, value,
+            {.rate = rate, .seed = seed_of("stuck_at", seed), .bit = bit, .bits = bits, .out = std::move(out)});
       },
       py::arg("weight"), py::kw_only(), py::arg("rate"), py::arg("value") = 0, py::arg("seed") = 0,
       py::arg("bit") = py::none(), py::arg("bits") = py::none(), py::arg("out") = py::none(), release_gil(),
@@ -119,16 +102,8 @@ void register_noise(py::module_& m) {
   auto room = m.def_submodule("noise", "Random damage to weights and to the inputs of linear layers.");
   using release_gil = py::call_guard<py::gil_scoped_release>;
 
-  room.def(
-      "gaussian",
-      [](const at::Tensor& weight, double sigma, int64_t seed, std::optional<at::Tensor> out, bool check_finite) {
-        return noise::gaussian(
-            weight,
-            {.sigma = sigma, .seed = seed_of("gaussian", seed), .out = std::move(out), .check_finite = check_finite});
-      },
-      py::arg("weight"), py::kw_only(), py::arg("sigma"), py::arg("seed") = 0, py::arg("out") = py::none(),
-      py::arg("check_finite") = true, release_gil(),
-      R"doc(Add Gaussian noise relative to the weight's own spread: weight + sigma * std(weight) * z.
+  def_operator(room, "gaussian", &noise::gaussian, {"weight"},
+               R"doc(Add Gaussian noise relative to the weight's own spread: weight + sigma * std(weight) * z.
 
 z is standard normal and depends on nothing but shape and seed (any number of threads, any device). std is that of the
 whole tensor as a population (divided by n), so a constant tensor stays unchanged. Arithmetic is in float32. To autograd
@@ -136,10 +111,7 @@ the noise is a constant.
 
 Args:
     weight: ``[out_features, in_features]``, float32, bfloat16 or float16.
-    sigma: Standard deviation of the noise, in standard deviations of the weight; 0 or more.
-    seed: 0 or more.
-    out: Contiguous tensor like weight that receives the result; may be weight itself.
-    check_finite: False skips the look for NaN and infinities.
+{options}
 
 Returns:
     The noisy weight, in weight's dtype; ``out`` where it was given.
@@ -155,24 +127,15 @@ Example:
     True
 )doc");
 
-  room.def(
-      "isotropic",
-      [](const at::Tensor& weight, double norm, int64_t seed, bool check_finite) {
-        return noise::isotropic(weight,
-                                {.norm = norm, .seed = seed_of("isotropic", seed), .check_finite = check_finite});
-      },
-      py::arg("weight"), py::kw_only(), py::arg("norm"), py::arg("seed") = 0, py::arg("check_finite") = true,
-      release_gil(),
-      R"doc(Add noise of a given Frobenius norm in no direction in particular: weight + norm * z / |z|.
+  def_operator(room, "isotropic", &noise::isotropic, {"weight"},
+               R"doc(Add noise of a given Frobenius norm in no direction in particular: weight + norm * z / |z|.
 
 z is that of ``gaussian``: standard normal, of shape and seed alone. What a change of that size would do if it pointed
 nowhere: the control beside ``hemostat.localize``.
 
 Args:
     weight: ``[out_features, in_features]``, float32, bfloat16 or float16.
-    norm: Frobenius norm of the noise; 0 or more.
-    seed: 0 or more.
-    check_finite: False skips the look for NaN and infinities.
+{options}
 
 Returns:
     The noisy weight, in weight's dtype.
@@ -214,22 +177,13 @@ Example:
     True
 )doc");
 
-  room.def(
-      "apply",
-      [](const at::Tensor& weight, const at::Tensor& direction, double sigma, std::optional<at::Tensor> out,
-         bool check_finite) {
-        return noise::apply(weight, direction, {.sigma = sigma, .out = std::move(out), .check_finite = check_finite});
-      },
-      py::arg("weight"), py::arg("direction"), py::kw_only(), py::arg("sigma"), py::arg("out") = py::none(),
-      py::arg("check_finite") = true, release_gil(),
-      R"doc(weight + sigma * std(weight) * direction: ``gaussian`` along a direction of your own.
+  def_operator(room, "apply", &noise::apply, {"weight", "direction"},
+               R"doc(weight + sigma * std(weight) * direction: ``gaussian`` along a direction of your own.
 
 Args:
     weight: ``[out_features, in_features]``, float32, bfloat16 or float16.
     direction: float32, weight's shape and device.
-    sigma: 0 or more.
-    out: Contiguous tensor like weight that receives the result; may be weight itself.
-    check_finite: False skips the look for NaN and infinities.
+{options}
 
 Returns:
     The moved weight, in weight's dtype; ``out`` where it was given.
@@ -244,16 +198,8 @@ Example:
     tensor([[-0.5000,  1.0000]])
 )doc");
 
-  room.def(
-      "activation_noise",
-      [](const at::Tensor& input, double sigma, int64_t seed, bool check_finite) {
-        return noise::activation_noise(input, {.sigma = sigma,
-                                               .seed = static_cast<int64_t>(seed_of("activation_noise", seed)),
-                                               .check_finite = check_finite});
-      },
-      py::arg("input"), py::kw_only(), py::arg("sigma"), py::arg("seed") = 0, py::arg("check_finite") = true,
-      release_gil(),
-      R"doc(Add Gaussian noise to a linear layer's input, relative to each token's own spread.
+  def_operator(room, "activation_noise", &noise::activation_noise, {"input"},
+               R"doc(Add Gaussian noise to a linear layer's input, relative to each token's own spread.
 
 input + sigma * std(token) * z. z is standard normal, a hash of seed, the token's position and the feature: the same for
 every sequence, however tokens are batched. std is that of a token's features as a population, so a token without spread
@@ -261,9 +207,7 @@ stays unchanged. Arithmetic is in float32. To autograd the noise is a constant.
 
 Args:
     input: ``[..., tokens, in_features]``, or ``[in_features]`` for a token at position 0; float32, bfloat16 or float16.
-    sigma: Standard deviation of the noise, in standard deviations of the token; 0 or more.
-    seed: 0 or more.
-    check_finite: False skips the look for NaN and infinities.
+{options}
 
 Returns:
     The noisy input, in input's dtype.

@@ -14,6 +14,7 @@
 
 #include "arguments.h"
 #include "module.h"
+#include "operators.h"
 #include "prune_arguments.h"
 
 namespace hemostat::bindings {
@@ -26,19 +27,8 @@ kept. Scores are ranked in float32; of equal scores those with the lower index a
 )doc");
   using release_gil = py::call_guard<py::gil_scoped_release>;
 
-  room.def(
-      "magnitude",
-      [](const at::Tensor& weight, std::optional<double> sparsity, std::optional<std::string> pattern,
-         const std::string& scope, std::optional<at::Tensor> out, bool check_finite) {
-        return prune::magnitude(weight, {.sparsity = sparsity,
-                                         .pattern = std::move(pattern),
-                                         .scope = scope_of("magnitude", scope),
-                                         .out = std::move(out),
-                                         .check_finite = check_finite});
-      },
-      py::arg("weight"), py::kw_only(), py::arg("sparsity") = py::none(), py::arg("pattern") = py::none(),
-      py::arg("scope") = "tensor", py::arg("out") = py::none(), py::arg("check_finite") = true, release_gil(),
-      R"doc(Mask that removes the weights of smallest magnitude.
+  def_operator(room, "magnitude", &prune::magnitude, {"weight"},
+               R"doc(Mask that removes the weights of smallest magnitude.
 
 Removes the floor(sparsity * n) smallest ``|weight|`` of every scope of n weights (a product within rounding of an
 integer is that integer), or keeps the n largest of every m consecutive weights of a row. Han et al. 2015,
@@ -46,11 +36,7 @@ arXiv 1506.02626.
 
 Args:
     weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides.
-    sparsity: Fraction removed, 0 to 1. Give this or ``pattern``.
-    pattern: ``"n:m"`` keeps n of every m; m divides in_features.
-    scope: What ``sparsity`` counts over: ``"tensor"`` or ``"row"``.
-    out: Contiguous bool tensor of weight's shape and device that receives the mask.
-    check_finite: False skips the look for NaN.
+{options}
 
 Returns:
     Bool mask of weight's shape, True = kept; ``out`` where it was given.
@@ -66,17 +52,8 @@ Example:
     tensor([[ True, False,  True, False]])
 )doc");
 
-  room.def(
-      "wanda",
-      [](const at::Tensor& weight, const at::Tensor& activation_norm, std::optional<double> sparsity,
-         std::optional<std::string> pattern, std::optional<at::Tensor> out, bool check_finite) {
-        return prune::wanda(
-            weight, activation_norm,
-            {.sparsity = sparsity, .pattern = std::move(pattern), .out = std::move(out), .check_finite = check_finite});
-      },
-      py::arg("weight"), py::arg("activation_norm"), py::kw_only(), py::arg("sparsity") = py::none(),
-      py::arg("pattern") = py::none(), py::arg("out") = py::none(), py::arg("check_finite") = true, release_gil(),
-      R"doc(Mask that removes, in each row, the weights of smallest magnitude times activation norm.
+  def_operator(room, "wanda", &prune::wanda, {"weight", "activation_norm"},
+               R"doc(Mask that removes, in each row, the weights of smallest magnitude times activation norm.
 
 The score is ``|weight| * activation_norm`` in float32; floor(sparsity * in_features) weights of every row fall, or all
 but n of every m. Sun et al. 2024, "A Simple and Effective Pruning Approach for Large Language Models",
@@ -85,10 +62,7 @@ arXiv 2306.11695, equation 1.
 Args:
     weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides.
     activation_norm: ``[in_features]``, the root mean square of each input feature; finite, not negative.
-    sparsity: Fraction removed, 0 to 1. Give this or ``pattern``.
-    pattern: ``"n:m"`` keeps n of every m; m divides in_features.
-    out: Contiguous bool tensor of weight's shape and device that receives the mask.
-    check_finite: False skips the look for NaN.
+{options}
 
 Returns:
     Bool mask of weight's shape, True = kept; ``out`` where it was given.
@@ -143,29 +117,13 @@ Example:
     tensor([[3., 5.]])
 )doc");
 
-  room.def(
-      "mask",
-      [](const at::Tensor& score, std::optional<double> sparsity, std::optional<std::string> pattern,
-         const std::string& scope, std::optional<at::Tensor> out, bool check_finite) {
-        return prune::mask(score, {.sparsity = sparsity,
-                                   .pattern = std::move(pattern),
-                                   .scope = scope_of("mask", scope),
-                                   .out = std::move(out),
-                                   .check_finite = check_finite});
-      },
-      py::arg("score"), py::kw_only(), py::arg("sparsity") = py::none(), py::arg("pattern") = py::none(),
-      py::arg("scope") = "row", py::arg("out") = py::none(), py::arg("check_finite") = true, release_gil(),
-      R"doc(Mask that removes the smallest scores, for a score of your own.
+  def_operator(room, "mask", &prune::mask, {"score"},
+               R"doc(Mask that removes the smallest scores, for a score of your own.
 
 Args:
     score: ``[out_features, in_features]``, float32, bfloat16 or float16; larger is more worth keeping. Infinite scores
         are ranked like any other.
-    sparsity: Fraction removed, 0 to 1: floor(sparsity * n) of every scope's n scores fall (a product within rounding of
-        an integer is that integer). Give this or ``pattern``.
-    pattern: ``"n:m"`` keeps n of every m consecutive entries of a row; m divides in_features.
-    scope: What ``sparsity`` counts over: ``"row"`` or ``"tensor"``.
-    out: Contiguous bool tensor of score's shape and device that receives the mask.
-    check_finite: False skips the look for NaN.
+{options}
 
 Returns:
     Bool mask of score's shape, True = kept. Ties fall in index order.
@@ -181,24 +139,15 @@ Example:
     tensor([[False,  True,  True, False]])
 )doc");
 
-  room.def(
-      "kept_until",
-      [](const at::Tensor& score, const std::string& scope, std::optional<at::Tensor> out, bool check_finite) {
-        return prune::kept_until(
-            score, {.scope = scope_of("kept_until", scope), .out = std::move(out), .check_finite = check_finite});
-      },
-      py::arg("score"), py::kw_only(), py::arg("scope") = "row", py::arg("out") = py::none(),
-      py::arg("check_finite") = true, release_gil(),
-      R"doc(The sparsity at which each weight falls: (rank of its score + 1) / n.
+  def_operator(room, "kept_until", &prune::kept_until, {"score"},
+               R"doc(The sparsity at which each weight falls: (rank of its score + 1) / n.
 
 ``kept_until(score) > sparsity`` is then the mask of any sparsity, one comparison each; ``mask_at`` is that comparison
 with the same rounding as ``mask``.
 
 Args:
     score: ``[out_features, in_features]``, float32, bfloat16 or float16; larger is more worth keeping.
-    scope: What is ranked together: ``"row"`` or ``"tensor"``.
-    out: Contiguous tensor of score's shape and device that receives the result.
-    check_finite: False skips the look for NaN.
+{options}
 
 Returns:
     float32 tensor of score's shape; float64 where a scope holds more than 2**24 entries.
@@ -291,21 +240,8 @@ Example:
       py::arg("pattern") = py::none(), py::arg("scope") = "tensor", py::arg("damp") = 0.1, py::arg("iterations") = 20,
       py::arg("check_finite") = true, release_gil(), "hemostat.prune.admm as a pair of weight and mask.");
 
-  room.def(
-      "dsnot",
-      [](const at::Tensor& weight, const at::Tensor& mask, const at::Tensor& activation_mean,
-         const at::Tensor& activation_norm, std::optional<std::string> pattern, int64_t max_cycles, double threshold,
-         bool check_finite) {
-        return prune::dsnot(weight, mask, activation_mean, activation_norm,
-                            {.pattern = std::move(pattern),
-                             .max_cycles = max_cycles,
-                             .threshold = threshold,
-                             .check_finite = check_finite});
-      },
-      py::arg("weight"), py::arg("mask"), py::arg("activation_mean"), py::arg("activation_norm"), py::kw_only(),
-      py::arg("pattern") = py::none(), py::arg("max_cycles") = 50, py::arg("threshold") = 0.1 / 2048,
-      py::arg("check_finite") = true, release_gil(),
-      R"doc(Refine a mask by swapping weights until each row's mean output is right.
+  def_operator(room, "dsnot", &prune::dsnot, {"weight", "mask", "activation_mean", "activation_norm"},
+               R"doc(Refine a mask by swapping weights until each row's mean output is right.
 
 With the contributions ``weight * activation_mean`` and the error of a row, their sum over its removed weights, every
 cycle regrows the removed weight of the error's sign with the largest ``|contribution|`` / variance of its input, and
@@ -317,11 +253,7 @@ Args:
     mask: Bool tensor of weight's shape and device, True = kept, as ``wanda`` or ``magnitude`` gives it.
     activation_mean: ``[in_features]``, the mean of each input feature, with its sign.
     activation_norm: ``[in_features]``, its root mean square; the variance is norm^2 - mean^2.
-    pattern: ``"n:m"``, that of the mask, which is kept: what is removed is then the least of the regrown weight's group,
-        and a row ends before a swap that would turn its error's sign.
-    max_cycles: Swaps in a row at most; 0 or more.
-    threshold: ``|error|`` at which a row is done. The authors' 0.1 is of sums over windows of 2048 tokens.
-    check_finite: False skips the look for NaN and infinities.
+{options}
 
 Returns:
     Bool mask that keeps as many weights in each row, and in each group of a pattern.
@@ -370,13 +302,8 @@ Example:
     0.25
 )doc");
 
-  room.def(
-      "owl",
-      [](const std::vector<double>& ratios, double sparsity, double lamda) {
-        return prune::owl(ratios, {.sparsity = sparsity, .lamda = lamda});
-      },
-      py::arg("ratios"), py::kw_only(), py::arg("sparsity"), py::arg("lamda") = 0.08,
-      R"doc(The sparsity of each block: less for blocks with more outliers, and the given one on average.
+  def_operator(room, "owl", &prune::owl, {"ratios"},
+               R"doc(The sparsity of each block: less for blocks with more outliers, and the given one on average.
 
 sparsity - (d - mean d), where d spreads the ratios over 0 to 2 lamda; equal ratios give equal sparsities. Where one
 would leave 0 to 1, all differences shrink until it lies on that end. Yin et al. 2024, "Outlier Weighed Layerwise
@@ -384,8 +311,7 @@ Sparsity (OWL)", arXiv 2310.05175.
 
 Args:
     ratios: The blocks' outlier ratios, as ``outlier_ratio`` gives them; finite.
-    sparsity: Mean over blocks, 0 to 1.
-    lamda: Half of what the sparsities span; 0 or more.
+{options}
 
 Returns:
     A list of 0 to 1, one for each block.

@@ -1,51 +1,19 @@
 // hemostat._C.prune: scores that take relative importance or gradients, and the permutation for n:m.
-#include <optional>
-#include <string>
-#include <utility>
-
 #include <torch/csrc/utils/pybind.h>
 
 #include <hemostat/prune.h>
 
 #include "module.h"
+#include "operators.h"
 #include "prune_arguments.h"
 
 namespace hemostat::bindings {
 
-namespace {
-
-prune::GradientOptions gradient_options(const char* operation, std::optional<double> sparsity,
-                                        std::optional<std::string> pattern, const std::string& scope,
-                                        std::optional<at::Tensor> out, bool check_finite) {
-  return {.sparsity = sparsity,
-          .pattern = std::move(pattern),
-          .scope = scope_of(operation, scope),
-          .out = std::move(out),
-          .check_finite = check_finite};
-}
-
-}  // namespace
-
 void register_prune_scores(py::module_& room) {
   using release_gil = py::call_guard<py::gil_scoped_release>;
 
-  room.def(
-      "ria",
-      [](const at::Tensor& weight, const at::Tensor& activation_norm, double alpha, std::optional<double> sparsity,
-         std::optional<std::string> pattern, const std::string& scope, std::optional<at::Tensor> out,
-         bool check_finite) {
-        return prune::ria(weight, activation_norm,
-                          {.alpha = alpha,
-                           .sparsity = sparsity,
-                           .pattern = std::move(pattern),
-                           .scope = scope_of("ria", scope),
-                           .out = std::move(out),
-                           .check_finite = check_finite});
-      },
-      py::arg("weight"), py::arg("activation_norm"), py::kw_only(), py::arg("alpha") = 0.5,
-      py::arg("sparsity") = py::none(), py::arg("pattern") = py::none(), py::arg("scope") = "row",
-      py::arg("out") = py::none(), py::arg("check_finite") = true, release_gil(),
-      R"doc(Mask that removes the weights of smallest relative importance and activation.
+  def_operator(room, "ria", &prune::ria, {"weight", "activation_norm"},
+               R"doc(Mask that removes the weights of smallest relative importance and activation.
 
 The score is ``(|w| / sum of |w| in its column + |w| / sum of |w| in its row) * activation_norm ** alpha`` in float32;
 the floor(sparsity * n) smallest of every scope of n weights fall, or all but n of every m. Zhang et al. 2024,
@@ -54,12 +22,7 @@ the floor(sparsity * n) smallest of every scope of n weights fall, or all but n 
 Args:
     weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides.
     activation_norm: ``[in_features]``, the root mean square of each input feature; finite, not negative.
-    alpha: Exponent of the activation norm, 0 or more.
-    sparsity: Fraction removed, 0 to 1. Give this or ``pattern``.
-    pattern: ``"n:m"`` keeps n of every m; m divides in_features.
-    scope: What ``sparsity`` counts over: ``"row"``, or ``"tensor"`` as in the authors' code unless told otherwise.
-    out: Contiguous bool tensor of weight's shape and device that receives the mask.
-    check_finite: False skips the look for NaN and Inf.
+{options}
 
 Returns:
     Bool mask of weight's shape, True = kept; ``out`` where it was given.
@@ -102,19 +65,8 @@ Example:
     tensor([[1.7500, 2.5000]])
 )doc");
 
-  room.def(
-      "taylor",
-      [](const at::Tensor& weight, const at::Tensor& gradient, std::optional<double> sparsity,
-         std::optional<std::string> pattern, const std::string& scope, std::optional<at::Tensor> out,
-         bool check_finite) {
-        return prune::taylor(
-            weight, gradient,
-            gradient_options("taylor", sparsity, std::move(pattern), scope, std::move(out), check_finite));
-      },
-      py::arg("weight"), py::arg("gradient"), py::kw_only(), py::arg("sparsity") = py::none(),
-      py::arg("pattern") = py::none(), py::arg("scope") = "tensor", py::arg("out") = py::none(),
-      py::arg("check_finite") = true, release_gil(),
-      R"doc(Mask that removes the weights without which the loss would change least, to first order.
+  def_operator(room, "taylor", &prune::taylor, {"weight", "gradient"},
+               R"doc(Mask that removes the weights without which the loss would change least, to first order.
 
 The score is ``|weight * gradient|`` in float32. Molchanov et al. 2019, "Importance Estimation for Neural Network
 Pruning", arXiv 1906.10771, equation 7; Ma et al. 2023, "LLM-Pruner", arXiv 2305.11627.
@@ -122,11 +74,7 @@ Pruning", arXiv 1906.10771, equation 7; Ma et al. 2023, "LLM-Pruner", arXiv 2305
 Args:
     weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides.
     gradient: The loss's, of weight's shape; float32, bfloat16 or float16.
-    sparsity: Fraction removed, 0 to 1. Give this or ``pattern``.
-    pattern: ``"n:m"`` keeps n of every m; m divides in_features.
-    scope: What ``sparsity`` counts over: ``"tensor"`` or ``"row"``.
-    out: Contiguous bool tensor of weight's shape and device that receives the mask.
-    check_finite: False skips the look for NaN.
+{options}
 
 Returns:
     Bool mask of weight's shape, True = kept; ``out`` where it was given.
@@ -163,18 +111,8 @@ Example:
     tensor([[1.5000, 2.0000]])
 )doc");
 
-  room.def(
-      "fisher",
-      [](const at::Tensor& weight, const at::Tensor& gradient_square, std::optional<double> sparsity,
-         std::optional<std::string> pattern, const std::string& scope, std::optional<at::Tensor> out,
-         bool check_finite) {
-        return prune::fisher(
-            weight, gradient_square,
-            gradient_options("fisher", sparsity, std::move(pattern), scope, std::move(out), check_finite));
-      },
-      py::arg("weight"), py::arg("gradient_square"), py::kw_only(), py::arg("sparsity") = py::none(),
-      py::arg("pattern") = py::none(), py::arg("scope") = "tensor", py::arg("out") = py::none(),
-      py::arg("check_finite") = true, release_gil(),
+  def_operator(
+      room, "fisher", &prune::fisher, {"weight", "gradient_square"},
       R"doc(Mask that removes the weights without which the loss would change least, by the empirical Fisher information.
 
 The score is ``weight ** 2 * gradient_square / 2`` in float32: the second order of the loss, with the diagonal of the
@@ -185,11 +123,7 @@ Args:
     weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides.
     gradient_square: Mean of the squared gradients of single sequences, of weight's shape; float32, bfloat16 or float16,
         not negative.
-    sparsity: Fraction removed, 0 to 1. Give this or ``pattern``.
-    pattern: ``"n:m"`` keeps n of every m; m divides in_features.
-    scope: What ``sparsity`` counts over: ``"tensor"`` or ``"row"``.
-    out: Contiguous bool tensor of weight's shape and device that receives the mask.
-    check_finite: False skips the look for NaN.
+{options}
 
 Returns:
     Bool mask of weight's shape, True = kept; ``out`` where it was given.
@@ -226,22 +160,8 @@ Example:
     tensor([[9., 4.]])
 )doc");
 
-  room.def(
-      "gblm",
-      [](const at::Tensor& weight, const at::Tensor& activation_norm, const at::Tensor& gradient_norm, double alpha,
-         std::optional<double> sparsity, std::optional<std::string> pattern, const std::string& scope,
-         std::optional<at::Tensor> out, bool check_finite) {
-        return prune::gblm(weight, activation_norm, gradient_norm,
-                           {.alpha = alpha,
-                            .sparsity = sparsity,
-                            .pattern = std::move(pattern),
-                            .scope = scope_of("gblm", scope),
-                            .out = std::move(out),
-                            .check_finite = check_finite});
-      },
-      py::arg("weight"), py::arg("activation_norm"), py::arg("gradient_norm"), py::kw_only(), py::arg("alpha") = 100.0,
-      py::arg("sparsity") = py::none(), py::arg("pattern") = py::none(), py::arg("scope") = "row",
-      py::arg("out") = py::none(), py::arg("check_finite") = true, release_gil(),
+  def_operator(
+      room, "gblm", &prune::gblm, {"weight", "activation_norm", "gradient_norm"},
       R"doc(Mask that removes, in each row, the weights of smallest magnitude times activation and gradient norm.
 
 The score is ``|weight| * (activation_norm + alpha * gradient_norm)`` in float32. Das et al. 2023, "Beyond Size: How
@@ -253,12 +173,7 @@ Args:
         sum of squares over a sequence's tokens: the root mean square times the root of a sequence's length.
     gradient_norm: Of weight's shape, float32, bfloat16 or float16, not negative: norm over the gradients of single
         sequences. The authors' are the sum of absolute values (L1) and the root of the sum of squares (L2).
-    alpha: Weight of the gradient norm, 0 or more.
-    sparsity: Fraction removed, 0 to 1. Give this or ``pattern``.
-    pattern: ``"n:m"`` keeps n of every m; m divides in_features.
-    scope: What ``sparsity`` counts over: ``"tensor"`` or ``"row"``.
-    out: Contiguous bool tensor of weight's shape and device that receives the mask.
-    check_finite: False skips the look for NaN.
+{options}
 
 Returns:
     Bool mask of weight's shape, True = kept; ``out`` where it was given.

@@ -18,6 +18,7 @@
 #include "arguments.h"
 #include "group_size.h"
 #include "module.h"
+#include "operators.h"
 
 namespace hemostat::bindings {
 
@@ -29,6 +30,15 @@ std::string repr(const quantize::GroupPacked& packed) {
   return fmt::format("GroupPacked(shape=[{}], bits={}, group_size={}, symmetric={}, bits_per_weight={:.4g})",
                      fmt::join(packed.sizes(), ", "), packed.bits(), group_size, packed.symmetric() ? "True" : "False",
                      packed.bits_per_weight());
+}
+
+at::Tensor gptq(const at::Tensor& weight, const GramOrFactor& gram, const quantize::GptqOptions& options) {
+  return std::visit([&](const auto& given) { return quantize::gptq(weight, given, options); }, gram);
+}
+
+std::shared_ptr<quantize::GroupPacked> gptq_packed(const at::Tensor& weight, const GramOrFactor& gram,
+                                                   const quantize::GptqOptions& options) {
+  return std::visit([&](const auto& given) { return quantize::gptq_packed(weight, given, options); }, gram);
 }
 
 }  // namespace
@@ -126,37 +136,12 @@ Args:
 
   register_block_formats(room);
 
-  room.def(
-      "rtn",
-      [](const at::Tensor& weight, double bits, const GroupSize& group_size, bool symmetric, bool packed,
-         std::optional<at::Tensor> out, bool check_finite,
-         bool search_clip) -> std::variant<at::Tensor, std::shared_ptr<quantize::GroupPacked>> {
-        const quantize::RtnOptions options{.bits = bits,
-                                           .group_size = group_size_of("rtn", group_size),
-                                           .symmetric = symmetric,
-                                           .search_clip = search_clip,
-                                           .out = std::move(out),
-                                           .check_finite = check_finite};
-        if (packed) {
-          return quantize::rtn_packed(weight, options);
-        }
-        return quantize::rtn(weight, options);
-      },
-      py::arg("weight"), py::kw_only(), py::arg("bits"), py::arg("group_size") = py::none(),
-      py::arg("symmetric") = false, py::arg("packed") = false, py::arg("out") = py::none(),
-      py::arg("check_finite") = true, py::arg("search_clip") = false, release_gil(),
-      R"doc(Round to nearest: every weight on the nearest of round(2**bits) levels of its group.
+  def_quantizer(room, "rtn", &quantize::rtn, &quantize::rtn_packed, {"weight"},
+                R"doc(Round to nearest: every weight on the nearest of round(2**bits) levels of its group.
 
 Args:
     weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides.
-    bits: 2 to 8, fractions allowed (2.5 bits: 6 levels).
-    group_size: Weights that share a scale: None or -1 for whole rows, ``"tensor"`` for the whole matrix, or a divisor
-        of in_features.
-    symmetric: scale = 2 max|w| / (levels - 1) about 0, instead of the range [min, max] with 0.
-    packed: Return the codes instead of the rounded weight.
-    out: Contiguous tensor like weight that receives the result; may be weight itself. Not with ``packed``.
-    check_finite: False skips the look for NaN and infinities.
-    search_clip: Shrink each group's range by the factor of 1, .99, ..., .21 with the least squared error.
+{options}
 
 Returns:
     The rounded weight in weight's dtype, ``out`` where it was given; with ``packed`` a ``GroupPacked``, whose
@@ -174,31 +159,12 @@ Example:
     tensor([[-1.,  0.,  1.,  2.]])
 )doc");
 
-  room.def(
-      "fake_quantize",
-      [](const at::Tensor& weight, double bits, const GroupSize& group_size, bool symmetric,
-         const std::optional<at::Tensor>& out, bool check_finite, bool search_clip) {
-        return quantize::fake_quantize(weight, {.bits = bits,
-                                                .group_size = group_size_of("fake_quantize", group_size),
-                                                .symmetric = symmetric,
-                                                .search_clip = search_clip,
-                                                .out = out,
-                                                .check_finite = check_finite});
-      },
-      py::arg("weight"), py::kw_only(), py::arg("bits"), py::arg("group_size") = py::none(),
-      py::arg("symmetric") = false, py::arg("out") = py::none(), py::arg("check_finite") = true,
-      py::arg("search_clip") = false, release_gil(),
-      R"doc(``rtn`` for training: the forward pass rounds, the gradient passes straight through.
+  def_operator(room, "fake_quantize", &quantize::fake_quantize, {"weight"},
+               R"doc(``rtn`` for training: the forward pass rounds, the gradient passes straight through.
 
 Args:
     weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides.
-    bits: 2 to 8, fractions allowed.
-    group_size: None or -1 for whole rows, ``"tensor"``, or a divisor of in_features.
-    symmetric: scale = 2 max|w| / (levels - 1) about 0, instead of the range [min, max] with 0.
-    out: The result is written here: weight's shape, dtype and device, contiguous; may be ``weight`` itself. Not where
-        weight requires a gradient.
-    check_finite: False skips the look for NaN and infinities.
-    search_clip: Shrinks each group's range by the factor of 1, .99, ..., .21 that has the least squared error.
+{options}
 
 Returns:
     The rounded weight, exactly as ``rtn`` gives it, in weight's dtype.
@@ -216,31 +182,8 @@ Example:
     tensor([[1., 1., 1., 1.]])
 )doc");
 
-  room.def(
-      "gptq",
-      [](const at::Tensor& weight, const GramOrFactor& gram, double bits, const GroupSize& group_size, bool symmetric,
-         bool act_order, int64_t block_size, double damp, bool packed,
-         bool check_finite) -> std::variant<at::Tensor, std::shared_ptr<quantize::GroupPacked>> {
-        const quantize::GptqOptions options{.bits = bits,
-                                            .group_size = group_size_of("gptq", group_size),
-                                            .symmetric = symmetric,
-                                            .act_order = act_order,
-                                            .block_size = block_size,
-                                            .damp = damp,
-                                            .check_finite = check_finite};
-        return std::visit(
-            [&](const auto& given) -> std::variant<at::Tensor, std::shared_ptr<quantize::GroupPacked>> {
-              if (packed) {
-                return quantize::gptq_packed(weight, given, options);
-              }
-              return quantize::gptq(weight, given, options);
-            },
-            gram);
-      },
-      py::arg("weight"), py::arg("gram"), py::kw_only(), py::arg("bits"), py::arg("group_size") = 128,
-      py::arg("symmetric") = false, py::arg("act_order") = false, py::arg("block_size") = 128, py::arg("damp") = 0.01,
-      py::arg("packed") = false, py::arg("check_finite") = true, release_gil(),
-      R"doc(GPTQ: rounds column by column, and the columns still to come take up each column's error.
+  def_quantizer(room, "gptq", &gptq, &gptq_packed, {"weight", "gram"},
+                R"doc(GPTQ: rounds column by column, and the columns still to come take up each column's error.
 
 Minimizes what rounding changes in the layer's output. A group's range is that of its weights when the block of columns
 in which it begins comes; a whole row's is that of the row at first. Frantar et al. 2023, "GPTQ: Accurate Post-Training
@@ -251,14 +194,7 @@ Args:
     weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides.
     gram: X^T X over the number of tokens, float32 ``[in_features, in_features]``; or a ``solve.GramFactor`` of it, made
         once for many calls, whose act_order, block_size and damp then count.
-    bits: 2 to 8, fractions allowed.
-    group_size: Weights that share a scale: None or -1 for whole rows, or a divisor of in_features.
-    symmetric: scale = 2 max|w| / (levels - 1) about 0, instead of the range [min, max] with 0.
-    act_order: Takes the most active input features first; groups are of neighbours in that order.
-    block_size: Columns that are solved together.
-    damp: Share of the mean diagonal entry that is added to gram's diagonal; more where that is too little.
-    packed: Return the codes instead of the rounded weight.
-    check_finite: False skips the look for NaN and infinities.
+{options}
 
 Returns:
     The rounded weight in weight's dtype; with ``packed`` a ``GroupPacked``, whose ``dequantize()`` equals it.
@@ -275,25 +211,8 @@ Example:
     tensor([[-0.4667,  0.9333]])
 )doc");
 
-  room.def(
-      "awq",
-      [](const at::Tensor& weight, const at::Tensor& activation_absmean, const at::Tensor& gram, double bits,
-         const GroupSize& group_size, bool symmetric, bool search_clip, bool packed,
-         bool check_finite) -> std::variant<at::Tensor, std::shared_ptr<quantize::GroupPacked>> {
-        const quantize::AwqOptions options{.bits = bits,
-                                           .group_size = group_size_of("awq", group_size),
-                                           .symmetric = symmetric,
-                                           .search_clip = search_clip,
-                                           .check_finite = check_finite};
-        if (packed) {
-          return quantize::awq_packed(weight, activation_absmean, gram, options);
-        }
-        return quantize::awq(weight, activation_absmean, gram, options);
-      },
-      py::arg("weight"), py::arg("activation_absmean"), py::arg("gram"), py::kw_only(), py::arg("bits"),
-      py::arg("group_size") = 128, py::arg("symmetric") = false, py::arg("search_clip") = false,
-      py::arg("packed") = false, py::arg("check_finite") = true, release_gil(),
-      R"doc(Round weights whose salient input features were scaled up, and scale them back.
+  def_quantizer(room, "awq", &quantize::awq, &quantize::awq_packed, {"weight", "activation_absmean", "gram"},
+                R"doc(Round weights whose salient input features were scaled up, and scale them back.
 
 With Q of ``rtn``, the result is Q(weight * s) / s. Of s = max(activation_absmean ** a, 1e-4), over sqrt(max s * min s),
 it takes the one of a = 0, 1/20, ..., 19/20 with the least output error tr(E gram E^T), where E is what the rounding
@@ -305,13 +224,7 @@ Args:
     weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides.
     activation_absmean: ``[in_features]``, mean ``|x|`` of each input feature; finite, not negative.
     gram: ``[in_features, in_features]``, X^T X / tokens.
-    bits: 2 to 8, fractions allowed.
-    group_size: Weights that share a scale: None or -1 for whole rows, or a divisor of in_features.
-    symmetric: The levels of ``rtn``.
-    search_clip: Clip each group of the scaled weight at the factor of 1, .95, ..., .55 of its largest magnitude that
-        has the least error in the outputs which the group alone adds to.
-    packed: Return the codes of the scaled weight instead of the rounded one.
-    check_finite: False skips the look for NaN and infinities.
+{options}
 
 Returns:
     The rounded weight in its own basis and dtype; with ``packed`` a ``GroupPacked``, whose ``dequantize()``
@@ -337,7 +250,7 @@ Example:
          double bits, const GroupSize& group_size, bool symmetric, bool check_finite) {
         return quantize::awq_scale(weights, activation_absmean, gram,
                                    {.bits = bits,
-                                    .group_size = group_size_of("awq_scale", group_size),
+                                    .group_size = group_size_of("hemostat.quantize.awq_scale", group_size),
                                     .symmetric = symmetric,
                                     .check_finite = check_finite});
       },
@@ -370,36 +283,14 @@ Example:
     torch.Size([2])
 )doc");
 
-  room.def(
-      "awq_scaled",
-      [](const at::Tensor& weight, const at::Tensor& scale, const at::Tensor& gram, double bits,
-         const GroupSize& group_size, bool symmetric, bool search_clip, bool packed,
-         bool check_finite) -> std::variant<at::Tensor, std::shared_ptr<quantize::GroupPacked>> {
-        const quantize::AwqOptions options{.bits = bits,
-                                           .group_size = group_size_of("awq_scaled", group_size),
-                                           .symmetric = symmetric,
-                                           .search_clip = search_clip,
-                                           .check_finite = check_finite};
-        if (packed) {
-          return quantize::awq_scaled_packed(weight, scale, gram, options);
-        }
-        return quantize::awq_scaled(weight, scale, gram, options);
-      },
-      py::arg("weight"), py::arg("scale"), py::arg("gram"), py::kw_only(), py::arg("bits"), py::arg("group_size") = 128,
-      py::arg("symmetric") = false, py::arg("search_clip") = false, py::arg("packed") = false,
-      py::arg("check_finite") = true, release_gil(),
-      R"doc(The second half of ``awq``: Q(weight * scale) / scale, with a scale at hand.
+  def_quantizer(room, "awq_scaled", &quantize::awq_scaled, &quantize::awq_scaled_packed, {"weight", "scale", "gram"},
+                R"doc(The second half of ``awq``: Q(weight * scale) / scale, with a scale at hand.
 
 Args:
     weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides.
     scale: ``[in_features]``, positive and finite, as ``awq_scale`` gives it.
     gram: ``[in_features, in_features]``, X^T X / tokens; ``search_clip`` reads it.
-    bits: 2 to 8, fractions allowed.
-    group_size: None or -1 for whole rows, or a divisor of in_features.
-    symmetric: The levels of ``rtn``.
-    search_clip: As in ``awq``.
-    packed: Return the codes of the scaled weight instead of the rounded one.
-    check_finite: False skips the look for NaN and infinities.
+{options}
 
 Returns:
     The rounded weight in its own basis and dtype; with ``packed`` a ``GroupPacked``, whose ``dequantize()``
@@ -417,22 +308,12 @@ Example:
     tensor([[-1.,  0.,  1.,  2.]])
 )doc");
 
-  room.def(
-      "activation",
-      [](const at::Tensor& input, double bits, bool symmetric, std::optional<at::Tensor> out, bool check_finite) {
-        return quantize::activation(
-            input, {.bits = bits, .symmetric = symmetric, .out = std::move(out), .check_finite = check_finite});
-      },
-      py::arg("input"), py::kw_only(), py::arg("bits"), py::arg("symmetric") = false, py::arg("out") = py::none(),
-      py::arg("check_finite") = true, release_gil(),
-      R"doc(Dynamic fake quantization of a linear layer's input, each token with its own scale.
+  def_operator(room, "activation", &quantize::activation, {"input"},
+               R"doc(Dynamic fake quantization of a linear layer's input, each token with its own scale.
 
 Args:
     input: ``[..., in_features]``, float32, bfloat16 or float16; every last-dimension row is one group.
-    bits: 2 to 8, fractions allowed.
-    symmetric: scale = 2 max|x| / (levels - 1) about 0, instead of the range [min, max] with 0.
-    out: Contiguous tensor like input that receives the result; may be input itself.
-    check_finite: False skips the look for NaN and infinities.
+{options}
 
 Returns:
     The rounded input, in its dtype; ``out`` where it was given.
@@ -450,23 +331,8 @@ Example:
             [ 0., -6.]])
 )doc");
 
-  room.def(
-      "gguf",
-      [](const at::Tensor& weight, const std::string& type, std::optional<at::Tensor> importance, bool packed,
-         std::optional<at::Tensor> out,
-         bool check_finite) -> std::variant<at::Tensor, std::shared_ptr<quantize::GgufPacked>> {
-        const quantize::GgufOptions options{.type = quantize::gguf_type_from_name(type),
-                                            .importance = std::move(importance),
-                                            .out = std::move(out),
-                                            .check_finite = check_finite};
-        if (packed) {
-          return quantize::gguf_packed(weight, options);
-        }
-        return quantize::gguf(weight, options);
-      },
-      py::arg("weight"), py::kw_only(), py::arg("type") = "Q4_K", py::arg("importance") = py::none(),
-      py::arg("packed") = false, py::arg("out") = py::none(), py::arg("check_finite") = true, release_gil(),
-      R"doc(The weight on the values of one of llama.cpp's block formats.
+  def_quantizer(room, "gguf", &quantize::gguf, &quantize::gguf_packed, {"weight"},
+                R"doc(The weight on the values of one of llama.cpp's block formats.
 
 Every weight is scale * code - minimum. A block of 32 (or, of a K type, 256) weights has a float16 scale and in some
 types a float16 minimum; the sub-blocks of a K type multiply them by small integers. Q8_0, Q5_0, Q5_1, Q4_0 and Q4_1
@@ -476,13 +342,7 @@ favours large weights, so its squared error is no lower.
 
 Args:
     weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides.
-    type: The format, with its bits per weight: ``"Q8_0"`` 8.5, ``"Q6_K"`` 6.5625, ``"Q5_1"`` 6, ``"Q5_K"`` and
-        ``"Q5_0"`` 5.5, ``"Q4_1"`` 5, ``"Q4_K"``, ``"Q4_0"`` and ``"IQ4_NL"`` 4.5, ``"Q3_K"`` 3.4375, ``"Q2_K"`` 2.625.
-    importance: ``[in_features]``, what the squared error of each input feature counts for, at least 0: llama.cpp's
-        importance matrix, the mean squared activation. None: all alike. Where all of a sub-block are 0 they count alike.
-    packed: Return the blocks instead of the rounded weight.
-    out: Contiguous tensor like weight that receives the result; may be weight itself. Not with ``packed``.
-    check_finite: False skips the look for NaN, infinities, and scales that float16 cannot hold.
+{options}
 
 Returns:
     The rounded weight in weight's dtype, ``out`` where it was given; with ``packed`` a ``GgufPacked``, whose

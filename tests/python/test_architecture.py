@@ -26,9 +26,9 @@ ORDER = [
     ["scan"],
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
-# Headers that are no room: exceptions, interruption and the umbrella for all, the axis for thresholds and what follows
-# them.
-EVERYONE = {"error", "export", "interrupt", "version"}
+# Headers that are no room: exceptions, interruption, options and the umbrella for all, the axis for thresholds and what
+# follows them.
+EVERYONE = {"error", "export", "interrupt", "options", "version"}
 ROOM_OF_HEADER = {"axis": "threshold"}
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)
 

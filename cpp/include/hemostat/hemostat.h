@@ -17,6 +17,7 @@
 #include <hemostat/model.h>
 #include <hemostat/noise.h>
 #include <hemostat/normalize.h>
+#include <hemostat/options.h>
 #include <hemostat/prune.h>
 #include <hemostat/quantize.h>
 #include <hemostat/scan.h>

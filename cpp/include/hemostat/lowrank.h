@@ -2,8 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <tuple>
 
 #include <ATen/core/Tensor.h>
+
+#include <hemostat/options.h>
 
 namespace hemostat::lowrank {
 
@@ -41,9 +44,16 @@ struct Decomposition {
 // is beyond its dtype.
 Decomposition decompose(const at::Tensor& weight, bool check_finite = true);
 
+template <typename Options>
+constexpr auto removed_field() {
+  return Field{"removed", &Options::removed, "fraction of the parameters removed", between(0, 1), SetBy::severity};
+}
+
 struct SvdOptions {
-  double removed = 0;  // fraction of the parameters removed, 0 … 1
+  double removed = 0;
   bool check_finite = true;
+
+  static constexpr auto fields() { return std::tuple{removed_field<SvdOptions>(), check_finite_field<SvdOptions>()}; }
 };
 
 // The closest matrix of its rank in the Frobenius norm (Eckart and Young 1936): a = U_r · diag(S_r), b = V_rᵀ.
@@ -55,9 +65,16 @@ Factors svd(const at::Tensor& weight, const SvdOptions& options);
 // or where W is taller than wide, Q times those of R·(S·Sᵀ)·Rᵀ with W = Q·R; in float64, since squaring halves digits.
 
 struct AsvdOptions {
-  double removed = 0;  // fraction of the parameters removed, 0 … 1
-  double alpha = 0.5;  // exponent, 0 or more; 0 is svd
+  double removed = 0;
+  double alpha = 0.5;
   bool check_finite = true;
+
+  static constexpr auto fields() {
+    return std::tuple{
+        removed_field<AsvdOptions>(),
+        Field{"alpha", &AsvdOptions::alpha, "exponent of the mean |activation|; at 0 this is svd", at_least(0)},
+        check_finite_field<AsvdOptions>()};
+  }
 };
 
 // S = diag(activation_absmean^alpha + 1e-6): input features that are large count more (Yuan et al. 2023, "ASVD:
@@ -70,9 +87,16 @@ Decomposition decompose_asvd(const at::Tensor& weight, const at::Tensor& activat
                              bool check_finite = true);
 
 struct SvdLlmOptions {
-  double removed = 0;  // fraction of the parameters removed, 0 … 1
-  double damp = 0;     // what the Gram matrix's diagonal grows by, in fractions of its mean, 0 or more
+  double removed = 0;
+  double damp = 0;
   bool check_finite = true;
+
+  static constexpr auto fields() {
+    return std::tuple{removed_field<SvdLlmOptions>(),
+                      Field{"damp", &SvdLlmOptions::damp,
+                            "what the Gram matrix's diagonal grows by, in fractions of its mean", at_least(0)},
+                      check_finite_field<SvdLlmOptions>()};
+  }
 };
 
 // S·Sᵀ = gram (the whitening of Wang et al. 2024, "SVD-LLM: Truncation-aware Singular Value Decomposition for Large

@@ -17,6 +17,7 @@
 #include <hemostat/axis.h>
 #include <hemostat/calibrate.h>
 #include <hemostat/model.h>
+#include <hemostat/options.h>
 #include <hemostat/statistics.h>
 
 namespace hemostat {
@@ -33,6 +34,8 @@ struct OptionSpec {
   OptionValue default_value;
   std::string description;           // with unit and range
   std::vector<std::string> choices;  // of a string option; empty: any
+  Range range = {};                  // of a number
+  bool divides = false;  // a number of weights, or "row", that divides every changed linear's input features
 };
 
 // "rtn:group_size=64,symmetric=true" → name and the options given; lists are joined by '+':

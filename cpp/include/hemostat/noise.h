@@ -2,10 +2,14 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <optional>
+#include <tuple>
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/Device.h>
+
+#include <hemostat/options.h>
 
 namespace hemostat::noise {
 
@@ -13,10 +17,27 @@ namespace hemostat::noise {
 // device. One direction serves every severity.
 at::Tensor direction(at::IntArrayRef sizes, uint64_t seed, c10::Device device = c10::kCPU);
 
+// What several of the operators below take.
+template <typename Options>
+constexpr auto sigma_field(const Range& range = at_least(0)) {
+  return Field{"sigma", &Options::sigma,
+               "standard deviation of the noise, in those of the weight (of each token, where it goes to inputs)",
+               range, SetBy::severity};
+}
+
+template <typename Options>
+constexpr auto seed_field() {
+  return Field{"seed", &Options::seed, "of the hash or generator that draws", at_least(0)};
+}
+
 struct ApplyOptions {
-  double sigma = 0;                              // ≥ 0, in standard deviations of the weight
+  double sigma = 0;
   std::optional<at::Tensor> out = std::nullopt;  // weight's dtype and shape, contiguous; may be `weight` itself
   bool check_finite = true;
+
+  static constexpr auto fields() {
+    return std::tuple{sigma_field<ApplyOptions>(), out_field<ApplyOptions>(), check_finite_field<ApplyOptions>()};
+  }
 };
 
 // weight + sigma · std(weight) · direction, in float32, in the weight's dtype. std is that of the whole tensor as a
@@ -33,15 +54,26 @@ struct GaussianOptions {
   uint64_t seed = 0;
   std::optional<at::Tensor> out = std::nullopt;
   bool check_finite = true;
+
+  static constexpr auto fields() {
+    return std::tuple{sigma_field<GaussianOptions>(), seed_field<GaussianOptions>(), out_field<GaussianOptions>(),
+                      check_finite_field<GaussianOptions>()};
+  }
 };
 
 // apply(weight, direction(weight.sizes(), seed, weight.device()), …)
 at::Tensor gaussian(const at::Tensor& weight, const GaussianOptions& options);
 
 struct IsotropicOptions {
-  double norm = 0;    // ≥ 0, of the noise: Frobenius
-  uint64_t seed = 0;  // of its direction
+  double norm = 0;
+  uint64_t seed = 0;
   bool check_finite = true;
+
+  static constexpr auto fields() {
+    return std::tuple{
+        Field{"norm", &IsotropicOptions::norm, "Frobenius norm of the noise", at_least(0), SetBy::severity},
+        seed_field<IsotropicOptions>(), check_finite_field<IsotropicOptions>()};
+  }
 };
 
 // weight + norm · z / ‖z‖ with z = direction(weight.sizes(), seed, weight.device()), in float32, in the weight's dtype:
@@ -52,11 +84,24 @@ at::Tensor isotropic(const at::Tensor& weight, const IsotropicOptions& options);
 
 // Faults of the memory that a weight is stored in.
 struct BitFaultOptions {
-  double rate = 0;  // of the bits, 0 … 1
+  double rate = 0;
   uint64_t seed = 0;
-  std::optional<int64_t> bit = std::nullopt;     // only that position: 0 the least significant, the highest the sign
-  std::optional<int64_t> bits = std::nullopt;    // of uint8 codes: how many low bits each is stored in, 1 … 8; none: 8
+  std::optional<int64_t> bit = std::nullopt;
+  std::optional<int64_t> bits = std::nullopt;
   std::optional<at::Tensor> out = std::nullopt;  // weight's dtype and shape, contiguous; may be `weight` itself
+
+  static constexpr auto fields() {
+    return std::tuple{Field{"rate", &BitFaultOptions::rate, "probability of each bit", between(0, 1), SetBy::severity},
+                      seed_field<BitFaultOptions>(),
+                      Field{"bit",
+                            &BitFaultOptions::bit,
+                            "only this position: 0 is the least significant, the highest the sign; None: all",
+                            {},
+                            SetBy::call},
+                      Field{"bits", &BitFaultOptions::bits,
+                            "of uint8 codes, how many low bits each is stored in; None: 8", between(1, 8), SetBy::call},
+                      out_field<BitFaultOptions>()};
+  }
 };
 
 // The weight with every stored bit inverted with probability `rate`, independently (the fault model of Ares: Reagen et
@@ -72,9 +117,14 @@ at::Tensor bit_flip(const at::Tensor& weight, const BitFaultOptions& options);
 at::Tensor stuck_at(const at::Tensor& weight, int64_t value, const BitFaultOptions& options);
 
 struct ActivationNoiseOptions {
-  double sigma = 0;  // ≥ 0, in standard deviations of each token's input
+  double sigma = 0;  // finite in float32
   int64_t seed = 0;
   bool check_finite = true;
+
+  static constexpr auto fields() {
+    return std::tuple{sigma_field<ActivationNoiseOptions>(not_negative_in_float32()),
+                      seed_field<ActivationNoiseOptions>(), check_finite_field<ActivationNoiseOptions>()};
+  }
 };
 
 // input + sigma · std(the token's input) · z, in float32, in the input's dtype. z is standard normal, a hash of (seed,

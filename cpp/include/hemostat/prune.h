@@ -11,16 +11,27 @@
 // the selection's own pass, so `out` is then unspecified; check_finite = false skips the look); TypeError for a dtype.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
 
 #include <hemostat/kernels.h>
+#include <hemostat/options.h>
 #include <hemostat/solve.h>
+
+namespace hemostat {
+
+template <>
+inline constexpr auto words<kernels::Scope> =
+    std::array{Word{kernels::Scope::tensor, "tensor"}, Word{kernels::Scope::row, "row"}};
+
+}  // namespace hemostat
 
 namespace hemostat::prune {
 
@@ -37,13 +48,46 @@ struct Pattern {
 };
 Pattern parse_pattern(std::string_view text);
 
-struct MaskOptions {
+// What choosing by a score takes, whatever the score.
+template <typename Options>
+constexpr auto sparsity_fields() {
+  return std::tuple{Field{"sparsity", &Options::sparsity, "fraction removed; give this or ``pattern``", between(0, 1),
+                          SetBy::severity},
+                    Field{"pattern",
+                          &Options::pattern,
+                          "``\"n:m\"`` keeps n of every m weights of a row; m divides in_features",
+                          {},
+                          SetBy::severity}};
+}
+
+template <typename Options>
+constexpr auto scope_field() {
+  return std::tuple{Field{"scope", &Options::scope, "what the fraction counts over"}};
+}
+
+template <typename Options>
+constexpr auto mask_fields() {
+  return std::tuple{out_field<Options>("contiguous bool tensor of the same shape and device that receives the mask"),
+                    check_finite_field<Options>()};
+}
+
+template <typename Options>
+constexpr auto selection_fields() {
+  return std::tuple_cat(sparsity_fields<Options>(), scope_field<Options>(), mask_fields<Options>());
+}
+
+template <Scope kScope>
+struct Selection {
   std::optional<double> sparsity = std::nullopt;
   std::optional<std::string> pattern = std::nullopt;
-  Scope scope = Scope::row;                      // what `sparsity` counts over; a pattern always counts within a row
+  Scope scope = kScope;                          // what `sparsity` counts over; a pattern always counts within a row
   std::optional<at::Tensor> out = std::nullopt;  // bool, contiguous, the score's shape and device
   bool check_finite = true;
+
+  static constexpr auto fields() { return selection_fields<Selection>(); }
 };
+
+using MaskOptions = Selection<Scope::row>;
 
 // The mask that removes the smallest scores.   score [out_features, in_features], float32, bfloat16 or float16
 at::Tensor mask(const at::Tensor& score, const MaskOptions& options);
@@ -52,6 +96,13 @@ struct KeptUntilOptions {
   Scope scope = Scope::row;
   std::optional<at::Tensor> out = std::nullopt;
   bool check_finite = true;
+
+  static constexpr auto fields() {
+    return std::tuple{
+        Field{"scope", &KeptUntilOptions::scope, "what is ranked together"},
+        out_field<KeptUntilOptions>("contiguous tensor of score's shape and device that receives the result"),
+        check_finite_field<KeptUntilOptions>()};
+  }
 };
 
 // The sparsity at which each weight falls: (rank of its score within the scope + 1) / n, so that
@@ -69,13 +120,7 @@ at::Tensor mask_at(const at::Tensor& kept_until, double sparsity, Scope scope = 
 // beyond float32.
 at::Tensor score_magnitude(const at::Tensor& weight);
 
-struct MagnitudeOptions {
-  std::optional<double> sparsity = std::nullopt;
-  std::optional<std::string> pattern = std::nullopt;
-  Scope scope = Scope::tensor;
-  std::optional<at::Tensor> out = std::nullopt;
-  bool check_finite = true;
-};
+using MagnitudeOptions = Selection<Scope::tensor>;
 
 // Removes the smallest |weight| of the whole matrix, or of each row (Han et al. 2015, arXiv 1506.02626).
 at::Tensor magnitude(const at::Tensor& weight, const MagnitudeOptions& options);
@@ -89,6 +134,10 @@ struct WandaOptions {
   std::optional<std::string> pattern = std::nullopt;
   std::optional<at::Tensor> out = std::nullopt;
   bool check_finite = true;
+
+  static constexpr auto fields() {
+    return std::tuple_cat(sparsity_fields<WandaOptions>(), mask_fields<WandaOptions>());
+  }
 };
 
 // Removes the smallest |weight| · activation_norm of each row (Sun et al. 2024, "A Simple and Effective Pruning
@@ -110,6 +159,13 @@ struct SparseGptOptions {
   // Rounds what is kept as well, in the same pass (the paper's joint sparsification and quantization).
   std::optional<solve::Rounding> rounding = std::nullopt;
   bool check_finite = true;
+
+  static constexpr auto fields() {
+    return std::tuple_cat(sparsity_fields<SparseGptOptions>(),
+                          std::tuple{Field{"block_size", &SparseGptOptions::block_size,
+                                           "columns whose mask is chosen together", at_least(1)},
+                                     solve::damp_field<SparseGptOptions>(), check_finite_field<SparseGptOptions>()});
+  }
 };
 
 // SparseGPT (Frantar & Alistarh 2023, "SparseGPT: Massive Language Models Can be Accurately Pruned in One-Shot",
@@ -139,6 +195,12 @@ struct RiaOptions {
   Scope scope = Scope::row;
   std::optional<at::Tensor> out = std::nullopt;
   bool check_finite = true;
+
+  static constexpr auto fields() {
+    return std::tuple_cat(
+        std::tuple{Field{"alpha", &RiaOptions::alpha, "exponent of the activation norm", at_least(0)}},
+        selection_fields<RiaOptions>());
+  }
 };
 
 // Removes the smallest relative importance and activation of each row, or of the whole matrix as the authors' code does
@@ -164,13 +226,7 @@ at::Tensor score_fisher(const at::Tensor& weight, const at::Tensor& gradient_squ
 at::Tensor score_gblm(const at::Tensor& weight, const at::Tensor& activation_norm, const at::Tensor& gradient_norm,
                       double alpha = 100);
 
-struct GradientOptions {
-  std::optional<double> sparsity = std::nullopt;
-  std::optional<std::string> pattern = std::nullopt;
-  Scope scope = Scope::tensor;
-  std::optional<at::Tensor> out = std::nullopt;
-  bool check_finite = true;
-};
+using GradientOptions = Selection<Scope::tensor>;
 
 // Removes the smallest |weight · gradient| (Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning",
 // arXiv 1906.10771, equation 7; Ma et al. 2023, "LLM-Pruner", arXiv 2305.11627).
@@ -187,6 +243,11 @@ struct GblmOptions {
   Scope scope = Scope::row;
   std::optional<at::Tensor> out = std::nullopt;
   bool check_finite = true;
+
+  static constexpr auto fields() {
+    return std::tuple_cat(std::tuple{Field{"alpha", &GblmOptions::alpha, "weight of the gradient norm", at_least(0)}},
+                          selection_fields<GblmOptions>());
+  }
 };
 
 // Removes the smallest |weight| · (activation_norm + alpha · gradient_norm) of each row (Das et al. 2023, "Beyond Size:
@@ -222,10 +283,21 @@ AdmmFactor admm_factor(const at::Tensor& gram, double damp = 0.1, bool check_fin
 struct AdmmOptions {
   std::optional<double> sparsity = std::nullopt;
   std::optional<std::string> pattern = std::nullopt;
-  Scope scope = Scope::tensor;  // what `sparsity` counts over
-  double damp = 0.1;            // as admm_factor takes it
-  int64_t iterations = 20;      // 0 or more
+  Scope scope = Scope::tensor;
+  double damp = 0.1;  // as admm_factor takes it
+  int64_t iterations = 20;
   bool check_finite = true;
+
+  static constexpr auto fields() {
+    return std::tuple_cat(
+        sparsity_fields<AdmmOptions>(), scope_field<AdmmOptions>(),
+        std::tuple{
+            Field{"iterations", &AdmmOptions::iterations, "how often weights and mask are adjusted", at_least(0)},
+            Field{"damp", &AdmmOptions::damp,
+                  "added to the diagonal of the Gram matrix of inputs of length 1, as a share of its mean",
+                  at_least(0)},
+            check_finite_field<AdmmOptions>()});
+  }
 };
 
 // Prunes and adjusts what stays, by the alternating direction method of multipliers (Boža 2024, "Fast and Effective
@@ -243,10 +315,24 @@ Pruned admm(const at::Tensor& weight, const AdmmFactor& factor, const AdmmOption
 
 struct DsnotOptions {
   std::optional<std::string> pattern = std::nullopt;  // that of the mask, which is kept
-  int64_t max_cycles = 50;                            // swaps in a row at most; 0 or more
-  double threshold = 0.1 / 2048;  // |error| of a row's mean output at which it is done. The authors' .1, of sums over
-                                  // windows of 2048 tokens
+  int64_t max_cycles = 50;
+  double threshold = 0.1 / 2048;  // the authors' .1, of sums over windows of 2048 tokens
   bool check_finite = true;
+
+  static constexpr auto fields() {
+    return std::tuple{
+        Field{"pattern",
+              &DsnotOptions::pattern,
+              "``\"n:m\"``, that of the mask, which is kept: what is removed is then the least of the regrown weight's "
+              "group, and a row ends before a swap that would turn its error's sign",
+              {},
+              SetBy::severity},
+        Field{"max_cycles", &DsnotOptions::max_cycles, "swaps in a row at most", at_least(0)},
+        Field{"threshold", &DsnotOptions::threshold,
+              "``|error|`` at which a row is done; the authors' 0.1 is of sums over windows of 2048 tokens",
+              at_least(0)},
+        check_finite_field<DsnotOptions>()};
+  }
 };
 
 // Refines a mask by swapping weights between kept and removed, row by row, until the mean output is right (Zhang et al.
@@ -274,8 +360,13 @@ double outlier_ratio(at::TensorList weights, at::TensorList activation_norms, do
                      bool check_finite = true);
 
 struct OwlOptions {
-  double sparsity = 0;  // mean over blocks, 0 … 1
-  double lamda = 0.08;  // λ, 0 or more: sparsities span 2λ
+  double sparsity = 0;
+  double lamda = 0.08;  // λ
+
+  static constexpr auto fields() {
+    return std::tuple{Field{"sparsity", &OwlOptions::sparsity, "mean over blocks", between(0, 1), SetBy::severity},
+                      Field{"lamda", &OwlOptions::lamda, "half of what the blocks' sparsities span", at_least(0)}};
+  }
 };
 
 // The sparsity of each block, less for blocks with more outliers: s − (d − mean d), where d spreads the ratios over

@@ -17,15 +17,19 @@
 // unless it is the input, is then unspecified; check_finite = false skips the look); TypeError for a dtype.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <tuple>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/Device.h>
 
+#include <hemostat/options.h>
 #include <hemostat/solve.h>
 
 namespace hemostat::quantize {
@@ -33,6 +37,21 @@ namespace hemostat::quantize {
 // Values of group_size that are no number of entries.
 inline constexpr int64_t kPerRow = -1;    // one scale for each output feature
 inline constexpr int64_t kPerTensor = 0;  // one scale for the matrix
+
+// Weights that share a scale: a number of them, kPerRow or kPerTensor.
+struct GroupSize {
+  int64_t weights;
+
+  constexpr GroupSize(int64_t of) : weights(of) {}
+  constexpr operator int64_t() const { return weights; }
+
+  // "row" (or "-1"), "tensor", "128". ValueError naming `operation` for another text.
+  static GroupSize from_text(std::string_view operation, std::string_view text);
+  std::string text() const;
+};
+
+// Ranges of group sizes as fields declare them: within rows, or also the whole tensor.
+inline constexpr Range kGroupsOfRows = at_least(1), kGroupsOrTensor = at_least(0);
 
 // round(2^bits); bits 2 … 8, fractions allowed (2.5 bits: 6 levels).
 int64_t levels(double bits);
@@ -105,15 +124,42 @@ class GroupPacked : public PackedWeight {
   at::ScalarType dtype_;
 };
 
+// What several of the formats below take.
+template <typename Options>
+constexpr auto bits_field() {
+  return Field{"bits", &Options::bits, "log2 of the number of levels, fractions allowed (2.5 bits: 6 levels)",
+               between(2, 8), SetBy::severity};
+}
+
+template <typename Options>
+constexpr auto group_size_field(const Range& groups) {
+  return Field{"group_size", &Options::group_size, "weights that share a scale", groups};
+}
+
+template <typename Options>
+constexpr auto symmetric_field() {
+  return Field{"symmetric", &Options::symmetric,
+               "codes symmetric about 0: scale = 2 max|w| / (levels - 1), instead of the range [min, max] with 0"};
+}
+
 struct RtnOptions {
-  double bits = 4;               // 2 … 8
-  int64_t group_size = kPerRow;  // kPerRow, kPerTensor, or a divisor of in_features
+  double bits = 4;
+  GroupSize group_size = kPerRow;
   bool symmetric = false;
-  // Shrinks each group's range by the factor of 1, .99, … .21 that has the least squared error (the grid of GPTQ's
-  // quantizer, with the plain mean squared error for its |error|^2.4).
-  bool search_clip = false;
+  bool search_clip = false;  // the grid of GPTQ's quantizer, with the plain mean squared error for its |error|^2.4
   std::optional<at::Tensor> out = std::nullopt;  // weight's dtype and shape, contiguous; may be `weight` itself
   bool check_finite = true;
+
+  static constexpr auto fields() {
+    return std::tuple{
+        bits_field<RtnOptions>(),
+        group_size_field<RtnOptions>(kGroupsOrTensor),
+        symmetric_field<RtnOptions>(),
+        Field{"search_clip", &RtnOptions::search_clip,
+              "shrinks each group's range by the factor of 1, .99, ..., .21 with the least squared error"},
+        out_field<RtnOptions>(),
+        check_finite_field<RtnOptions>()};
+  }
 };
 
 // Round to nearest: the weight on its levels, in its own dtype. Where the weight requires a gradient, it passes
@@ -128,13 +174,24 @@ at::Tensor fake_quantize(const at::Tensor& weight, const RtnOptions& options = {
 std::shared_ptr<GroupPacked> rtn_packed(const at::Tensor& weight, const RtnOptions& options = {});
 
 struct GptqOptions {
-  double bits = 4;           // 2 … 8
-  int64_t group_size = 128;  // a divisor of in_features, or kPerRow
+  double bits = 4;
+  GroupSize group_size = 128;
   bool symmetric = false;
-  bool act_order = false;  // features of the largest mean square first; groups are of neighbours in that order
+  bool act_order = false;
   int64_t block_size = 128;
   double damp = 0.01;  // see solve::GramFactorOptions
   bool check_finite = true;
+
+  static constexpr auto fields() {
+    return std::tuple{bits_field<GptqOptions>(),
+                      group_size_field<GptqOptions>(kGroupsOfRows),
+                      symmetric_field<GptqOptions>(),
+                      Field{"act_order", &GptqOptions::act_order,
+                            "takes the most active input features first; groups are of neighbours in that order"},
+                      Field{"block_size", &GptqOptions::block_size, "columns that are solved together", at_least(1)},
+                      solve::damp_field<GptqOptions>(),
+                      check_finite_field<GptqOptions>()};
+  }
 };
 
 // GPTQ (Frantar et al. 2023, "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers",
@@ -224,6 +281,21 @@ struct GgufOptions {
   std::optional<at::Tensor> importance = std::nullopt;
   std::optional<at::Tensor> out = std::nullopt;  // weight's dtype and shape, contiguous; may be `weight` itself
   bool check_finite = true;
+
+  static constexpr auto fields() {
+    return std::tuple{
+        Field{"type", &GgufOptions::type,
+              "the format, with its bits per weight: Q8_0 8.5, Q6_K 6.5625, Q5_1 6, Q5_K and Q5_0 5.5, "
+              "Q4_1 5, Q4_K, Q4_0 and IQ4_NL 4.5, Q3_K 3.4375, Q2_K 2.625"},
+        Field{"importance",
+              &GgufOptions::importance,
+              "``[in_features]``, at least 0: what the squared error of each input feature counts for, as "
+              "llama.cpp's importance matrix, the mean squared activation; None: all alike, as where all of "
+              "a sub-block are 0",
+              {},
+              SetBy::call},
+        out_field<GgufOptions>(), check_finite_field<GgufOptions>()};
+  }
 };
 
 // The weight on the values of a block format, in its own dtype.
@@ -297,9 +369,15 @@ class BlockPacked : public PackedWeight {
 
 // nf4, fp4: equal to bitsandbytes, whose blocks run over the flattened weight: the same where a block divides a row.
 struct BlockOptions {
-  int64_t block_size = 64;                       // a divisor of in_features
+  int64_t block_size = 64;
   std::optional<at::Tensor> out = std::nullopt;  // weight's dtype and shape, contiguous; may be `weight` itself
   bool check_finite = true;
+
+  static constexpr auto fields() {
+    return std::tuple{Field{"block_size", &BlockOptions::block_size,
+                            "weights of a row that share a scale; a divisor of the input features", at_least(1)},
+                      out_field<BlockOptions>(), check_finite_field<BlockOptions>()};
+  }
 };
 
 // NormalFloat: the quantiles of a normal distribution, 0 among them (Dettmers et al. 2023, arXiv 2305.14314). A block's
@@ -314,6 +392,8 @@ std::shared_ptr<BlockPacked> fp4_packed(const at::Tensor& weight, const BlockOpt
 struct FormatOptions {
   std::optional<at::Tensor> out = std::nullopt;  // weight's dtype and shape, contiguous; may be `weight` itself
   bool check_finite = true;
+
+  static constexpr auto fields() { return std::tuple{out_field<FormatOptions>(), check_finite_field<FormatOptions>()}; }
 };
 
 // OCP Microscaling Formats 1.0: blocks of 32 of a row share the scale 2^(floor(log2 max |w|) − 2); an element is the
@@ -330,10 +410,27 @@ std::shared_ptr<BlockPacked> nvfp4_packed(const at::Tensor& weight, const Format
 
 enum class Float8 { e4m3, e5m2 };  // largest 448, 57344
 
+}  // namespace hemostat::quantize
+
+namespace hemostat {
+
+template <>
+inline constexpr auto words<quantize::Float8> =
+    std::array{Word{quantize::Float8::e4m3, "e4m3"}, Word{quantize::Float8::e5m2, "e5m2"}};
+
+}  // namespace hemostat
+
+namespace hemostat::quantize {
+
 struct Fp8Options {
   Float8 format = Float8::e4m3;
   std::optional<at::Tensor> out = std::nullopt;  // weight's dtype and shape, contiguous; may be `weight` itself
   bool check_finite = true;
+
+  static constexpr auto fields() {
+    return std::tuple{Field{"format", &Fp8Options::format, "bits of exponent and fraction"}, out_field<Fp8Options>(),
+                      check_finite_field<Fp8Options>()};
+  }
 };
 
 // Each row scaled so that its max |w| is the format's largest (Micikevicius et al. 2022, arXiv 2209.05433):
@@ -342,9 +439,14 @@ at::Tensor fp8(const at::Tensor& weight, const Fp8Options& options = {});
 std::shared_ptr<BlockPacked> fp8_packed(const at::Tensor& weight, const Fp8Options& options = {});
 
 struct TernaryOptions {
-  int64_t group_size = kPerTensor;               // the paper's; or kPerRow, or a divisor of in_features
+  GroupSize group_size = kPerTensor;             // the paper's
   std::optional<at::Tensor> out = std::nullopt;  // weight's dtype and shape, contiguous; may be `weight` itself
   bool check_finite = true;
+
+  static constexpr auto fields() {
+    return std::tuple{group_size_field<TernaryOptions>(kGroupsOrTensor), out_field<TernaryOptions>(),
+                      check_finite_field<TernaryOptions>()};
+  }
 };
 
 // BitNet b1.58's absmean quantizer (Ma et al. 2024, arXiv 2402.17764, equations 1–3): scale = mean |w|, element =
@@ -353,12 +455,20 @@ at::Tensor ternary(const at::Tensor& weight, const TernaryOptions& options = {})
 std::shared_ptr<BlockPacked> ternary_packed(const at::Tensor& weight, const TernaryOptions& options = {});
 
 struct AwqOptions {
-  double bits = 4;           // 2 … 8
-  int64_t group_size = 128;  // kPerRow, or a divisor of in_features
-  bool symmetric = false;    // the levels of `rtn`
-  bool search_clip = false;  // clips each group of the scaled weight at the factor of 1, .95, … .55 of its largest
-                             // magnitude that has the least error in the outputs which the group alone adds to
+  double bits = 4;
+  GroupSize group_size = 128;
+  bool symmetric = false;
+  bool search_clip = false;
   bool check_finite = true;
+
+  static constexpr auto fields() {
+    return std::tuple{bits_field<AwqOptions>(), group_size_field<AwqOptions>(kGroupsOfRows),
+                      symmetric_field<AwqOptions>(),
+                      Field{"search_clip", &AwqOptions::search_clip,
+                            "clips each group of the scaled weight at the factor of 1, .95, ..., .55 of its largest "
+                            "magnitude that has the least error in the outputs which the group alone adds to"},
+                      check_finite_field<AwqOptions>()};
+  }
 };
 
 // AWQ's scale of the input features, common to every weight on one input (Lin et al. 2024, "AWQ: Activation-aware
@@ -389,10 +499,17 @@ std::shared_ptr<GroupPacked> awq_packed(const at::Tensor& weight, const at::Tens
                                         const at::Tensor& gram, const AwqOptions& options = {});
 
 struct ActivationOptions {
-  double bits = 8;  // 2 … 8
+  double bits = 8;
   bool symmetric = false;
   std::optional<at::Tensor> out = std::nullopt;
   bool check_finite = true;
+
+  static constexpr auto fields() {
+    return std::tuple{
+        bits_field<ActivationOptions>(), symmetric_field<ActivationOptions>(),
+        out_field<ActivationOptions>("contiguous tensor like input, which it may be, that receives the result"),
+        check_finite_field<ActivationOptions>()};
+  }
 };
 
 // Dynamic fake quantization of a linear layer's input: each token (last dimension) has its own scale.

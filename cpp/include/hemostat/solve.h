@@ -18,16 +18,32 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <hemostat/options.h>
+
 namespace hemostat::solve {
 
+template <typename Options>
+constexpr auto damp_field() {
+  return Field{"damp", &Options::damp,
+               "share of the mean diagonal entry added to the Gram matrix's diagonal; more where that is too little",
+               at_least(0)};
+}
+
 struct GramFactorOptions {
-  // Share of the mean diagonal entry (that of a feature which never was active counts as 1, as in the authors' code)
-  // that is added to the diagonal, 0 or more. Where H is not positive definite then, ten times as much is tried, from
-  // 1e-6 on up to 1.
+  // The entry of a feature which never was active counts as 1, as in the authors' code. Where H is not positive
+  // definite then, ten times as much is tried, from 1e-6 on up to 1.
   double damp = 0.01;
-  bool act_order = false;    // columns of the largest diagonal entries first (GPTQ's act-order)
-  int64_t block_size = 128;  // columns that are solved together, 1 or more: SparseGPT chooses its mask in each
+  bool act_order = false;    // GPTQ's act-order
+  int64_t block_size = 128;  // SparseGPT chooses its mask in each
   bool check_finite = true;
+
+  static constexpr auto fields() {
+    return std::tuple{
+        damp_field<GramFactorOptions>(),
+        Field{"act_order", &GramFactorOptions::act_order, "takes the features of the largest diagonal entries first"},
+        Field{"block_size", &GramFactorOptions::block_size, "columns that are solved together", at_least(1)},
+        check_finite_field<GramFactorOptions>()};
+  }
 };
 
 // A Gram matrix factored once, for every weight with that input and every severity. Immutable.

@@ -54,9 +54,7 @@ Decomposition projected(std::string_view operation, const at::Tensor& weight, co
 Decomposition checked_asvd(std::string_view operation, const at::Tensor& weight, const at::Tensor& activation_absmean,
                            double alpha, bool check_finite) {
   arguments::check_matrix(operation, "weight", weight);
-  if (!(alpha >= 0.0) || !std::isfinite(alpha)) {
-    throw ValueError(fmt::format("{}: alpha is {}, but must be 0 or more, and finite", operation, alpha));
-  }
+  check_range(operation, "alpha", alpha, at_least(0));
   const at::Tensor absmean =
       arguments::checked_features(operation, "activation_absmean", activation_absmean, weight).to(at::kDouble);
   if (check_finite) {
@@ -71,9 +69,7 @@ Decomposition checked_svd_llm(std::string_view operation, const at::Tensor& weig
                               bool check_finite) {
   arguments::check_matrix(operation, "weight", weight);
   arguments::check_floating(operation, "gram", gram);
-  if (!(damp >= 0.0) || !std::isfinite(damp)) {
-    throw ValueError(fmt::format("{}: damp is {}, but must be 0 or more, and finite", operation, damp));
-  }
+  check_range(operation, "damp", damp, at_least(0));
   const int64_t features = weight.size(1);
   if (gram.dim() != 2 || gram.size(0) != features || gram.size(1) != features) {
     throw ValueError(fmt::format("{}: gram has shape {}, but must be [{}, {}] for weight's input features", operation,

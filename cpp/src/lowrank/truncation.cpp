@@ -15,14 +15,9 @@
 namespace hemostat::lowrank {
 
 int64_t checked_rank(std::string_view operation, double removed, int64_t out_features, int64_t in_features) {
-  if (!(removed >= 0.0 && removed <= 1.0)) {  // also NaN
-    throw ValueError(fmt::format("{}: removed is {}, but must be from 0 to 1", operation, removed));
-  }
-  for (const auto& [name, size] : {std::pair("out_features", out_features), std::pair("in_features", in_features)}) {
-    if (size < 0) {
-      throw ValueError(fmt::format("{}: {} is {}, but must be 0 or more", operation, name, size));
-    }
-  }
+  check_range(operation, "removed", removed, between(0, 1));
+  check_range(operation, "out_features", out_features, at_least(0));
+  check_range(operation, "in_features", in_features, at_least(0));
   const auto rows = static_cast<double>(out_features);
   const auto columns = static_cast<double>(in_features);
   if (removed == 1.0 || out_features == 0 || in_features == 0) {

@@ -2,14 +2,11 @@
 #include <functional>
 #include <string>
 
-#include <fmt/format.h>
-
-#include <hemostat/error.h>
 #include <hemostat/quantize.h>
 
 #include "axes.h"
 #include "catalogue.h"
-#include "group_size.h"
+#include "declared.h"
 #include "on_linears.h"
 
 namespace hemostat {
@@ -33,20 +30,19 @@ OnLinears rounded(const std::function<Rounding(const Options&)>& rounding) {
 }
 
 Rounding nf4(const Options& options) {
-  const quantize::BlockOptions nf4{.block_size = option<int64_t>(options, "block_size")};
+  const auto nf4 = options_as<quantize::BlockOptions>(options);
   return {quantize::Format::nf4, nf4.block_size,
           [nf4](const at::Tensor& weight) { return quantize::nf4(weight, nf4); }};
 }
 
 Rounding fp4(const Options& options) {
-  const quantize::BlockOptions fp4{.block_size = option<int64_t>(options, "block_size")};
+  const auto fp4 = options_as<quantize::BlockOptions>(options);
   return {quantize::Format::fp4, fp4.block_size,
           [fp4](const at::Tensor& weight) { return quantize::fp4(weight, fp4); }};
 }
 
 Rounding fp8(const Options& options) {
-  const quantize::Fp8Options fp8{.format = option<std::string>(options, "format") == "e4m3" ? quantize::Float8::e4m3
-                                                                                            : quantize::Float8::e5m2};
+  const auto fp8 = options_as<quantize::Fp8Options>(options);
   return {quantize::Format::fp8_e4m3, quantize::kPerRow,
           [fp8](const at::Tensor& weight) { return quantize::fp8(weight, fp8); }};
 }
@@ -60,7 +56,7 @@ Rounding nvfp4(const Options&) {
 }
 
 Rounding ternary(const Options& options) {
-  const quantize::TernaryOptions ternary{.group_size = group_size_of("ternary", options)};
+  const auto ternary = options_as<quantize::TernaryOptions>(options);
   return {quantize::Format::ternary, ternary.group_size,
           [ternary](const at::Tensor& weight) { return quantize::ternary(weight, ternary); }};
 }
@@ -74,20 +70,14 @@ FitCheck fixed_blocks(const std::string& method, int64_t block_size) {
   };
 }
 
-// Blocks of as many weights as the option says.
-FitCheck chosen_blocks(const std::string& method) {
-  return [method](const Model& model, const Options& options) {
-    const auto block_size = option<int64_t>(options, "block_size");
-    if (block_size < 1) {
-      throw ValueError(
-          fmt::format("hemostat.prepare({}): block_size must be a positive integer, got {}", method, block_size));
-    }
-    check_divides(method, model, filter_of(options), "block_size", block_size);
-  };
+std::vector<OptionSpec> block_size() {
+  std::vector<OptionSpec> result = declared<quantize::BlockOptions>();
+  result.front().divides = true;
+  return result;
 }
 
 Method row(const char* name, const char* description, double bits, std::vector<OptionSpec> options,
-           const std::function<Rounding(const Options&)>& rounding, FitCheck check) {
+           const std::function<Rounding(const Options&)>& rounding, FitCheck check = nullptr) {
   return {.name = name,
           .kind = Kind::weights,
           .description = description,
@@ -101,23 +91,15 @@ Method row(const char* name, const char* description, double bits, std::vector<O
 }  // namespace
 
 std::vector<Method> block_format_methods() {
-  const OptionSpec block_size{
-      "block_size", int64_t{64}, "weights that share a scale; a number that divides the input features", {}};
   return {
-      row("nf4", "rounds weights to 16 quantiles of a normal distribution", 4, {block_size}, nf4, chosen_blocks("nf4")),
-      row("fp4", "rounds weights to bitsandbytes' 4-bit float", 4, {block_size}, fp4, chosen_blocks("fp4")),
-      row("fp8", "rounds weights to 8-bit floating point, scaled row by row", 8,
-          {{"format", std::string("e4m3"), "bits of exponent and fraction: e4m3 or e5m2", {"e4m3", "e5m2"}}}, fp8,
-          nullptr),
+      row("nf4", "rounds weights to 16 quantiles of a normal distribution", 4, block_size(), nf4),
+      row("fp4", "rounds weights to bitsandbytes' 4-bit float", 4, block_size(), fp4),
+      row("fp8", "rounds weights to 8-bit floating point, scaled row by row", 8, declared<quantize::Fp8Options>(), fp8),
       row("mxfp4", "rounds weights to 4-bit floats, a power of two among 32 (OCP)", 4, {}, mxfp4,
           fixed_blocks("mxfp4", 32)),
       row("nvfp4", "rounds weights to 4-bit floats, an 8-bit scale among 16", 4, {}, nvfp4, fixed_blocks("nvfp4", 16)),
       row("ternary", "rounds weights to -1, 0 or 1 times their mean magnitude", kTernaryBits,
-          {{"group_size",
-            std::string("tensor"),
-            "weights that share a scale: tensor, row, or a number that divides the input features",
-            {}}},
-          ternary, group_check("ternary", /*whole=*/true)),
+          declared<quantize::TernaryOptions>(), ternary),
   };
 }
 

@@ -2,18 +2,15 @@
 
 #include "axes.h"
 #include "catalogue.h"
-#include "on_linears.h"
+#include "declared.h"
 
 namespace hemostat {
 namespace {
 
 Model token_noise(const Model& model, const Held&, const Options& options, double severity) {
-  const std::string& kind = option<std::string>(options, "kind");
-  return context::token_noise(model, {.rate = severity,
-                                      .kind = kind == "drop"   ? TokenNoise::drop
-                                              : kind == "swap" ? TokenNoise::swap
-                                                               : TokenNoise::replace,
-                                      .seed = option<int64_t>(options, "seed")});
+  auto noise = options_as<context::TokenNoiseOptions>(options);
+  noise.rate = severity;
+  return context::token_noise(model, noise);
 }
 
 }  // namespace
@@ -25,8 +22,7 @@ std::vector<Method> context_methods() {
        .description = "replaces, drops or swaps tokens that the model reads",
        .axis = axes::fraction("rate"),
        .needs = {},
-       .options = {{"kind", std::string("replace"), "what happens to a token", {"replace", "drop", "swap"}},
-                   {"seed", int64_t{0}, "of the hash that chooses the tokens", {}}},
+       .options = declared<context::TokenNoiseOptions>(),
        .change = OnModel{.change = token_noise}},
   };
 }

@@ -4,6 +4,7 @@
 
 #include "axes.h"
 #include "catalogue.h"
+#include "declared.h"
 #include "on_linears.h"
 
 namespace hemostat {
@@ -83,14 +84,14 @@ std::vector<Method> lowrank_methods() {
        .description = "svd where input features count by their mean activation",
        .axis = removed_parameters(),
        .needs = {Need::absmean},
-       .options = {{"alpha", 0.5, "exponent of the mean |activation|, 0 or more; 0: svd", {}}},
+       .options = declared<lowrank::AsvdOptions>(),
        .change = factored(asvd)},
       {.name = "svd_llm",
        .kind = Kind::factors,
        .description = "the two factors that err least on the calibration inputs",
        .axis = removed_parameters(),
        .needs = {Need::gram},
-       .options = {{"damp", 0.0, "what the Gram matrix's diagonal grows by, in fractions of its mean; 0 or more", {}}},
+       .options = declared<lowrank::SvdLlmOptions>(),
        .change = factored(svd_llm)},
   };
 }

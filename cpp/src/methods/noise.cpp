@@ -9,6 +9,7 @@
 
 #include "axes.h"
 #include "catalogue.h"
+#include "declared.h"
 #include "on_linears.h"
 
 namespace hemostat {
@@ -63,10 +64,6 @@ Faults faults_of(const Options& options) {
 FitCheck fault_check(const std::string& method) {
   return [method](const Model& model, const Options& options) {
     const Faults faults = faults_of(options);
-    if (faults.stuck_at && *faults.stuck_at != 0 && *faults.stuck_at != 1) {
-      throw ValueError(
-          fmt::format("hemostat.prepare({}): option value must be 0 or 1, got {}", method, *faults.stuck_at));
-    }
     if (faults.bits != 0 && (faults.bits < 2 || faults.bits > 8)) {
       throw ValueError(
           fmt::format("hemostat.prepare({}): option bits must be 0 or in 2 … 8, got {}", method, faults.bits));
@@ -149,8 +146,7 @@ std::vector<OptionSpec> fault_options(std::vector<OptionSpec> own = {}) {
                  "weights as they are stored",
                  {}});
   own.push_back({"bit", int64_t{-1}, "only that position, 0 the least significant; -1: all", {}});
-  own.push_back({"seed", int64_t{0}, "of the hash that chooses the bits", {}});
-  return own;
+  return std::move(own) + declared<noise::BitFaultOptions>();
 }
 
 Axis activation_sigma() {
@@ -175,7 +171,7 @@ std::vector<Method> noise_methods() {
        .description = "adds Gaussian noise of σ standard deviations of the matrix",
        .axis = axes::sigma(),
        .needs = {},
-       .options = {{"seed", int64_t{0}, "of the noise's direction", {}}},
+       .options = declared<noise::GaussianOptions>(),
        .change = along_directions()},
       {.name = "bit_flip",
        .kind = Kind::weights,
@@ -191,7 +187,11 @@ std::vector<Method> noise_methods() {
        .description = "stored bits of weights read 0, or 1, whatever was written",
        .axis = rate_axis({.bits = 0, .bit = std::nullopt, .stuck_at = 0}),
        .needs = {},
-       .options = fault_options({{"value", int64_t{0}, "what a stuck bit reads, 0 or 1", {}}}),
+       .options = fault_options({{.name = "value",
+                                  .default_value = int64_t{0},
+                                  .description = "what a stuck bit reads, 0 or 1",
+                                  .choices = {},
+                                  .range = between(0, 1)}}),
        .change = with_faults(),
        .axis_for = fault_axis,
        .check = fault_check("stuck_at")},
@@ -200,7 +200,7 @@ std::vector<Method> noise_methods() {
        .description = "adds Gaussian noise to the inputs of linear layers",
        .axis = activation_sigma(),
        .needs = {},
-       .options = {{"seed", int64_t{0}, "of the noise's direction", {}}},
+       .options = declared<noise::ActivationNoiseOptions>(),
        .change = on_sites(activation_noise)},
   };
 }

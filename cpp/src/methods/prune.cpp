@@ -20,15 +20,15 @@
 namespace hemostat {
 namespace {
 
-const OptionSpec kPermute{
-    "permute",
-    false,
-    "with m: regroup each layer's columns by channel_permutation, so that n:m keeps more of the score",
-    {}};
+std::vector<OptionSpec> permutation() {
+  return {{"permute",
+           false,
+           "with m: regroup each layer's columns by channel_permutation, so that n:m keeps more of the score",
+           {}}};
+}
 
-FitCheck permuted_pattern_check(const std::string& method) {
-  return [method](const Model& model, const Options& options) {
-    check_pattern(method, model, options);
+FitCheck permutation_check(const std::string& method) {
+  return [method](const Model&, const Options& options) {
     if (option<bool>(options, "permute") && option<int64_t>(options, "m") == 0) {
       throw ValueError(
           fmt::format("hemostat.prepare({}): permute regroups the columns of n:m pruning, so it needs m", method));
@@ -50,10 +50,8 @@ Linear pruned(const Site& site, const at::Tensor& weight, const at::Tensor& mask
 }
 
 Linear magnitude(const Site& site, const Options& options, double severity) {
-  auto mask_options = pruned_at<prune::MagnitudeOptions>(options, severity);
-  mask_options.scope = scope_of(options);
   const at::Tensor weight = site.linear->dense();
-  return pruned(site, weight, prune::magnitude(weight, mask_options));
+  return pruned(site, weight, prune::magnitude(weight, pruned_at<prune::MagnitudeOptions>(options, severity)));
 }
 
 Linear wanda(const Site& site, const at::Tensor& input_norm, const Options& options, double severity) {
@@ -67,9 +65,7 @@ Linear wanda(const Site& site, const at::Tensor& input_norm, const Options& opti
 
 Linear ria(const Site& site, const at::Tensor& input_norm, const Options& options, double severity) {
   const at::Tensor weight = site.linear->dense(), norm = input_norm.to(weight.device());
-  auto mask_options = pruned_at<prune::RiaOptions>(options, severity);
-  mask_options.alpha = option<double>(options, "alpha");
-  mask_options.scope = scope_of(options);
+  const auto mask_options = pruned_at<prune::RiaOptions>(options, severity);
   return pruned(site, weight,
                 option<bool>(options, "permute")
                     ? regrouped_mask(prune::score_ria(weight, norm, mask_options.alpha), *mask_options.pattern)
@@ -92,8 +88,7 @@ Axis sparsegpt_axis(const Model& model, const Options& options) {
   return axis;
 }
 
-void check_sparsegpt(const Model& model, const Options& options) {
-  check_pattern("sparsegpt", model, options);
+void check_sparsegpt(const Model&, const Options& options) {
   const auto bits = option<double>(options, "bits");
   if (bits != 0 && !(bits >= 2 && bits <= 8)) {
     throw ValueError(fmt::format("hemostat.prepare(sparsegpt): bits is {}, but must be 0 or from 2 to 8", bits));
@@ -103,7 +98,6 @@ void check_sparsegpt(const Model& model, const Options& options) {
     throw ValueError(
         "hemostat.prepare(sparsegpt): group_size and symmetric say how what is kept is rounded, but bits is not given");
   }
-  check_group_size("sparsegpt", model, options, /*whole=*/false);
 }
 
 solve::GramFactor sparsegpt_factor(const SharedInput& sites, const Options& options, MemoryBudget& budget) {
@@ -144,20 +138,25 @@ at::Tensor gblm_mask(const at::Tensor& weight, const InputStatistics& input, con
   return prune::gblm(weight, norm.to(weight.device()), gradient_norm.to(weight.device()), options);
 }
 
+// Its scope has a word of its own.
+Options without_scope(Options options) {
+  options.erase("scope");
+  return options;
+}
+
 Linear gradient(const Site& site, const Options& options, double severity) {
   const auto& score = option<std::string>(options, "score");
   const auto& scope = option<std::string>(options, "scope");
   const bool rows = scope == "row" || (scope == "auto" && score == "gblm");
   const at::Tensor weight = site.linear->dense();
   if (score == "gblm") {
-    auto mask_options = pruned_at<prune::GblmOptions>(options, severity);
-    mask_options.alpha = option<double>(options, "alpha");
+    auto mask_options = pruned_at<prune::GblmOptions>(without_scope(options), severity);
     mask_options.scope = rows ? prune::Scope::row : prune::Scope::tensor;
     return pruned(
         site, weight,
         gblm_mask(weight, *site.input, *site.gradient, option<std::string>(options, "norm") == "l1", mask_options));
   }
-  auto mask_options = pruned_at<prune::GradientOptions>(options, severity);
+  auto mask_options = pruned_at<prune::GradientOptions>(without_scope(options), severity);
   mask_options.scope = rows ? prune::Scope::row : prune::Scope::tensor;
   return pruned(site, weight,
                 score == "taylor" ? prune::taylor(weight, site.gradient->mean().to(weight.device()), mask_options)
@@ -173,33 +172,34 @@ std::vector<Method> prune_methods() {
        .description = "removes the smallest weights of each matrix or row",
        .axis = axes::sparsity(),
        .needs = {},
-       .options = {pruning_scope("tensor"), pattern_length()},
+       .options = declared<prune::MagnitudeOptions>() + pattern_length(),
        .change = on_sites(magnitude),
-       .axis_for = pruning_axis,
-       .check = pattern_check("magnitude")},
+       .axis_for = pruning_axis},
       {.name = "wanda",
        .kind = Kind::weights,
        .description = "removes the smallest |weight| · input norm of each row",
        .axis = axes::sparsity(),
        .needs = {Need::column_norm},
-       .options = {pattern_length(), kPermute},
+       .options = pattern_length() + permutation(),
        .change = on_inputs(input_norm, wanda),
        .axis_for = pruning_axis,
-       .check = permuted_pattern_check("wanda")},
+       .check = permutation_check("wanda")},
       {.name = "sparsegpt",
        .kind = Kind::weights,
        .description = "removes weights column by column; what is left makes up for it",
        .axis = axes::sparsity(),
        .needs = {Need::gram},
-       .options = {pattern_length(),
-                   {"block_size", int64_t{128}, "columns whose mask is chosen together", {}},
-                   {"damp", 0.01, "share of the mean diagonal entry added to the Gram matrix", {}},
-                   {"bits", 0.0, "rounds what is kept in the same pass, 2 to 8; 0: does not", {}},
-                   {"group_size",
-                    std::string("row"),
-                    "with bits: weights that share a scale: row, or a number that divides the input features",
-                    {}},
-                   {"symmetric", false, "with bits: codes symmetric about 0", {}}},
+       .options = pattern_length() + declared<prune::SparseGptOptions>() +
+                  std::vector<OptionSpec>{
+                      {"bits", 0.0, "rounds what is kept in the same pass, 2 to 8; 0: does not", {}},
+                      {.name = "group_size",
+                       .default_value = std::string("row"),
+                       .description =
+                           "with bits: weights that share a scale: row, or a number that divides the input features",
+                       .choices = {},
+                       .range = quantize::kGroupsOfRows,
+                       .divides = true},
+                      {"symmetric", false, "with bits: codes symmetric about 0", {}}},
        .change = on_gram_factors(sparsegpt_factor, sparsegpt),
        .axis_for = sparsegpt_axis,
        .check = check_sparsegpt},
@@ -208,35 +208,30 @@ std::vector<Method> prune_methods() {
        .description = "removes the weights of least relative importance · norm^alpha",
        .axis = axes::sparsity(),
        .needs = {Need::column_norm},
-       .options = {{"alpha", 0.5, "exponent of the input norm, 0 or more", {}},
-                   pruning_scope("row"),
-                   pattern_length(),
-                   kPermute},
+       .options = declared<prune::RiaOptions>() + pattern_length() + permutation(),
        .change = on_inputs(input_norm, ria),
        .axis_for = pruning_axis,
-       .check = permuted_pattern_check("ria")},
+       .check = permutation_check("ria")},
       {.name = "gradient",
        .kind = Kind::weights,
        .description = "removes the weights that the loss's gradients say matter least",
        .axis = axes::sparsity(),
        .needs = {Need::column_norm, Need::gradient_absmean},
-       .options =
-           {{"score",
-             std::string("gblm"),
-             "gblm: |weight| · (input norm + alpha · gradient norm); taylor: |weight · gradient|; fisher: weight² · "
-             "gradient²",
-             {"gblm", "taylor", "fisher"}},
-            {"alpha", 100.0, "weight of the gradient norm in gblm, 0 or more", {}},
-            {"norm", std::string("l1"), "of the gradients in gblm", {"l1", "l2"}},
-            {"scope",
-             std::string("auto"),
-             "what the fraction counts over; auto: row for gblm, tensor for the others",
-             {"auto", "tensor", "row"}},
-            pattern_length()},
+       .options = std::vector<OptionSpec>{{"score",
+                                           std::string("gblm"),
+                                           "gblm: |weight| · (input norm + alpha · gradient norm); taylor: |weight · "
+                                           "gradient|; fisher: weight² · gradient²",
+                                           {"gblm", "taylor", "fisher"}}} +
+                  declared<prune::GblmOptions>({"alpha"}) +
+                  std::vector<OptionSpec>{{"norm", std::string("l1"), "of the gradients in gblm", {"l1", "l2"}},
+                                          {"scope",
+                                           std::string("auto"),
+                                           "what the fraction counts over; auto: row for gblm, tensor for the others",
+                                           {"auto", "tensor", "row"}}} +
+                  pattern_length(),
        .change = on_sites(gradient),
        .axis_for = pruning_axis,
-       .needs_for = gradient_method_needs,
-       .check = pattern_check("gradient")},
+       .needs_for = gradient_method_needs},
   };
 }
 

@@ -13,6 +13,7 @@
 
 #include "axes.h"
 #include "catalogue.h"
+#include "declared.h"
 #include "on_linears.h"
 
 namespace hemostat {
@@ -62,7 +63,6 @@ void check_owl(const Model& model, const Options& options) {
     throw ValueError(fmt::format("hemostat.prepare(owl): inner is '{}', whose axis is {} instead of sparsity",
                                  inner.spec.text(), axis.name));
   }
-  prune::owl({}, {.lamda = option<double>(options, "lamda")});
 }
 
 MethodSpec inner_spec(const Options& options) {
@@ -118,9 +118,15 @@ std::vector<Method> prune_allocation_methods() {
        .description = "prunes by another method, less in blocks with more outliers",
        .axis = axes::sparsity(),
        .needs = {Need::column_norm},
-       .options = {{"inner", std::string("wanda"), "what removes them: a method, or its spec with one option", {}},
-                   {"outlier_threshold", 5.0, "an outlier exceeds so many times the block's mean score, 0 or more", {}},
-                   {"lamda", 0.08, "half of what the blocks' sparsities span, 0 or more", {}}},
+       .options =
+           std::vector<OptionSpec>{
+               {"inner", std::string("wanda"), "what removes them: a method, or its spec with one option", {}},
+               {.name = "outlier_threshold",
+                .default_value = 5.0,
+                .description = "an outlier exceeds so many times the block's mean score, 0 or more",
+                .choices = {},
+                .range = at_least(0)}} +
+           declared<prune::OwlOptions>(),
        .change = Allocated{.needs = {Need::column_norm}, .inner = inner_spec, .severities = sparsities},
        .needs_for = owl_needs,
        .check = check_owl},

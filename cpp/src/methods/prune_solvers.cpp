@@ -1,9 +1,5 @@
-#include <cstdint>
 #include <string>
 
-#include <fmt/format.h>
-
-#include <hemostat/error.h>
 #include <hemostat/prune.h>
 
 #include "axes.h"
@@ -15,17 +11,6 @@
 namespace hemostat {
 namespace {
 
-// An n:m pattern that fits, and a count that is not negative.
-FitCheck check_of(const std::string& method, const char* count) {
-  return [method, count](const Model& model, const Options& options) {
-    check_pattern(method, model, options);
-    if (option<int64_t>(options, count) < 0) {
-      throw ValueError(fmt::format("hemostat.prepare({}): {} is {}, but must be 0 or more", method, count,
-                                   option<int64_t>(options, count)));
-    }
-  };
-}
-
 prune::AdmmFactor admm_factor(const SharedInput& sites, const Options& options, MemoryBudget& budget) {
   const c10::Device device = sites.front().linear->dense().device();
   prune::AdmmFactor factor =
@@ -35,9 +20,7 @@ prune::AdmmFactor admm_factor(const SharedInput& sites, const Options& options, 
 }
 
 Linear admm(const Site& site, const prune::AdmmFactor& held, const Options& options, double severity) {
-  auto admm = pruned_at<prune::AdmmOptions>(options, severity);
-  admm.scope = scope_of(options);
-  admm.iterations = option<int64_t>(options, "iterations");
+  const auto admm = pruned_at<prune::AdmmOptions>(options, severity);
   const at::Tensor weight = site.linear->dense();
   prune::AdmmFactor factor = held;
   factor.inverse = factor.inverse.to(weight.device());  // from its file, where it had to be kept there
@@ -60,9 +43,9 @@ Linear dsnot(const Site& site, const Moments& input, const Options& options, dou
   const at::Tensor initial = option<std::string>(options, "initial") == "magnitude"
                                  ? prune::magnitude(weight, magnitude)
                                  : prune::wanda(weight, norm, pruned_at<prune::WandaOptions>(options, severity));
-  const at::Tensor mask =
-      prune::dsnot(weight, initial, mean, norm,
-                   {.pattern = magnitude.pattern, .max_cycles = option<int64_t>(options, "max_cycles")});
+  auto dsnot = options_as<prune::DsnotOptions>(options);
+  dsnot.pattern = magnitude.pattern;
+  const at::Tensor mask = prune::dsnot(weight, initial, mean, norm, dsnot);
   return site.linear->with_weight(prune::apply(weight, mask));
 }
 
@@ -75,24 +58,20 @@ std::vector<Method> prune_solver_methods() {
        .description = "removes weights, adjusts the others by alternating directions",
        .axis = axes::sparsity(),
        .needs = {Need::gram},
-       .options = {pruning_scope("tensor"),
-                   pattern_length(),
-                   {"iterations", int64_t{20}, "how often weights and mask are adjusted, 0 or more", {}},
-                   {"damp", 0.1, "added to the Gram matrix's diagonal, as a share of its mean", {}}},
+       .options = declared<prune::AdmmOptions>() + pattern_length(),
        .change = on_gram_factors(admm_factor, admm),
-       .axis_for = pruning_axis,
-       .check = check_of("admm", "iterations")},
+       .axis_for = pruning_axis},
       {.name = "dsnot",
        .kind = Kind::weights,
        .description = "swaps kept and removed weights until output means are right",
        .axis = axes::sparsity(),
        .needs = {Need::column_norm, Need::mean},
-       .options = {{"initial", std::string("wanda"), "the mask it begins with", {"wanda", "magnitude"}},
-                   pattern_length(),
-                   {"max_cycles", int64_t{50}, "swaps in a row at most, 0 or more", {}}},
+       .options =
+           std::vector<OptionSpec>{
+               {"initial", std::string("wanda"), "the mask it begins with", {"wanda", "magnitude"}}} +
+           pattern_length() + declared<prune::DsnotOptions>({"max_cycles"}),
        .change = on_inputs(input_moments, dsnot),
-       .axis_for = pruning_axis,
-       .check = check_of("dsnot", "max_cycles")},
+       .axis_for = pruning_axis},
   };
 }
 

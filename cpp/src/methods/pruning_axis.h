@@ -2,36 +2,27 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
+#include <vector>
 
 #include <fmt/format.h>
 
 #include <hemostat/methods.h>
 #include <hemostat/prune.h>
 
-#include "on_linears.h"
+#include "declared.h"
 
 namespace hemostat {
 
-OptionSpec pattern_length();  // `m`
-
-OptionSpec pruning_scope(const std::string& standard);  // `scope`: "tensor" or "row"
-prune::Scope scope_of(const Options& options);
+std::vector<OptionSpec> pattern_length();  // `m`
 
 Axis pruning_axis(const Model& model, const Options& options);
-
-// ValueError naming the first chosen linear whose input features m does not divide.
-void check_pattern(const std::string& method, const Model& model, const Options& options);
-
-// The same, as a row of the catalogue holds it.
-FitCheck pattern_check(const std::string& method);
 
 // An operator's options at a severity of that axis. Each severity selects anew: a mask costs little more than reading
 // the weight, less than keeping an order would.
 template <typename PruneOptions>
 PruneOptions pruned_at(const Options& options, double severity) {
   const int64_t m = option<int64_t>(options, "m");
-  PruneOptions result;
+  auto result = options_as<PruneOptions>(options);
   if (m == 0) {
     result.sparsity = severity;
   } else {

@@ -9,6 +9,7 @@
 #include <hemostat/methods.h>
 
 #include "catalogue.h"
+#include "group_size.h"
 #include "needs.h"
 #include "on_linears.h"
 
@@ -68,7 +69,17 @@ std::vector<std::string> names_of(const std::set<Need>& needs) {
   return names;
 }
 
+// ValueError where a number of weights does not divide the rows that it splits.
+void check_divisions(const Method& method, const Model& model, const Options& complete) {
+  for (const OptionSpec& option : method.options) {
+    if (option.divides) {
+      check_divides(method.name, model, filter_of(complete), option.name, weights_of(method.name, option, complete));
+    }
+  }
+}
+
 void check_fit(const Method& method, const Model& model, const Options& complete) {
+  check_divisions(method, model, complete);
   if (method.check) {
     method.check(model, complete);
   }

@@ -28,10 +28,7 @@ at::Tensor activation_noise(const at::Tensor& input, const ActivationNoiseOption
   if (input.dim() == 0) {
     throw ValueError(fmt::format("{}: input is a scalar, but must be [..., tokens, in_features]", kOperation));
   }
-  if (!(options.sigma >= 0.0) || !(options.sigma <= std::numeric_limits<float>::max())) {
-    throw ValueError(
-        fmt::format("{}: sigma is {}, but must be 0 or more, and finite in float32", kOperation, options.sigma));
-  }
+  check_options(kOperation, options);
   const at::Tensor values = input.detach().to(at::kFloat);
   if (options.check_finite) {
     arguments::check_finite(kOperation, "input", values);

@@ -29,18 +29,13 @@ at::Tensor faulty(std::string_view operation, const at::Tensor& weight, const Bi
   } else {
     arguments::check_matrix(operation, "weight", weight);
   }
-  if (!(options.rate >= 0.0 && options.rate <= 1.0)) {  // also NaN
-    throw ValueError(fmt::format("{}: rate is {}, but must be from 0 to 1", operation, options.rate));
-  }
+  check_options(operation, options);
   if (options.bits && !codes) {
     throw ValueError(fmt::format("{}: bits is {}, but is for uint8 codes alone", operation, *options.bits));
   }
-  if (options.bits && (*options.bits < 1 || *options.bits > 8)) {
-    throw ValueError(fmt::format("{}: bits is {}, but must be from 1 to 8", operation, *options.bits));
-  }
   const int64_t width = options.bits.value_or(static_cast<int64_t>(8 * weight.element_size()));
-  if (options.bit && (*options.bit < 0 || *options.bit >= width)) {
-    throw ValueError(fmt::format("{}: bit is {}, but must be from 0 to {}", operation, *options.bit, width - 1));
+  if (options.bit) {
+    check_range(operation, "bit", *options.bit, between(0, static_cast<double>(width - 1)));
   }
   if (options.out) {
     arguments::check_out(operation, *options.out, weight.sizes(), weight.scalar_type(), weight.device());
@@ -66,9 +61,7 @@ at::Tensor bit_flip(const at::Tensor& weight, const BitFaultOptions& options) {
 
 at::Tensor stuck_at(const at::Tensor& weight, int64_t value, const BitFaultOptions& options) {
   constexpr std::string_view kOperation = "hemostat.noise.stuck_at";
-  if (value != 0 && value != 1) {
-    throw ValueError(fmt::format("{}: value is {}, but must be 0 or 1", kOperation, value));
-  }
+  check_range(kOperation, "value", value, between(0, 1));
   return faulty(kOperation, weight, options, value == 0 ? BitFault::stuck_at_0 : BitFault::stuck_at_1);
 }
 

@@ -26,9 +26,7 @@ namespace {
 void check_arguments(std::string_view operation, const at::Tensor& weight, double sigma,
                      const std::optional<at::Tensor>& out) {
   arguments::check_matrix(operation, "weight", weight);
-  if (!(sigma >= 0.0) || !std::isfinite(sigma)) {
-    throw ValueError(fmt::format("{}: sigma is {}, but must be 0 or more, and finite", operation, sigma));
-  }
+  check_range(operation, "sigma", sigma, at_least(0));
   if (out) {
     arguments::check_out(operation, *out, weight.sizes(), weight.scalar_type(), weight.device());
     arguments::check_out_without_gradient(operation, "weight", weight);
@@ -108,9 +106,7 @@ at::Tensor gaussian(const at::Tensor& weight, const GaussianOptions& options) {
 at::Tensor isotropic(const at::Tensor& weight, const IsotropicOptions& options) {
   constexpr std::string_view kOperation = "hemostat.noise.isotropic";
   arguments::check_matrix(kOperation, "weight", weight);
-  if (!(options.norm >= 0.0) || !std::isfinite(options.norm)) {
-    throw ValueError(fmt::format("{}: norm is {}, but must be 0 or more, and finite", kOperation, options.norm));
-  }
+  check_options(kOperation, options);
   if (options.check_finite) {
     arguments::check_finite(kOperation, "weight", weight.detach());
   }

@@ -28,18 +28,6 @@ namespace {
 constexpr double kLeastNorm = 1e-8;  // of the largest
 constexpr double kRelaxation = 1.7;
 
-void check_damp(std::string_view operation, double damp) {
-  if (!(damp >= 0.0 && std::isfinite(damp))) {
-    throw ValueError(fmt::format("{}: damp is {}, but must be 0 or more", operation, damp));
-  }
-}
-
-void check_iterations(std::string_view operation, int64_t iterations) {
-  if (iterations < 0) {
-    throw ValueError(fmt::format("{}: iterations is {}, but must be 0 or more", operation, iterations));
-  }
-}
-
 AdmmFactor factor_of(std::string_view operation, const at::Tensor& gram, double damp, bool check_finite) {
   const at::Tensor whole = gram.detach().to(at::kFloat);
   if (whole.numel() == 0) {
@@ -115,7 +103,7 @@ Pruned adjusted(const at::Tensor& weight, const AdmmFactor& factor, const Severi
 AdmmFactor admm_factor(const at::Tensor& gram, double damp, bool check_finite) {
   constexpr std::string_view kOperation = "hemostat.prune.admm_factor";
   arguments::check_gram(kOperation, gram);
-  check_damp(kOperation, damp);
+  check_range(kOperation, "damp", damp, at_least(0));
   return factor_of(kOperation, gram, damp, check_finite);
 }
 
@@ -125,8 +113,7 @@ Pruned admm(const at::Tensor& weight, const at::Tensor& gram, const AdmmOptions&
   arguments::check_gram(kOperation, gram, "weight", weight);
   const Severity severity =
       checked_severity(kOperation, "weight", weight.sizes(), options.sparsity, options.pattern, options.scope);
-  check_damp(kOperation, options.damp);
-  check_iterations(kOperation, options.iterations);
+  check_options(kOperation, options);
   if (options.check_finite) {
     arguments::check_finite(kOperation, "weight", weight);
   }
@@ -143,7 +130,7 @@ Pruned admm(const at::Tensor& weight, const AdmmFactor& factor, const AdmmOption
   arguments::check_device(kOperation, "factor", factor.inverse, "weight", weight);
   const Severity severity =
       checked_severity(kOperation, "weight", weight.sizes(), options.sparsity, options.pattern, options.scope);
-  check_iterations(kOperation, options.iterations);
+  check_options(kOperation, options);
   if (options.check_finite) {
     arguments::check_finite(kOperation, "weight", weight);
   }

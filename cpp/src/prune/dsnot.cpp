@@ -148,13 +148,7 @@ at::Tensor dsnot(const at::Tensor& weight, const at::Tensor& mask, const at::Ten
   check_mask(kOperation, mask, weight);
   const at::Tensor mean = arguments::checked_features(kOperation, "activation_mean", activation_mean, weight);
   const at::Tensor norm = arguments::checked_features(kOperation, "activation_norm", activation_norm, weight);
-  if (options.max_cycles < 0) {
-    throw ValueError(fmt::format("{}: max_cycles is {}, but must be 0 or more", kOperation, options.max_cycles));
-  }
-  if (!(options.threshold >= 0.0 && std::isfinite(options.threshold))) {
-    throw ValueError(
-        fmt::format("{}: threshold is {}, but must be 0 or more, and finite", kOperation, options.threshold));
-  }
+  check_options(kOperation, options);
   std::optional<Pattern> pattern;
   if (options.pattern) {
     pattern = checked_severity(kOperation, "weight", weight.sizes(), std::nullopt, options.pattern, Scope::row).groups;

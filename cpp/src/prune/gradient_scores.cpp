@@ -92,7 +92,7 @@ at::Tensor score_gblm(const at::Tensor& weight, const at::Tensor& activation_nor
                       double alpha) {
   constexpr std::string_view kOperation = "hemostat.prune.score_gblm";
   check_gradient(kOperation, "gradient_norm", weight, gradient_norm);
-  check_alpha(kOperation, alpha);
+  check_range(kOperation, "alpha", alpha, at_least(0));
   const at::Tensor norm = checked_norm(kOperation, weight, activation_norm, true);
   check_values(kOperation, "gradient_norm", weight, gradient_norm, Sign::not_negative);
   return checked_score(kOperation, "weight times gradient_norm", gblm_score(weight, norm, gradient_norm, alpha));
@@ -119,7 +119,7 @@ at::Tensor gblm(const at::Tensor& weight, const at::Tensor& activation_norm, con
                 const GblmOptions& options) {
   constexpr std::string_view kOperation = "hemostat.prune.gblm";
   check_gradient(kOperation, "gradient_norm", weight, gradient_norm);
-  check_alpha(kOperation, options.alpha);
+  check_options(kOperation, options);
   const at::Tensor norm = checked_norm(kOperation, weight, activation_norm, options.check_finite);
   checked_choice(kOperation, weight, "weight", options.sparsity, options.pattern, options.scope, options.out);
   if (options.check_finite) {

@@ -25,9 +25,7 @@ namespace {
 constexpr int64_t kFloatRanks = int64_t{1} << 24;
 
 int64_t checked_removed_count(std::string_view operation, double sparsity, int64_t entries) {
-  if (!(sparsity >= 0.0 && sparsity <= 1.0)) {  // also NaN
-    throw ValueError(fmt::format("{}: sparsity is {}, but must be from 0 to 1", operation, sparsity));
-  }
+  check_range(operation, "sparsity", sparsity, between(0, 1));
   return integer_part(sparsity, static_cast<double>(entries));
 }
 
@@ -63,9 +61,7 @@ void check_choice(std::string_view operation, const std::optional<double>& spars
 }
 
 int64_t removed_count(double sparsity, int64_t entries) {
-  if (entries < 0) {
-    throw ValueError(fmt::format("hemostat.prune.removed_count: entries is {}, but must be 0 or more", entries));
-  }
+  check_range("hemostat.prune.removed_count", "entries", entries, at_least(0));
   return checked_removed_count("hemostat.prune.removed_count", sparsity, entries);
 }
 

@@ -37,10 +37,7 @@ double outlier_ratio(at::TensorList weights, at::TensorList activation_norms, do
     arguments::check_matrix(kOperation, fmt::format("weights[{}]", i), weights[i]);
     arguments::checked_features(kOperation, fmt::format("activation_norms[{}]", i), activation_norms[i], weights[i]);
   }
-  if (!(outlier_threshold >= 0.0 && std::isfinite(outlier_threshold))) {
-    throw ValueError(
-        fmt::format("{}: outlier_threshold is {}, but must be 0 or more, and finite", kOperation, outlier_threshold));
-  }
+  check_range(kOperation, "outlier_threshold", outlier_threshold, at_least(0));
 
   double sum = 0;
   int64_t entries = 0;
@@ -65,12 +62,7 @@ double outlier_ratio(at::TensorList weights, at::TensorList activation_norms, do
 
 std::vector<double> owl(const std::vector<double>& ratios, const OwlOptions& options) {
   constexpr std::string_view kOperation = "hemostat.prune.owl";
-  if (!(options.sparsity >= 0.0 && options.sparsity <= 1.0)) {  // also NaN
-    throw ValueError(fmt::format("{}: sparsity is {}, but must be from 0 to 1", kOperation, options.sparsity));
-  }
-  if (!(options.lamda >= 0.0 && std::isfinite(options.lamda))) {
-    throw ValueError(fmt::format("{}: lamda is {}, but must be 0 or more", kOperation, options.lamda));
-  }
+  check_options(kOperation, options);
   for (size_t i = 0; i < ratios.size(); ++i) {
     if (!std::isfinite(ratios[i])) {
       throw ValueError(fmt::format("{}: ratios[{}] is {}, but must be finite", kOperation, i, ratios[i]));

@@ -84,7 +84,7 @@ class RelativeImportance {
 
 at::Tensor score_ria(const at::Tensor& weight, const at::Tensor& activation_norm, double alpha) {
   constexpr std::string_view kOperation = "hemostat.prune.score_ria";
-  check_alpha(kOperation, alpha);
+  check_range(kOperation, "alpha", alpha, at_least(0));
   const at::Tensor norm = checked_norm(kOperation, weight, activation_norm, true);
   return checked_score(kOperation, "weight times activation_norm",
                        RelativeImportance(kOperation, weight, norm, alpha, true).all());
@@ -92,7 +92,7 @@ at::Tensor score_ria(const at::Tensor& weight, const at::Tensor& activation_norm
 
 at::Tensor ria(const at::Tensor& weight, const at::Tensor& activation_norm, const RiaOptions& options) {
   constexpr std::string_view kOperation = "hemostat.prune.ria";
-  check_alpha(kOperation, options.alpha);
+  check_options(kOperation, options);
   const at::Tensor norm = checked_norm(kOperation, weight, activation_norm, options.check_finite);
   checked_choice(kOperation, weight, "weight", options.sparsity, options.pattern, options.scope, options.out);
   const RelativeImportance importance(kOperation, weight, norm, options.alpha, options.check_finite);

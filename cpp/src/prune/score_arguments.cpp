@@ -1,11 +1,5 @@
 #include "score_arguments.h"
 
-#include <cmath>
-
-#include <fmt/format.h>
-
-#include <hemostat/error.h>
-
 #include "arguments.h"
 
 namespace hemostat::prune {
@@ -23,12 +17,6 @@ at::Tensor checked_norm(std::string_view operation, const at::Tensor& weight, co
 at::Tensor checked_score(std::string_view operation, std::string_view name, at::Tensor score) {
   arguments::check_result(operation, name, score);
   return score;
-}
-
-void check_alpha(std::string_view operation, double alpha) {
-  if (!(alpha >= 0.0 && std::isfinite(alpha))) {
-    throw ValueError(fmt::format("{}: alpha is {}, but must be finite and not negative", operation, alpha));
-  }
 }
 
 }  // namespace hemostat::prune

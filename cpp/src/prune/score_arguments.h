@@ -1,4 +1,4 @@
-// The arguments `activation_norm` and `alpha` of scores.
+// The argument `activation_norm` of scores.
 #pragma once
 
 #include <string_view>
@@ -14,8 +14,5 @@ at::Tensor checked_norm(std::string_view operation, const at::Tensor& weight, co
 // The score of finite arguments; NumericalError where it is beyond float32.
 //   name  what was multiplied
 at::Tensor checked_score(std::string_view operation, std::string_view name, at::Tensor score);
-
-// ValueError unless the weight that a score gives to a term, or its exponent, is finite and not negative.
-void check_alpha(std::string_view operation, double alpha);
 
 }  // namespace hemostat::prune

@@ -131,9 +131,7 @@ std::shared_ptr<BlockPacked> packed(std::string_view operation, const at::Tensor
 
 int64_t checked_block_size(std::string_view operation, const at::Tensor& weight, int64_t block_size) {
   arguments::check_matrix(operation, "weight", weight);
-  if (block_size < 1) {
-    throw ValueError(fmt::format("{}: block_size is {}, but must be a number of weights", operation, block_size));
-  }
+  check_range(operation, "block_size", block_size, at_least(1));
   if (weight.size(1) % block_size != 0) {
     throw ValueError(fmt::format("{}: block_size is {}, which does not divide weight's {} input features", operation,
                                  block_size, weight.size(1)));

@@ -34,7 +34,7 @@ solve::GramFactorOptions factor_options(const GptqOptions& options) {
 std::shared_ptr<GroupPacked> packed(const at::Tensor& weight, const solve::Solution& solution,
                                     const GptqOptions& options) {
   const at::Tensor& order = solution.order;
-  const int64_t group_size = options.group_size == kPerRow ? weight.size(1) : options.group_size;
+  const int64_t group_size = options.group_size == kPerRow ? weight.size(1) : options.group_size.weights;
   // Whole rows have one group, whatever the order.
   const bool ordered = order.defined() && group_size < weight.size(1);
   at::Tensor codes = at::empty(weight.sizes(), weight.options().dtype(at::kByte));

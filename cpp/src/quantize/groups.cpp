@@ -1,6 +1,7 @@
 #include "groups.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -16,6 +17,8 @@
 namespace hemostat::quantize {
 
 namespace {
+
+constexpr const char* kKnownGroups = "a number of weights, -1 for whole rows or \"tensor\"";
 
 // A few divisors of `number`, those nearest to `wanted`, in rising order.
 std::vector<int64_t> nearest_divisors(int64_t number, int64_t wanted) {
@@ -40,10 +43,28 @@ std::vector<int64_t> nearest_divisors(int64_t number, int64_t wanted) {
 
 }  // namespace
 
-int64_t checked_levels(std::string_view operation, double bits) {
-  if (!(bits >= 2.0 && bits <= 8.0)) {  // also NaN
-    throw ValueError(fmt::format("{}: bits is {}, but must be from 2 to 8", operation, bits));
+GroupSize GroupSize::from_text(std::string_view operation, std::string_view text) {
+  if (text == "row" || text == "-1") {
+    return kPerRow;
   }
+  if (text == "tensor") {
+    return kPerTensor;
+  }
+  int64_t size = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), size);
+  if (error != std::errc() || end != text.data() + text.size() || size < 1) {
+    throw ValueError(
+        fmt::format("{}: group_size is '{}', but must be row, tensor or a positive integer", operation, text));
+  }
+  return size;
+}
+
+std::string GroupSize::text() const {
+  return weights == kPerRow ? "row" : weights == kPerTensor ? "tensor" : std::to_string(weights);
+}
+
+int64_t checked_levels(std::string_view operation, double bits) {
+  check_range(operation, "bits", bits, between(2, 8));
   return std::llround(std::exp2(bits));
 }
 
@@ -57,9 +78,7 @@ int64_t checked_group_size(std::string_view operation, int64_t group_size, int64
     return in_features;
   }
   if (group_size < 0) {
-    throw ValueError(
-        fmt::format("{}: group_size is {}, but must be a number of weights, -1 for whole rows or \"tensor\"", operation,
-                    group_size));
+    throw ValueError(fmt::format("{}: group_size is {}, but must be {}", operation, group_size, kKnownGroups));
   }
   if (in_features % group_size != 0) {
     throw ValueError(fmt::format("{}: group_size is {}, which does not divide weight's {} input features; {} would",

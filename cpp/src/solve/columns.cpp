@@ -34,8 +34,8 @@ void check(std::string_view operation, const at::Tensor& weight, const at::Tenso
   arguments::check_device(operation, "gram", gram, "weight", weight);
   if (options.pruning) {
     const auto& [sparsity, n, m] = *options.pruning;
-    if (m == 0 && !(sparsity >= 0 && sparsity <= 1)) {
-      throw ValueError(fmt::format("{}: sparsity is {}, but must be from 0 to 1", operation, sparsity));
+    if (m == 0) {
+      check_range(operation, "sparsity", sparsity, between(0, 1));
     }
     if (m < 0 || (m > 0 && (n < 0 || n > m))) {
       throw ValueError(fmt::format("{}: pattern is {}:{}, but must be n:m with 0 <= n <= m", operation, n, m));
@@ -55,9 +55,7 @@ void check(std::string_view operation, const at::Tensor& weight, const at::Tenso
   }
   if (options.rounding) {
     const auto& [bits, group_size, symmetric] = *options.rounding;
-    if (!(bits >= 2 && bits <= 8)) {
-      throw ValueError(fmt::format("{}: bits is {}, but must be from 2 to 8", operation, bits));
-    }
+    check_range(operation, "bits", bits, between(2, 8));
     if (group_size != -1 && (group_size < 1 || features % group_size != 0)) {
       throw ValueError(fmt::format("{}: group_size is {}, which does not divide weight's {} input features", operation,
                                    group_size, features));

@@ -79,12 +79,7 @@ void check_gram(std::string_view operation, const at::Tensor& gram, const GramFa
   if (gram.scalar_type() != at::kFloat) {
     throw TypeError(fmt::format("{}: gram is {}, but must be float32", operation, c10::toString(gram.scalar_type())));
   }
-  if (!(options.damp >= 0) || !std::isfinite(options.damp)) {
-    throw ValueError(fmt::format("{}: damp is {}, but must be 0 or more", operation, options.damp));
-  }
-  if (options.block_size < 1) {
-    throw ValueError(fmt::format("{}: block_size is {}, but must be 1 or more", operation, options.block_size));
-  }
+  check_options(operation, options);
 }
 
 GramFactor::GramFactor(const at::Tensor& gram, const GramFactorOptions& options, std::string_view operation)

@@ -124,7 +124,7 @@ Args:
                            quantize::gguf_name(packed.type()), packed.bits_per_weight());
       });
 
-  register_block_formats(room);
+  register_block_float(room);
 
   room.def(
       "rtn",

@@ -11,12 +11,12 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "kernels/bit_faults.h"
-#include "kernels/block_float.h"
-#include "kernels/divergence.h"
-#include "kernels/gguf.h"
+#include "kernels/bit_faults/bit_faults.h"
+#include "kernels/block_float/block_float.h"
+#include "kernels/divergence/divergence.h"
+#include "kernels/gguf/gguf.h"
 #include "kernels/matrix.h"
-#include "kernels/solve_columns.h"
+#include "kernels/solve_columns/solve_columns.h"
 
 namespace hemostat::kernels {
 

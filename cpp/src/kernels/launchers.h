@@ -6,15 +6,15 @@
 
 #include <cstdint>
 
-#include "kernels/bit_faults.h"
-#include "kernels/block_float.h"
-#include "kernels/column_moments.h"
-#include "kernels/divergence.h"
-#include "kernels/gguf.h"
+#include "kernels/bit_faults/bit_faults.h"
+#include "kernels/block_float/block_float.h"
+#include "kernels/column_moments/column_moments.h"
+#include "kernels/divergence/divergence.h"
+#include "kernels/gguf/gguf.h"
 #include "kernels/matrix.h"
-#include "kernels/quantize.h"
-#include "kernels/select.h"
-#include "kernels/solve_columns.h"
+#include "kernels/quantize/quantize.h"
+#include "kernels/select/select.h"
+#include "kernels/solve_columns/solve_columns.h"
 
 namespace hemostat::kernels::cuda {
 

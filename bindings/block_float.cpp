@@ -22,7 +22,7 @@ namespace hemostat::bindings {
 
 namespace {
 
-std::string repr(const quantize::BlockPacked& packed) {
+std::string describe(const quantize::BlockPacked& packed) {
   const auto block_size =
       packed.block_size() == quantize::kPerTensor ? std::string("\"tensor\"") : std::to_string(packed.block_size());
   return fmt::format("BlockPacked(shape=[{}], format=\"{}\", block_size={}, bits_per_weight={:.4g})",
@@ -77,7 +77,7 @@ void register_block_float(py::module_& room) {
           },
           "Weights that share a scale, or ``\"tensor\"``.")
       .def_property_readonly("dtype", &quantize::BlockPacked::dtype, "The dtype of what ``dequantize`` returns.")
-      .def("__repr__", &repr);
+      .def("__repr__", &describe);
 
   room.def(
       "nf4",

@@ -8,7 +8,8 @@
 #include <torch/library.h>
 
 #include "hemostat/kernels.h"
-#include "kernels/arguments.h"
+#include "kernels/bit_faults/arguments.h"
+#include "kernels/library.h"
 
 namespace hemostat::kernels {
 namespace {
@@ -83,13 +84,10 @@ void bit_faults_(at::Tensor& values, double rate, int64_t seed, int64_t first_bi
 }  // namespace hemostat::kernels
 
 TORCH_LIBRARY_FRAGMENT(hemostat, m) {
-  m.def("bit_faults_(Tensor(a!) values, float rate, SymInt seed, SymInt first_bit, SymInt bits, SymInt fault) -> ()",
-        {at::Tag::pt2_compliant_tag});
+  hemostat::kernels::define(
+      m, "bit_faults_(Tensor(a!) values, float rate, SymInt seed, SymInt first_bit, SymInt bits, SymInt fault) -> ()");
 }
 
 TORCH_LIBRARY_IMPL(hemostat, CPU, m) { m.impl("bit_faults_", hemostat::kernels::bit_faults_cpu); }
 
 TORCH_LIBRARY_IMPL(hemostat, Meta, m) { m.impl("bit_faults_", hemostat::kernels::bit_faults_meta); }
-
-// Not differentiable: results carry no gradient.
-TORCH_LIBRARY_IMPL(hemostat, Autograd, m) { m.impl("bit_faults_", torch::CppFunction::makeFallthrough()); }

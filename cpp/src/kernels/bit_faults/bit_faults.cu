@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "kernels/bit_faults/bit_faults.h"
 #include "kernels/elements.cuh"
-#include "kernels/launchers.h"
 
 namespace hemostat::kernels::cuda {
 namespace {

@@ -11,6 +11,7 @@
 
 #include "kernels/host_device.h"
 #include "kernels/isa.h"
+#include "kernels/launchers.h"
 
 namespace hemostat::kernels {
 
@@ -95,5 +96,11 @@ struct BitFaultLoops {
 };
 
 HEMOSTAT_FOR_EACH_ISA(extern const BitFaultLoops bit_fault_loops;)
+
+namespace cuda {
+
+Error bit_faults(void* data, int64_t bytes, const FaultKind& kind, const FaultRate& rate, void* stream);
+
+}  // namespace cuda
 
 }  // namespace hemostat::kernels

@@ -17,7 +17,8 @@
 #include <torch/library.h>
 
 #include "hemostat/kernels.h"
-#include "kernels/arguments.h"
+#include "kernels/block_float/arguments.h"
+#include "kernels/library.h"
 #include "kernels/scratch.h"
 
 namespace hemostat::kernels {
@@ -196,12 +197,11 @@ BlockFloat block_float_encode(const at::Tensor& weight, BlockFormat format, int6
 }  // namespace hemostat::kernels
 
 TORCH_LIBRARY_FRAGMENT(hemostat, m) {
-  m.def("block_float(Tensor weight, str format, SymInt block_size, *, Tensor(a!) out) -> Tensor",
-        {at::Tag::pt2_compliant_tag});
-  m.def(
-      "block_float_encode(Tensor weight, str format, SymInt block_size) -> "
-      "(Tensor codes, Tensor scale, Tensor tensor_scale, Tensor invalid)",
-      {at::Tag::pt2_compliant_tag});
+  hemostat::kernels::define(m,
+                            "block_float(Tensor weight, str format, SymInt block_size, *, Tensor(a!) out) -> Tensor");
+  hemostat::kernels::define(m,
+                            "block_float_encode(Tensor weight, str format, SymInt block_size) -> "
+                            "(Tensor codes, Tensor scale, Tensor tensor_scale, Tensor invalid)");
 }
 
 TORCH_LIBRARY_IMPL(hemostat, CPU, m) {
@@ -212,10 +212,4 @@ TORCH_LIBRARY_IMPL(hemostat, CPU, m) {
 TORCH_LIBRARY_IMPL(hemostat, Meta, m) {
   m.impl("block_float", hemostat::kernels::block_float_meta);
   m.impl("block_float_encode", hemostat::kernels::block_float_encode_meta);
-}
-
-// Not differentiable: results carry no gradient.
-TORCH_LIBRARY_IMPL(hemostat, Autograd, m) {
-  m.impl("block_float", torch::CppFunction::makeFallthrough());
-  m.impl("block_float_encode", torch::CppFunction::makeFallthrough());
 }

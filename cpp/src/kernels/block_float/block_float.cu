@@ -1,9 +1,10 @@
-// CUDA kernels of `block_float`. See hemostat/kernels.h for what they compute and launchers.h for how they are called.
+// CUDA kernels of `block_float`. See hemostat/kernels.h for what they compute and block_float.h for how they are
+// called.
 #include <algorithm>
 #include <cstdint>
 
+#include "kernels/block_float/block_float.h"
 #include "kernels/elements.cuh"
-#include "kernels/launchers.h"
 
 namespace hemostat::kernels::cuda {
 namespace {

@@ -6,6 +6,7 @@
 
 #include "kernels/host_device.h"
 #include "kernels/isa.h"
+#include "kernels/launchers.h"
 #include "kernels/matrix.h"
 
 #ifdef __CUDACC__
@@ -286,5 +287,23 @@ static inline HEMOSTAT_BOTH float tensor_scale_of(float largest) {
 }
 
 }  // namespace block_elements
+
+namespace cuda {
+
+// Where the result goes: values of weight's type (which may lie in its place), or else packed codes, by way of codes of
+// a byte each [rows, columns], scales and the tensor's scale.
+struct BlockRounded {
+  void* values;
+  uint8_t *codes, *packed;
+  void* scales;
+  float* tensor_scale;
+};
+
+// `scratch` has block_float_scratch(rows) bytes, aligned to 8.
+int64_t block_float_scratch(int64_t rows);
+Error block_float(const Matrix& weight, BlockElement element, int64_t block_size, BlockRounded out, void* scratch,
+                  int64_t* invalid, void* stream);
+
+}  // namespace cuda
 
 }  // namespace hemostat::kernels

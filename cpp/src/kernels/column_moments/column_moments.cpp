@@ -14,7 +14,8 @@
 #include <torch/library.h>
 
 #include "hemostat/kernels.h"
-#include "kernels/arguments.h"
+#include "kernels/column_moments/arguments.h"
+#include "kernels/library.h"
 
 namespace hemostat::kernels {
 
@@ -82,13 +83,9 @@ ColumnMoments column_moments(const at::Tensor& x) {
 }  // namespace hemostat::kernels
 
 TORCH_LIBRARY_FRAGMENT(hemostat, m) {
-  m.def("column_moments(Tensor x) -> (Tensor squares, Tensor magnitudes, Tensor largest)",
-        {at::Tag::pt2_compliant_tag});
+  hemostat::kernels::define(m, "column_moments(Tensor x) -> (Tensor squares, Tensor magnitudes, Tensor largest)");
 }
 
 TORCH_LIBRARY_IMPL(hemostat, CPU, m) { m.impl("column_moments", hemostat::kernels::column_moments_cpu); }
 
 TORCH_LIBRARY_IMPL(hemostat, Meta, m) { m.impl("column_moments", hemostat::kernels::column_moments_meta); }
-
-// Not differentiable: results carry no gradient.
-TORCH_LIBRARY_IMPL(hemostat, Autograd, m) { m.impl("column_moments", torch::CppFunction::makeFallthrough()); }

@@ -1,8 +1,8 @@
 // CUDA kernel of `column_moments`. See hemostat/kernels.h for what it computes and column_moments.h for how.
 #include <cstdint>
 
+#include "kernels/column_moments/column_moments.h"
 #include "kernels/elements.cuh"
-#include "kernels/launchers.h"
 
 namespace hemostat::kernels::cuda {
 namespace {

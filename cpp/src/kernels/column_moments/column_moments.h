@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "kernels/isa.h"
+#include "kernels/launchers.h"
 #include "kernels/matrix.h"
 
 namespace hemostat::kernels {
@@ -28,5 +29,12 @@ struct ColumnMomentLoops {
 };
 
 HEMOSTAT_FOR_EACH_ISA(extern const ColumnMomentLoops column_moment_loops;)
+
+namespace cuda {
+
+// The parts, one after another in `out`.
+Error column_moments(const Matrix& x, const PartMoments& out, void* stream);
+
+}  // namespace cuda
 
 }  // namespace hemostat::kernels

@@ -13,7 +13,8 @@
 #include <torch/library.h>
 
 #include "hemostat/kernels.h"
-#include "kernels/arguments.h"
+#include "kernels/divergence/arguments.h"
+#include "kernels/library.h"
 #include "kernels/scratch.h"
 
 namespace hemostat::kernels {
@@ -121,17 +122,14 @@ Divergence divergence(const at::Tensor& baseline_logits, const at::Tensor& damag
 }  // namespace hemostat::kernels
 
 TORCH_LIBRARY_FRAGMENT(hemostat, m) {
-  m.def(
+  hemostat::kernels::define(
+      m,
       "divergence(Tensor baseline_logits, Tensor damaged_logits, Tensor targets, float damaged_scale=1.0) -> "
       "(Tensor nll_baseline, Tensor nll_damaged, Tensor kl, Tensor kl_reverse, Tensor entropy_baseline, "
       "Tensor entropy_damaged, Tensor confidence_baseline, Tensor confidence_damaged, Tensor top1_baseline, "
-      "Tensor top1_damaged, Tensor top5_overlap, Tensor acceptance)",
-      {at::Tag::pt2_compliant_tag});
+      "Tensor top1_damaged, Tensor top5_overlap, Tensor acceptance)");
 }
 
 TORCH_LIBRARY_IMPL(hemostat, CPU, m) { m.impl("divergence", hemostat::kernels::divergence_cpu); }
 
 TORCH_LIBRARY_IMPL(hemostat, Meta, m) { m.impl("divergence", hemostat::kernels::divergence_meta); }
-
-// Not differentiable: results carry no gradient.
-TORCH_LIBRARY_IMPL(hemostat, Autograd, m) { m.impl("divergence", torch::CppFunction::makeFallthrough()); }

@@ -1,4 +1,4 @@
-// CUDA kernel of `divergence`. See hemostat/kernels.h for what it computes and launchers.h for how it is called.
+// CUDA kernel of `divergence`. See hemostat/kernels.h for what it computes and divergence.h for how it is called.
 //
 // A block a token, one read of both rows for all but Σ min(p, q), which needs the sums: a second read, from the end,
 // where the L2 cache still has it. With x = a − max a and p = exp x, and y, q alike for the damaged row b:
@@ -7,8 +7,8 @@
 // that depends on nothing but their number.
 #include <cstdint>
 
+#include "kernels/divergence/divergence.h"
 #include "kernels/elements.cuh"
-#include "kernels/launchers.h"
 
 namespace hemostat::kernels::cuda {
 namespace {

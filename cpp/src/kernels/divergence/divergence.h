@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "kernels/isa.h"
+#include "kernels/launchers.h"
 #include "kernels/matrix.h"
 
 namespace hemostat::kernels {
@@ -42,5 +43,13 @@ inline int64_t divergence_buffer(int64_t vocab) {
 }
 
 HEMOSTAT_FOR_EACH_ISA(extern const DivergenceLoops divergence_loops;)
+
+namespace cuda {
+
+// Fewer than 2^32 columns. A target outside 0 … columns − 1 gives NaN.
+Error divergence(const Matrix& baseline, const Matrix& damaged, const int64_t* targets, float damaged_scale,
+                 const DivergenceOut& out, void* stream);
+
+}  // namespace cuda
 
 }  // namespace hemostat::kernels

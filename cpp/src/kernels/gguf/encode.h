@@ -1,4 +1,4 @@
-// From values to blocks: what gguf_search.h finds, put where gguf_blocks.h reads it.
+// From values to blocks: what search.h finds, put where blocks.h reads it.
 //
 // Each function returns how many scales float16 cannot hold.
 #pragma once

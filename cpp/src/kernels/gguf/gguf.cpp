@@ -14,7 +14,8 @@
 #include <torch/library.h>
 
 #include "hemostat/kernels.h"
-#include "kernels/arguments.h"
+#include "kernels/gguf/arguments.h"
+#include "kernels/library.h"
 #include "kernels/scratch.h"
 
 namespace hemostat::kernels {
@@ -220,12 +221,11 @@ at::Tensor gguf_dequantize(const at::Tensor& data, int64_t type, int64_t columns
 }  // namespace hemostat::kernels
 
 TORCH_LIBRARY_FRAGMENT(hemostat, m) {
-  m.def("gguf_quantize(Tensor weight, int type, Tensor? importance) -> (Tensor data, Tensor invalid)",
-        {at::Tag::pt2_compliant_tag});
-  m.def("gguf_fake_quantize(Tensor weight, int type, Tensor? importance, *, Tensor(a!) out) -> Tensor",
-        {at::Tag::pt2_compliant_tag});
-  m.def("gguf_dequantize(Tensor data, int type, SymInt columns, ScalarType dtype) -> Tensor",
-        {at::Tag::pt2_compliant_tag});
+  hemostat::kernels::define(
+      m, "gguf_quantize(Tensor weight, int type, Tensor? importance) -> (Tensor data, Tensor invalid)");
+  hemostat::kernels::define(
+      m, "gguf_fake_quantize(Tensor weight, int type, Tensor? importance, *, Tensor(a!) out) -> Tensor");
+  hemostat::kernels::define(m, "gguf_dequantize(Tensor data, int type, SymInt columns, ScalarType dtype) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(hemostat, CPU, m) {
@@ -238,11 +238,4 @@ TORCH_LIBRARY_IMPL(hemostat, Meta, m) {
   m.impl("gguf_quantize", hemostat::kernels::gguf_quantize_meta);
   m.impl("gguf_fake_quantize", hemostat::kernels::gguf_fake_quantize_meta);
   m.impl("gguf_dequantize", hemostat::kernels::gguf_dequantize_meta);
-}
-
-// Not differentiable: results carry no gradient.
-TORCH_LIBRARY_IMPL(hemostat, Autograd, m) {
-  m.impl("gguf_quantize", torch::CppFunction::makeFallthrough());
-  m.impl("gguf_fake_quantize", torch::CppFunction::makeFallthrough());
-  m.impl("gguf_dequantize", torch::CppFunction::makeFallthrough());
 }

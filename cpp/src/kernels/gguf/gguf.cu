@@ -1,9 +1,8 @@
-// CUDA kernels of `gguf`. See hemostat/kernels.h for what they compute and launchers.h for how they are called.
+// CUDA kernels of `gguf`. See hemostat/kernels.h for what they compute and gguf.h for how they are called.
 #include <cstdint>
 
 #include "kernels/elements.cuh"
 #include "kernels/gguf/encode.h"
-#include "kernels/launchers.h"
 
 namespace hemostat::kernels::cuda {
 namespace {

@@ -5,6 +5,7 @@
 
 #include "kernels/host_device.h"
 #include "kernels/isa.h"
+#include "kernels/launchers.h"
 #include "kernels/matrix.h"
 
 namespace hemostat::kernels {
@@ -60,5 +61,16 @@ struct GgufLoops {
 };
 
 HEMOSTAT_FOR_EACH_ISA(extern const GgufLoops gguf_loops; extern const EncodeBlocks gguf_encode;)
+
+namespace cuda {
+
+// values float32 [rows, blocks of a row · weights of a block] without gaps; importance [columns] or null.
+Error gguf_quantize(const float* values, const float* importance, BlockType type, int64_t rows, int64_t columns,
+                    uint8_t* data, int64_t* invalid, void* stream);
+
+// `blocks` consecutive blocks as values of `element`.
+Error gguf_dequantize(const uint8_t* data, BlockType type, int64_t blocks, Element element, void* out, void* stream);
+
+}  // namespace cuda
 
 }  // namespace hemostat::kernels

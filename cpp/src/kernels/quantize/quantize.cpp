@@ -18,7 +18,8 @@
 #include <torch/library.h>
 
 #include "hemostat/kernels.h"
-#include "kernels/arguments.h"
+#include "kernels/library.h"
+#include "kernels/quantize/arguments.h"
 #include "kernels/scratch.h"
 
 namespace hemostat::kernels {
@@ -251,16 +252,14 @@ Searched search_clip(const at::Tensor& weight, int64_t levels, int64_t group_siz
 }  // namespace hemostat::kernels
 
 TORCH_LIBRARY_FRAGMENT(hemostat, m) {
-  m.def("fake_quantize(Tensor weight, SymInt levels, SymInt group_size, bool symmetric, *, Tensor(a!) out) -> Tensor",
-        {at::Tag::pt2_compliant_tag});
-  m.def(
-      "quantize(Tensor weight, SymInt levels, SymInt group_size, bool symmetric) -> "
-      "(Tensor codes, Tensor scale, Tensor zero, Tensor invalid)",
-      {at::Tag::pt2_compliant_tag});
-  m.def(
-      "search_clip(Tensor weight, SymInt levels, SymInt group_size, bool symmetric) -> "
-      "(Tensor scale, Tensor zero, Tensor invalid)",
-      {at::Tag::pt2_compliant_tag});
+  hemostat::kernels::define(
+      m, "fake_quantize(Tensor weight, SymInt levels, SymInt group_size, bool symmetric, *, Tensor(a!) out) -> Tensor");
+  hemostat::kernels::define(m,
+                            "quantize(Tensor weight, SymInt levels, SymInt group_size, bool symmetric) -> "
+                            "(Tensor codes, Tensor scale, Tensor zero, Tensor invalid)");
+  hemostat::kernels::define(m,
+                            "search_clip(Tensor weight, SymInt levels, SymInt group_size, bool symmetric) -> "
+                            "(Tensor scale, Tensor zero, Tensor invalid)");
 }
 
 TORCH_LIBRARY_IMPL(hemostat, CPU, m) {
@@ -273,11 +272,4 @@ TORCH_LIBRARY_IMPL(hemostat, Meta, m) {
   m.impl("fake_quantize", hemostat::kernels::fake_quantize_meta);
   m.impl("quantize", hemostat::kernels::quantize_meta);
   m.impl("search_clip", hemostat::kernels::search_clip_meta);
-}
-
-// Not differentiable: results carry no gradient.
-TORCH_LIBRARY_IMPL(hemostat, Autograd, m) {
-  m.impl("fake_quantize", torch::CppFunction::makeFallthrough());
-  m.impl("quantize", torch::CppFunction::makeFallthrough());
-  m.impl("search_clip", torch::CppFunction::makeFallthrough());
 }

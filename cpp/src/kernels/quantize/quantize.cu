@@ -1,9 +1,9 @@
-// CUDA kernels of `quantize`. See hemostat/kernels.h for what they compute and launchers.h for how they are called.
+// CUDA kernels of `quantize`. See hemostat/kernels.h for what they compute and quantize.h for how they are called.
 #include <algorithm>
 #include <cstdint>
 
 #include "kernels/elements.cuh"
-#include "kernels/launchers.h"
+#include "kernels/quantize/quantize.h"
 
 namespace hemostat::kernels::cuda {
 namespace {

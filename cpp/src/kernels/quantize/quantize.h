@@ -5,6 +5,7 @@
 
 #include "kernels/host_device.h"
 #include "kernels/isa.h"
+#include "kernels/launchers.h"
 #include "kernels/matrix.h"
 
 namespace hemostat::kernels {
@@ -114,5 +115,30 @@ static inline HEMOSTAT_BOTH GroupScale clipped_scale_of_range(float lowest, floa
   const float zero = symmetric ? static_cast<float>(levels / 2) : __builtin_rintf(lowest * -shrink / scale);
   return {scale, zero};
 }
+
+namespace cuda {
+
+// Where the result goes: values of weight's type (which may lie in its place), or else codes, scales and zeros.
+struct Rounded {
+  void* values;
+  uint8_t* codes;
+  float *scales, *zeros;
+};
+
+Error round_groups(const Matrix& weight, Grid grid, Rounded out, int64_t* invalid, void* stream);
+
+// One group over the whole tensor; `scratch` has kRoundAllScratch bytes, aligned to 8.
+inline constexpr int64_t kRoundAllScratch = 16;
+Error round_all(const Matrix& weight, Grid grid, Rounded out, void* scratch, int64_t* invalid, void* stream);
+
+// The shrunk range of each group; of one group over the whole tensor, `scratch` has kSearchAllScratch bytes, aligned
+// to 8.
+Error search_groups(const Matrix& weight, Grid grid, float* scales, float* zeros, int64_t* invalid, void* stream);
+inline constexpr int64_t kSearchParts = 64;
+inline constexpr int64_t kSearchAllScratch = kClipFactors * kSearchParts * 8 + 16;
+Error search_all(const Matrix& weight, Grid grid, float* scale, float* zero, void* scratch, int64_t* invalid,
+                 void* stream);
+
+}  // namespace cuda
 
 }  // namespace hemostat::kernels

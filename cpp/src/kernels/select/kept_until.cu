@@ -1,5 +1,5 @@
 // CUDA kernels of `kept_until`: a stable radix sort of (key, index), then ranks. See hemostat/kernels.h for what they
-// compute and launchers.h for how they are called.
+// compute and select.h for how they are called.
 #include <algorithm>
 #include <cstdint>
 

@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "kernels/elements.cuh"
-#include "kernels/launchers.h"
+#include "kernels/select/select.h"
 
 namespace hemostat::kernels::cuda {
 namespace {

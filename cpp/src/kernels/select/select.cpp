@@ -17,8 +17,9 @@
 #include <torch/library.h>
 
 #include "hemostat/kernels.h"
-#include "kernels/arguments.h"
+#include "kernels/library.h"
 #include "kernels/scratch.h"
+#include "kernels/select/arguments.h"
 #include "kernels/select/sequence.h"
 
 namespace hemostat::kernels {
@@ -435,16 +436,16 @@ at::Tensor kept_until(const at::Tensor& score, const OptionalTensor& column_scal
 }  // namespace hemostat::kernels
 
 TORCH_LIBRARY_FRAGMENT(hemostat, m) {
-  m.def(
+  hemostat::kernels::define(
+      m,
       "mask_smallest(Tensor score, Tensor? column_scale, SymInt removed, bool per_row, bool absolute, *, "
-      "Tensor(a!) out) -> Tensor",
-      {at::Tag::pt2_compliant_tag});
-  m.def(
+      "Tensor(a!) out) -> Tensor");
+  hemostat::kernels::define(
+      m,
       "mask_pattern(Tensor score, Tensor? column_scale, SymInt n, SymInt m, bool absolute, *, Tensor(a!) out) -> "
-      "Tensor",
-      {at::Tag::pt2_compliant_tag});
-  m.def("kept_until(Tensor score, Tensor? column_scale, bool per_row, bool absolute, *, Tensor(a!) out) -> Tensor",
-        {at::Tag::pt2_compliant_tag});
+      "Tensor");
+  hemostat::kernels::define(
+      m, "kept_until(Tensor score, Tensor? column_scale, bool per_row, bool absolute, *, Tensor(a!) out) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(hemostat, CPU, m) {
@@ -457,11 +458,4 @@ TORCH_LIBRARY_IMPL(hemostat, Meta, m) {
   m.impl("mask_smallest", hemostat::kernels::mask_smallest_meta);
   m.impl("mask_pattern", hemostat::kernels::mask_pattern_meta);
   m.impl("kept_until", hemostat::kernels::kept_until_meta);
-}
-
-// Not differentiable: results carry no gradient.
-TORCH_LIBRARY_IMPL(hemostat, Autograd, m) {
-  m.impl("mask_smallest", torch::CppFunction::makeFallthrough());
-  m.impl("mask_pattern", torch::CppFunction::makeFallthrough());
-  m.impl("kept_until", torch::CppFunction::makeFallthrough());
 }

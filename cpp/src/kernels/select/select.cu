@@ -1,4 +1,4 @@
-// CUDA kernels of `select`. See hemostat/kernels.h for what they compute and launchers.h for how they are called.
+// CUDA kernels of `select`. See hemostat/kernels.h for what they compute and select.h for how they are called.
 // Every count is an integer, so that no result depends on the order in which blocks and threads run.
 #include <algorithm>
 #include <climits>

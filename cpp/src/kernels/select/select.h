@@ -1,10 +1,11 @@
-// Contract between the loops of `select` (select.simd.cpp, select.cu) and their registration (select.cpp, cuda.cpp).
+// Contract between the loops of `select` (select.simd.cpp, select.cu, kept_until.cu) and their registration.
 // Scores are ranked through keys: int32 whose order is the order of the float32 scores, with −0 equal to +0.
 #pragma once
 
 #include <cstdint>
 
 #include "kernels/isa.h"
+#include "kernels/launchers.h"
 #include "kernels/matrix.h"
 
 namespace hemostat::kernels {
@@ -76,5 +77,25 @@ constexpr int64_t bins_of(int64_t count) {
 constexpr int64_t scratch_of(int64_t count) { return 5 * count + bins_of(count); }
 
 HEMOSTAT_FOR_EACH_ISA(extern const SelectLoops select_loops;)
+
+namespace cuda {
+
+// At most 2^31 − 1 columns.
+Error mask_rows(const Scores& scores, int64_t removed, bool* out, int64_t* invalid, void* stream);
+
+// The whole tensor; `scratch` has mask_tensor_scratch(entries) bytes, aligned to 16.
+int64_t mask_tensor_scratch(int64_t entries);
+Error mask_tensor(const Scores& scores, int64_t removed, bool* out, void* scratch, int64_t* invalid, void* stream);
+
+// Keeps n of every m ≤ 1024.
+Error mask_groups(const Scores& scores, int64_t n, int64_t m, bool* out, int64_t* invalid, void* stream);
+
+// At most 2^31 − 1 entries in a scope. `scratch` has kept_until_scratch() bytes, aligned to 256. out is float, or
+// double where `wide`.
+int64_t kept_until_scratch(int64_t rows, int64_t columns, bool per_row);
+Error kept_until(const Scores& scores, bool per_row, bool wide, void* out, void* scratch, int64_t* invalid,
+                 void* stream);
+
+}  // namespace cuda
 
 }  // namespace hemostat::kernels

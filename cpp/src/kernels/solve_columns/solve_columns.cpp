@@ -10,8 +10,9 @@
 #include <torch/library.h>
 
 #include "hemostat/kernels.h"
-#include "kernels/arguments.h"
+#include "kernels/library.h"
 #include "kernels/scratch.h"
+#include "kernels/solve_columns/arguments.h"
 
 namespace hemostat::kernels {
 namespace {
@@ -156,16 +157,13 @@ void solve_columns(const ColumnArguments& block, at::Tensor& solution, at::Tenso
 }  // namespace hemostat::kernels
 
 TORCH_LIBRARY_FRAGMENT(hemostat, m) {
-  m.def(
+  hemostat::kernels::define(
+      m,
       "solve_columns(Tensor current, Tensor weight, Tensor inverse, Tensor(a!)? mask, SymInt n, SymInt m, "
       "Tensor? scale, Tensor? zero, SymInt group_size, SymInt first, SymInt levels, *, Tensor(b!) solution, "
-      "Tensor(c!) error) -> ()",
-      {at::Tag::pt2_compliant_tag});
+      "Tensor(c!) error) -> ()");
 }
 
 TORCH_LIBRARY_IMPL(hemostat, CPU, m) { m.impl("solve_columns", hemostat::kernels::solve_columns_cpu); }
 
 TORCH_LIBRARY_IMPL(hemostat, Meta, m) { m.impl("solve_columns", hemostat::kernels::solve_columns_meta); }
-
-// Not differentiable: results carry no gradient.
-TORCH_LIBRARY_IMPL(hemostat, Autograd, m) { m.impl("solve_columns", torch::CppFunction::makeFallthrough()); }

@@ -1,10 +1,10 @@
-// CUDA kernel of `solve_columns`: a thread to a row. See hemostat/kernels.h for what it computes and launchers.h for
-// how it is called.
+// CUDA kernel of `solve_columns`: a thread to a row. See hemostat/kernels.h for what it computes and solve_columns.h
+// for how it is called.
 #include <algorithm>
 #include <cstdint>
 
 #include "kernels/elements.cuh"
-#include "kernels/launchers.h"
+#include "kernels/solve_columns/solve_columns.h"
 
 namespace hemostat::kernels::cuda {
 namespace {

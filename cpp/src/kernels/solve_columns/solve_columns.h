@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "kernels/isa.h"
+#include "kernels/launchers.h"
 
 namespace hemostat::kernels {
 
@@ -38,5 +39,12 @@ struct SolveLoops {
 inline int64_t solve_buffer(int64_t columns) { return 3 * columns * kSolveLanes; }
 
 HEMOSTAT_FOR_EACH_ISA(extern const SolveLoops solve_loops;)
+
+namespace cuda {
+
+// Leaves no count: rows that hold NaN give NaN.
+Error solve_columns(const ColumnBlock& block, void* stream);
+
+}  // namespace cuda
 
 }  // namespace hemostat::kernels

@@ -61,7 +61,7 @@ std::string text(const metrics::GenerationDivergence& divergence) {
                      divergence.repetition);
 }
 
-void register_divergence(py::module_& room) {
+void register_generation_divergence(py::module_& room) {
   py::class_<metrics::GenerationDivergence> divergence(
       room, "GenerationDivergence",
       R"(How far two models' continuations stay together, and how varied each model's are. Read-only.
@@ -136,7 +136,7 @@ Args:
       });
 }
 
-void register_damage(py::module_& module) {
+void register_damage_of_generation(py::module_& module) {
   py::class_<GenerationDamage> damage(module, "GenerationDamage", R"(Damage measured on continuations. Read-only.
 
 The baseline's and the damaged model's, of the same prompts, with the same random numbers.
@@ -169,9 +169,9 @@ Returns:
 }  // namespace
 
 void register_generation_damage(py::module_& module, py::module_& room) {
-  register_divergence(room);
+  register_generation_divergence(room);
   register_protocol(module);
-  register_damage(module);
+  register_damage_of_generation(module);
 }
 
 void register_generate(py::module_& module) {

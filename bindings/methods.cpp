@@ -21,6 +21,7 @@
 #include "callbacks.h"
 #include "method_options.h"
 #include "module.h"
+#include "needs.h"
 
 namespace py = pybind11;
 
@@ -144,14 +145,6 @@ MethodSpec spec_from(const std::string& text, const py::dict& keywords) {
 namespace {
 
 using py::literals::operator""_a;
-
-std::set<std::string> names(const std::set<Need>& needs) {
-  std::set<std::string> result;
-  for (Need need : needs) {
-    result.insert(name(need));
-  }
-  return result;
-}
 
 // The linears that a spec names; all inside blocks, where its method has no such options.
 LinearFilter filter_of(const MethodSpec& spec) {

@@ -9,7 +9,7 @@ namespace hemostat::bindings {
 void register_solve(pybind11::module_& module);
 void register_prune(pybind11::module_& module);
 void register_quantize(pybind11::module_& module);
-void register_block_formats(pybind11::module_& room);  // called by register_quantize
+void register_block_float(pybind11::module_& room);  // called by register_quantize
 void register_lowrank(pybind11::module_& module);
 void register_noise(pybind11::module_& module);
 void register_decode(pybind11::module_& module);

@@ -134,7 +134,7 @@ Args:
                            quantize::gguf_name(packed.type()), packed.bits_per_weight());
       });
 
-  register_block_formats(room);
+  register_block_float(room);
 
   def_quantizer(room, "rtn", &quantize::rtn, &quantize::rtn_packed, {"weight"},
                 R"doc(Round to nearest: every weight on the nearest of round(2**bits) levels of its group.

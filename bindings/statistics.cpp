@@ -16,19 +16,12 @@
 
 #include "arguments.h"
 #include "module.h"
+#include "needs.h"
 
 namespace py = pybind11;
 
 namespace hemostat::bindings {
 namespace {
-
-std::set<std::string> names(const std::set<Need>& needs) {
-  std::set<std::string> result;
-  for (Need need : needs) {
-    result.insert(name(need));
-  }
-  return result;
-}
 
 // A getter that computes, without the interpreter's lock.
 template <typename Collected>

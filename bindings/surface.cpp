@@ -27,7 +27,7 @@ namespace {
 using py::literals::operator""_a;
 using Grids = std::array<std::optional<std::vector<double>>, 2>;
 
-std::array<std::vector<double>, 2> distances(const Surface& surface) {
+std::array<std::vector<double>, 2> distances_of_both(const Surface& surface) {
   std::array<std::vector<double>, 2> result;
   for (size_t i = 0; i < 2; ++i) {
     for (const double severity : surface.severities[i]) {
@@ -63,7 +63,7 @@ py::dict to_dict(const Surface& surface, bool windows) {
     axes.append(py::cast(axis).attr("to_dict")());
   }
   return py::dict("methods"_a = surface.methods, "axes"_a = axes, "severities"_a = surface.severities,
-                  "distances"_a = distances(surface), "damages"_a = to_list(surface.damages, windows),
+                  "distances"_a = distances_of_both(surface), "damages"_a = to_list(surface.damages, windows),
                   "additivity"_a = surface.additivity(),
                   "noise_floor"_a = surface.noise_floor ? py::cast(*surface.noise_floor).attr("to_dict")() : py::none(),
                   "seconds_prepare"_a = surface.seconds_prepare, "seconds"_a = surface.seconds);
@@ -132,7 +132,7 @@ Example:
       .def_readonly("methods", &Surface::methods, "Both canonical specs, in the order in which they are applied.")
       .def_readonly("axes", &Surface::axes, "Their axes for the unchanged model.")
       .def_readonly("severities", &Surface::severities, "Of each, from mild to severe; the first of each is neutral.")
-      .def_property_readonly("distances", &distances, "The severities' distances from neutral, 0 … 1.")
+      .def_property_readonly("distances", &distances_of_both, "The severities' distances from neutral, 0 … 1.")
       .def_readonly("damages", &Surface::damages,
                     "What each point did: ``damages[i][j]``, i of the first, j of the second.")
       .def_readonly("noise_floor", &Surface::noise_floor, "The damage that numerics alone do; None: unknown.")

@@ -18,9 +18,9 @@
 
 #include "model/config.h"
 #include "model/consistency.h"
-#include "model/gguf.h"
-#include "model/gguf_model.h"
-#include "model/gguf_tokenizer.h"
+#include "model/gguf/gguf.h"
+#include "model/gguf/model.h"
+#include "model/gguf/tokenizer.h"
 #include "model/safetensors.h"
 #include "model/skeleton.h"
 #include "model/structure.h"

@@ -26,9 +26,9 @@ ORDER = [
     ["scan"],
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
-# Headers that are no room: exceptions, interruption, options and the umbrella for all, the axis for thresholds and what
-# follows them.
-EVERYONE = {"error", "export", "interrupt", "options", "version"}
+# What is no room: common/ and the headers of exceptions, interruption and options for all, the axis for thresholds and
+# what follows them.
+EVERYONE = {"common", "error", "export", "interrupt", "options", "version"}
 ROOM_OF_HEADER = {"axis": "threshold"}
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)
 
@@ -63,6 +63,7 @@ def included_room(name, path):
 def test_every_file_is_in_a_room():
     rooms = {room_of(path) for path in files(".h", ".cpp", ".cu")} - EVERYONE - {None, "hemostat"}
     assert rooms <= set(RANK)
+    assert [path.name for path in SOURCES.glob("*.*") if path.suffix != ".txt"] == ["precompiled.h"]
     assert {"kernels", "statistics", "prune", "model", "metrics", "threshold", "methods", "scan"} <= rooms
 
 
@@ -80,10 +81,11 @@ def test_rooms_include_only_rooms_above_them():
 
 
 def test_what_rooms_share_knows_no_room():
-    for path in SOURCES.glob("*"):
-        if path.suffix in (".h", ".cpp") and path.name != "precompiled.h":
-            rooms = {included_room(name, path) for name in INCLUDE.findall(path.read_text())} - {None}
-            assert not rooms, f"{path.name} includes {rooms}"
+    shared = sorted((SOURCES / "common").glob("*"))
+    assert shared
+    for path in shared:
+        rooms = {included_room(name, path) for name in INCLUDE.findall(path.read_text())} - {None, "common"}
+        assert not rooms, f"{path.name} includes {rooms}"
 
 
 def test_device_code_is_free_of_torch():

@@ -172,7 +172,7 @@ FORMATS = {
 @pytest.mark.parametrize("name", FORMATS)
 @about(*(f"quantize.{name}" for name in FORMATS))
 @given(st.data())
-def test_block_formats(device, name, data):
+def test_block_float(device, name, data):
     multiple, operator = FORMATS[name], OPERATORS[f"quantize.{name}"]
     weight = data.draw(
         tensors(st.tuples(st.integers(0, 6), st.integers(0, 4 if multiple > 1 else 33).map(multiple.__mul__)))

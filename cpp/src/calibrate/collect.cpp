@@ -9,9 +9,9 @@
 #include <hemostat/calibrate.h>
 #include <hemostat/error.h>
 
-#include "arguments.h"
 #include "calibrate/collect_gradients.h"
 #include "calibrate/input_collector.h"
+#include "common/arguments.h"
 #include "model/finite.h"
 
 namespace hemostat {

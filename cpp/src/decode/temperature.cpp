@@ -13,7 +13,7 @@
 #include <hemostat/decode.h>
 #include <hemostat/error.h>
 
-#include "arguments.h"
+#include "common/arguments.h"
 
 namespace hemostat::decode {
 

@@ -13,7 +13,7 @@
 #include <hemostat/decode.h>
 #include <hemostat/error.h>
 
-#include "token_hash.h"
+#include "common/token_hash.h"
 
 namespace hemostat {
 namespace {

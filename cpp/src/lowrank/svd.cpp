@@ -9,7 +9,7 @@
 #include <hemostat/error.h>
 #include <hemostat/lowrank.h>
 
-#include "arguments.h"
+#include "common/arguments.h"
 #include "truncation.h"
 
 namespace hemostat::lowrank {

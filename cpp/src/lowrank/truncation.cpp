@@ -9,8 +9,8 @@
 
 #include <hemostat/error.h>
 
-#include "arguments.h"
-#include "integer_part.h"
+#include "common/arguments.h"
+#include "common/integer_part.h"
 
 namespace hemostat::lowrank {
 

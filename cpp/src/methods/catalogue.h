@@ -14,7 +14,7 @@ std::vector<Method> prune_solver_methods();
 std::vector<Method> prune_allocation_methods();
 std::vector<Method> quantize_methods();  // of which
 Method gguf_method();
-std::vector<Method> block_format_methods();
+std::vector<Method> block_float_methods();
 std::vector<Method> lowrank_methods();
 std::vector<Method> noise_methods();
 std::vector<Method> ablate_methods();

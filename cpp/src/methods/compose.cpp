@@ -12,31 +12,31 @@
 namespace hemostat {
 namespace {
 
-constexpr const char* kOperation = "hemostat.compose";
+constexpr const char* kCompose = "hemostat.compose";
 
 std::vector<Axis> checked_axes(const Model& model, const std::vector<MethodSpec>& methods,
                                const Statistics* statistics) {
   if (methods.empty()) {
-    throw ValueError(fmt::format("{}: methods is empty", kOperation));
+    throw ValueError(fmt::format("{}: methods is empty", kCompose));
   }
   std::vector<Axis> axes;
   for (const MethodSpec& method : methods) {
     axes.push_back(planned_axis(model, method));
-    check_needs(method, statistics, kOperation);
+    check_needs(method, statistics, kCompose);
   }
   return axes;
 }
 
-// A method made ready for the model that the severities before it give.
-struct Stage {
-  MethodSpec method;
-  std::vector<double> before = {};
-  std::optional<Prepared> prepared = std::nullopt;
-};
-
 }  // namespace
 
 struct Composition::Stages {
+  // A method made ready for the model that the severities before it give.
+  struct Stage {
+    MethodSpec method;
+    std::vector<double> before = {};
+    std::optional<Prepared> prepared = std::nullopt;
+  };
+
   Model model;
   std::optional<Statistics> statistics;  // shares what they hold
   std::vector<Stage> stages = {};

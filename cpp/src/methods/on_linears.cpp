@@ -13,8 +13,8 @@
 #include <hemostat/error.h>
 #include <hemostat/interrupt.h>
 
-#include "arguments.h"
 #include "calibrate/blockwise.h"
+#include "common/arguments.h"
 
 namespace hemostat {
 namespace {

@@ -9,7 +9,7 @@
 
 #include <hemostat/error.h>
 
-#include "arguments.h"
+#include "common/arguments.h"
 
 namespace hemostat {
 

@@ -12,7 +12,7 @@
 
 #include <hemostat/error.h>
 
-#include "arguments.h"
+#include "common/arguments.h"
 #include "finite.h"
 #include "tensor_slots.h"
 

@@ -13,7 +13,7 @@
 #include "checkpoint_tensors.h"
 #include "config.h"
 #include "consistency.h"
-#include "gguf_model.h"
+#include "gguf/model.h"
 #include "json.h"
 #include "partial_checkpoint.h"
 #include "skeleton.h"

@@ -9,7 +9,7 @@
 #include "companions.h"
 #include "config.h"
 #include "family_fit.h"
-#include "gguf_model.h"
+#include "gguf/model.h"
 #include "partial_checkpoint.h"
 #include "safetensors.h"
 #include "tensor_slots.h"

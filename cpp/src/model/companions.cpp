@@ -16,8 +16,8 @@
 #include <hemostat/error.h>
 
 #include "checkpoint_files.h"
-#include "gguf_model.h"
-#include "gguf_tokenizer.h"
+#include "gguf/model.h"
+#include "gguf/tokenizer.h"
 
 namespace hemostat {
 namespace {

@@ -18,7 +18,7 @@
 
 #include <hemostat/error.h>
 
-#include "arguments.h"
+#include "common/arguments.h"
 #include "tensor_slots.h"
 
 namespace hemostat {

@@ -11,8 +11,8 @@
 #include <hemostat/error.h>
 #include <hemostat/model.h>
 
+#include "common/token_hash.h"
 #include "interpreter.h"
-#include "token_hash.h"
 
 namespace hemostat {
 namespace {

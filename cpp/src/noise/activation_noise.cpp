@@ -12,8 +12,8 @@
 #include <hemostat/error.h>
 #include <hemostat/noise.h>
 
-#include "arguments.h"
-#include "token_hash.h"
+#include "common/arguments.h"
+#include "common/token_hash.h"
 
 namespace hemostat::noise {
 

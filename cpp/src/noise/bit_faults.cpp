@@ -9,7 +9,7 @@
 #include <hemostat/kernels.h>
 #include <hemostat/noise.h>
 
-#include "arguments.h"
+#include "common/arguments.h"
 
 namespace hemostat::noise {
 

@@ -17,7 +17,7 @@
 #include <hemostat/error.h>
 #include <hemostat/noise.h>
 
-#include "arguments.h"
+#include "common/arguments.h"
 
 namespace hemostat::noise {
 

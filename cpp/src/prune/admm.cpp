@@ -18,7 +18,7 @@
 #include <hemostat/kernels.h>
 #include <hemostat/prune.h>
 
-#include "arguments.h"
+#include "common/arguments.h"
 #include "selection.h"
 
 namespace hemostat::prune {

@@ -15,7 +15,7 @@
 
 #include <hemostat/prune.h>
 
-#include "arguments.h"
+#include "common/arguments.h"
 #include "linear_assignment.h"
 #include "selection.h"
 

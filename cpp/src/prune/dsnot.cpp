@@ -24,7 +24,7 @@
 #include <hemostat/error.h>
 #include <hemostat/prune.h>
 
-#include "arguments.h"
+#include "common/arguments.h"
 #include "selection.h"
 
 namespace hemostat::prune {

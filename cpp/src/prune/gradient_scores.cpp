@@ -9,7 +9,7 @@
 #include <hemostat/error.h>
 #include <hemostat/prune.h>
 
-#include "arguments.h"
+#include "common/arguments.h"
 #include "score_arguments.h"
 #include "selection.h"
 

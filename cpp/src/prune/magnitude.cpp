@@ -5,7 +5,7 @@
 
 #include <hemostat/prune.h>
 
-#include "arguments.h"
+#include "common/arguments.h"
 #include "selection.h"
 
 namespace hemostat::prune {

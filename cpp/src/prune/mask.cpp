@@ -13,8 +13,8 @@
 #include <hemostat/error.h>
 #include <hemostat/prune.h>
 
-#include "arguments.h"
-#include "integer_part.h"
+#include "common/arguments.h"
+#include "common/integer_part.h"
 #include "selection.h"
 
 namespace hemostat::prune {

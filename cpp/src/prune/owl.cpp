@@ -13,7 +13,7 @@
 #include <hemostat/error.h>
 #include <hemostat/prune.h>
 
-#include "arguments.h"
+#include "common/arguments.h"
 
 namespace hemostat::prune {
 

@@ -12,7 +12,7 @@
 
 #include <hemostat/prune.h>
 
-#include "arguments.h"
+#include "common/arguments.h"
 #include "score_arguments.h"
 #include "selection.h"
 

@@ -1,6 +1,6 @@
 #include "score_arguments.h"
 
-#include "arguments.h"
+#include "common/arguments.h"
 
 namespace hemostat::prune {
 

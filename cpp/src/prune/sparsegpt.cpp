@@ -8,7 +8,7 @@
 #include <hemostat/prune.h>
 #include <hemostat/solve.h>
 
-#include "arguments.h"
+#include "common/arguments.h"
 #include "selection.h"
 
 namespace hemostat::prune {

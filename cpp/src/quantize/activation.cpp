@@ -7,7 +7,7 @@
 #include <hemostat/kernels.h>
 #include <hemostat/quantize.h>
 
-#include "arguments.h"
+#include "common/arguments.h"
 #include "groups.h"
 #include "straight_through.h"
 

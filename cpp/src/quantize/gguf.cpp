@@ -10,7 +10,7 @@
 #include <hemostat/kernels.h>
 #include <hemostat/quantize.h>
 
-#include "arguments.h"
+#include "common/arguments.h"
 #include "straight_through.h"
 
 namespace hemostat::quantize {

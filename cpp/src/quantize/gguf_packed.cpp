@@ -7,8 +7,8 @@
 #include <hemostat/kernels.h>
 #include <hemostat/quantize.h>
 
-#include "arguments.h"
-#include "kernels/gguf.h"
+#include "common/arguments.h"
+#include "kernels/gguf/gguf.h"
 
 namespace hemostat::quantize {
 

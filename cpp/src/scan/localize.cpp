@@ -28,7 +28,7 @@
 namespace hemostat {
 namespace {
 
-constexpr const char* kOperation = "hemostat.localize";
+constexpr const char* kLocalize = "hemostat.localize";
 
 struct NamedSlot {
   std::string name;  // within its block
@@ -78,7 +78,7 @@ std::vector<Part> parts_of(Model baseline, Model damaged, bool linears) {
     const std::vector<NamedSlot> of_ours = linears_of(ours, names), of_theirs = linears_of(theirs, names);
     if (of_theirs.size() != of_ours.size()) {
       throw ValueError(fmt::format("{}: block {} has {} linears, but the baseline's has {}: localize whole blocks",
-                                   kOperation, index, of_theirs.size(), of_ours.size()));
+                                   kLocalize, index, of_theirs.size(), of_ours.size()));
     }
     bool changed = false;
     for (size_t i = 0; i < of_ours.size(); ++i) {
@@ -90,7 +90,7 @@ std::vector<Part> parts_of(Model baseline, Model damaged, bool linears) {
     }
     if (!changed && !same(ours, theirs)) {
       throw ValueError(
-          fmt::format("{}: block {} changed, but none of its linears did: localize whole blocks", kOperation, index));
+          fmt::format("{}: block {} changed, but none of its linears did: localize whole blocks", kLocalize, index));
     }
   }
   if (!same(baseline.final_norm, damaged.final_norm)) {
@@ -255,11 +255,11 @@ Localization localize(const Model& baseline, const Model& damaged, const at::Ten
   const auto start = std::chrono::steady_clock::now();
   const c10::InferenceMode inference;
   const CompareOptions& compare = options.compare;
-  check_options(compare, vocabulary(baseline), kOperation);
-  const at::Tensor windows = checked_windows(baseline, tokens, kOperation);
-  check_comparable(baseline, damaged, kOperation);
+  check_options(compare, vocabulary(baseline), kLocalize);
+  const at::Tensor windows = checked_windows(baseline, tokens, kLocalize);
+  check_comparable(baseline, damaged, kLocalize);
   if (const std::string why = not_localizable(baseline, damaged); !why.empty()) {
-    throw ValueError(fmt::format("{}: {}; blocks are exchanged one for one", kOperation, why));
+    throw ValueError(fmt::format("{}: {}; blocks are exchanged one for one", kLocalize, why));
   }
   std::vector<Part> parts = parts_of(baseline, damaged, options.linears);
 
@@ -361,11 +361,11 @@ Localization localize(const Model& model, const MethodSpec& method, const at::Te
   const Axis axis = planned_axis(model, method);
   const double checked = axis.checked(severity, method.method);
   if (const std::string why = not_localizable(find_method(method.method), axis); !why.empty()) {
-    throw ValueError(fmt::format("{}: {}", kOperation, why));
+    throw ValueError(fmt::format("{}: {}", kLocalize, why));
   }
-  check_needs(method, statistics, kOperation);
-  check_options(options.compare, vocabulary(model), kOperation);
-  const at::Tensor windows = checked_windows(model, tokens, kOperation);
+  check_needs(method, statistics, kLocalize);
+  check_options(options.compare, vocabulary(model), kLocalize);
+  const at::Tensor windows = checked_windows(model, tokens, kLocalize);
   const Model damaged = [&] {
     const auto judge = [&] { check_baseline(model, windows, options.compare.batch); };  // it may be to blame
     try {

@@ -22,7 +22,7 @@
 namespace hemostat {
 namespace {
 
-constexpr const char* kOperation = "hemostat.scan";
+constexpr const char* kScan = "hemostat.scan";
 
 constexpr double kTellingDamage = 0.1;  // nats per token: the widest tolerance that zones are reported at
 
@@ -85,8 +85,7 @@ ScanResult scan(const Model& model, const at::Tensor& evaluation, const at::Tens
                 const std::vector<MethodSpec>& methods, const ScanOptions& options) {
   const std::vector<PlannedMethod> planned = plan(model, methods, options);
   if (options.localize_windows < 0) {
-    throw ValueError(
-        fmt::format("{}: localize_windows is {}, but takes 0 or more", kOperation, options.localize_windows));
+    throw ValueError(fmt::format("{}: localize_windows is {}, but takes 0 or more", kScan, options.localize_windows));
   }
   const std::vector<PlannedSurface> joint = plan_joint(model, options);
   const bool calibrated = calibration.defined() && calibration.numel() > 0;
@@ -97,8 +96,7 @@ ScanResult scan(const Model& model, const at::Tensor& evaluation, const at::Tens
     const bool propagated = options.propagate && find_method(entry.method.method).on_linears();
     const std::set<Need> own = needs_of({entry.method.text()}, options.propagate);
     if ((propagated || !own.empty()) && !calibrated) {
-      throw ValueError(
-          fmt::format("{}: {} needs calibration tokens, and there are none", kOperation, entry.method.method));
+      throw ValueError(fmt::format("{}: {} needs calibration tokens, and there are none", kScan, entry.method.method));
     }
     needs.insert(own.begin(), own.end());
     any_remains = true;
@@ -132,7 +130,7 @@ ScanResult scan(const Model& model, const at::Tensor& evaluation, const at::Tens
     }
   };
   if (calibrated) {
-    const at::Tensor tokens = checked_tokens(model, calibration, kOperation);
+    const at::Tensor tokens = checked_tokens(model, calibration, kScan);
     if (!compare.unigram) {
       compare.unigram = at::bincount(tokens.reshape({-1}), /*weights=*/{}, /*minlength=*/model.embedding.size(0));
       compare.unigram_source = "calibration tokens";

@@ -16,7 +16,7 @@
 namespace hemostat {
 namespace {
 
-constexpr const char* kOperation = "hemostat.surface";
+constexpr const char* kSurface = "hemostat.surface";
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 // The first method with a severity, then the second.
@@ -30,8 +30,8 @@ PlannedSurface checked(const Model& model, const MethodPair& methods, const Stat
   for (size_t i = 0; i < 2; ++i) {
     Axis axis = planned_axis(model, methods[i]);
     std::vector<double> severities =
-        ordered_severities(axis, methods[i], options.severities[i].value_or(axis.default_grid), kOperation);
-    check_needs(methods[i], statistics, kOperation);
+        ordered_severities(axis, methods[i], options.severities[i].value_or(axis.default_grid), kSurface);
+    check_needs(methods[i], statistics, kSurface);
     planned[i] = {methods[i], std::move(severities), std::move(axis)};
   }
   return with_neutral(std::move(planned));

@@ -14,7 +14,7 @@
 namespace hemostat {
 namespace {
 
-constexpr const char* kOperation = "hemostat.sweep";
+constexpr const char* kSweep = "hemostat.sweep";
 
 struct Checked {
   Axis axis;
@@ -25,11 +25,11 @@ Checked checked(const Model& model, const MethodSpec& method, const Statistics* 
                 const SweepOptions& options) {
   Axis axis = planned_axis(model, method);
   std::vector<double> severities =
-      ordered_severities(axis, method, options.severities.value_or(axis.default_grid), kOperation);
+      ordered_severities(axis, method, options.severities.value_or(axis.default_grid), kSweep);
   if (options.propagation && find_method(method.method).on_linears()) {
-    check_propagation(kOperation, model, *options.propagation);
+    check_propagation(kSweep, model, *options.propagation);
   } else {
-    check_needs(method, statistics, kOperation);
+    check_needs(method, statistics, kSweep);
   }
   return {std::move(axis), std::move(severities)};
 }

@@ -14,9 +14,9 @@
 #include <hemostat/kernels.h>
 #include <hemostat/solve.h>
 
-#include "arguments.h"
+#include "common/arguments.h"
+#include "common/integer_part.h"
 #include "gram.h"
-#include "integer_part.h"
 
 namespace hemostat::solve {
 

@@ -15,7 +15,7 @@
 #include <hemostat/error.h>
 #include <hemostat/solve.h>
 
-#include "arguments.h"
+#include "common/arguments.h"
 #include "gram.h"
 
 namespace hemostat::solve {

@@ -10,7 +10,7 @@
 #include <hemostat/error.h>
 #include <hemostat/statistics.h>
 
-#include "arguments.h"
+#include "common/arguments.h"
 
 namespace hemostat {
 

@@ -17,7 +17,7 @@
 #include <hemostat/kernels.h>
 #include <hemostat/statistics.h>
 
-#include "arguments.h"
+#include "common/arguments.h"
 
 namespace hemostat {
 namespace {

@@ -18,7 +18,6 @@
 namespace hemostat {
 namespace {
 
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr const char* kThreshold = "hemostat.Threshold";
 
 void check(const DamageSeries& series, size_t severities) {
@@ -65,7 +64,7 @@ std::vector<double> upper_ends(const std::vector<std::vector<double>>& resampled
     }
     const bool collapsed = std::any_of(means.begin(), means.end(), [](double mean) { return !std::isfinite(mean); });
     if (collapsed) {
-      ends.push_back(kInfinity);
+      ends.push_back(std::numeric_limits<double>::infinity());
       continue;
     }
     std::sort(means.begin(), means.end());
@@ -204,7 +203,7 @@ Threshold find_threshold(const std::vector<double>& severities, const std::vecto
   }
 
   if (!baseline) {
-    double smallest = kInfinity;
+    double smallest = std::numeric_limits<double>::infinity();
     for (size_t i = 0; i < severities.size(); ++i) {
       if (severities[i] == neutral) {
         baseline = perplexities[i];

@@ -1,0 +1,30 @@
+// What a GGUF file's metadata says of a model: as the config.json of its family, and back.
+#pragma once
+
+#include <string>
+
+#include <hemostat/model.h>
+
+#include "model/config.h"
+#include "model/gguf/gguf.h"
+
+namespace hemostat::gguf {
+
+// Key by key: honoured, known to change no number, or refused by name. The dtype is bfloat16 or float16 where a matrix
+// is stored so, else float32.
+CheckpointConfig read_config(const File& file);
+
+// Hyperparameters and tokens; of `model`, which a family's config `config` expresses but for its rotation. The result
+// says what transformers' reader would overlook, empty: nothing. ValueError where no metadata can say it.
+std::string add_config(Writer& writer, const Model& model, const CheckpointConfig& config);
+
+// llama.cpp rotates adjacent pairs of a head's features for this family, so that its files order the rows of q and k
+// otherwise.
+bool adjacent_pairs(const std::string& family);
+
+// The name of a GGUF tensor for the name that the family's checkpoints give it; empty: there is none.
+std::string tensor_name(const Naming& names, const std::string& name);
+
+inline constexpr const char* kRopeFactors = "rope_freqs.weight";  // the frequencies' divisors, [head_dim / 2]
+
+}  // namespace hemostat::gguf

@@ -219,12 +219,13 @@ Example:
   room.def(
       "gptq",
       [](const at::Tensor& weight, const GramOrFactor& gram, double bits, const GroupSize& group_size, bool symmetric,
-         bool act_order, int64_t block_size, double damp, bool packed,
+         bool act_order, bool static_groups, int64_t block_size, double damp, bool packed,
          bool check_finite) -> std::variant<at::Tensor, std::shared_ptr<quantize::GroupPacked>> {
         const quantize::GptqOptions options{.bits = bits,
                                             .group_size = group_size_of("gptq", group_size),
                                             .symmetric = symmetric,
                                             .act_order = act_order,
+                                            .static_groups = static_groups,
                                             .block_size = block_size,
                                             .damp = damp,
                                             .check_finite = check_finite};
@@ -238,14 +239,15 @@ Example:
             gram);
       },
       py::arg("weight"), py::arg("gram"), py::kw_only(), py::arg("bits"), py::arg("group_size") = 128,
-      py::arg("symmetric") = false, py::arg("act_order") = false, py::arg("block_size") = 128, py::arg("damp") = 0.01,
-      py::arg("packed") = false, py::arg("check_finite") = true, release_gil(),
+      py::arg("symmetric") = false, py::arg("act_order") = false, py::arg("static_groups") = false,
+      py::arg("block_size") = 128, py::arg("damp") = 0.01, py::arg("packed") = false, py::arg("check_finite") = true,
+      release_gil(),
       R"doc(GPTQ: rounds column by column, and the columns still to come take up each column's error.
 
 Minimizes what rounding changes in the layer's output. A group's range is that of its weights when the block of columns
-in which it begins comes; a whole row's is that of the row at first. Frantar et al. 2023, "GPTQ: Accurate Post-Training
-Quantization for Generative Pre-trained Transformers", arXiv 2210.17323, algorithm 1, with one Cholesky factorization
-and no inverse.
+in which it begins comes; a whole row's, and with ``static_groups`` every group's, is that of the weight at first.
+Frantar et al. 2023, "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers", arXiv
+2210.17323, algorithm 1, with one Cholesky factorization and no inverse.
 
 Args:
     weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides.
@@ -255,6 +257,8 @@ Args:
     group_size: Weights that share a scale: None or -1 for whole rows, or a divisor of in_features.
     symmetric: scale = 2 max|w| / (levels - 1) about 0, instead of the range [min, max] with 0.
     act_order: Takes the most active input features first; groups are of neighbours in that order.
+    static_groups: Groups are of neighbours as they are, also with ``act_order``, and their ranges those of the weight
+        at first, as in the authors' code (github.com/IST-DASLab/gptq): codes then need no order.
     block_size: Columns that are solved together.
     damp: Share of the mean diagonal entry that is added to gram's diagonal; more where that is too little.
     packed: Return the codes instead of the rounded weight.

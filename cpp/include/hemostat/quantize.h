@@ -132,6 +132,9 @@ struct GptqOptions {
   int64_t group_size = 128;  // a divisor of in_features, or kPerRow
   bool symmetric = false;
   bool act_order = false;  // features of the largest mean square first; groups are of neighbours in that order
+  // Groups are of neighbours as they are, also with act_order, and their ranges those of the weight at first (the
+  // authors' code, github.com/IST-DASLab/gptq): the packed form then needs no order.
+  bool static_groups = false;
   int64_t block_size = 128;
   double damp = 0.01;  // see solve::GramFactorOptions
   bool check_finite = true;
@@ -139,7 +142,8 @@ struct GptqOptions {
 
 // GPTQ (Frantar et al. 2023, "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers",
 // arXiv 2210.17323, algorithm 1): column by column, every rounding error is taken up by the columns to come. A group's
-// range is that of its weights when the block in which it begins comes; a whole row's is that of the row at first.
+// range is that of its weights when the block in which it begins comes; a whole row's, and with static_groups every
+// group's, is that of the weight at first.
 //   gram  XᵀX over the number of tokens, float32 [in_features, in_features]
 // → the rounded weight, in weight's dtype. Not differentiable.
 at::Tensor gptq(const at::Tensor& weight, const at::Tensor& gram, const GptqOptions& options = {});

@@ -31,10 +31,13 @@ solve::GramFactor gptq_factor(const SharedInput& sites, const Options& options, 
 }
 
 Linear gptq(const Site& site, const solve::GramFactor& factor, const Options& options, double severity) {
-  const quantize::GptqOptions gptq{
-      .bits = severity, .group_size = group_size_of("gptq", options), .symmetric = option<bool>(options, "symmetric")};
-  const bool act_order = option<bool>(options, "act_order");
-  const double feature_bits = act_order && gptq.group_size != quantize::kPerRow ? 32 : 0;  // which group is each one's
+  const quantize::GptqOptions gptq{.bits = severity,
+                                   .group_size = group_size_of("gptq", options),
+                                   .symmetric = option<bool>(options, "symmetric"),
+                                   .static_groups = option<bool>(options, "static_groups")};
+  const bool ordered =
+      option<bool>(options, "act_order") && !gptq.static_groups && gptq.group_size != quantize::kPerRow;
+  const double feature_bits = ordered ? 32 : 0;  // which group is each one's
   const at::Tensor weight = site.linear->dense();
   return site.linear->with_weight(
       quantize::gptq(weight, factor.to(weight.device()), gptq),
@@ -97,14 +100,16 @@ std::vector<Method> quantize_methods() {
        .description = "rounds weights column by column; later ones make up for it",
        .axis = axes::bits(),
        .needs = {Need::gram},
-       .options = {{"group_size",
-                    std::string("128"),
-                    "weights that share a scale: row, or a number that divides the input features",
-                    {}},
-                   symmetric,
-                   {"act_order", false, "takes the most active input features first", {}},
-                   {"block_size", int64_t{128}, "columns that are solved together", {}},
-                   {"damp", 0.01, "share of the mean diagonal entry added to the Gram matrix", {}}},
+       .options =
+           {{"group_size",
+             std::string("128"),
+             "weights that share a scale: row, or a number that divides the input features",
+             {}},
+            symmetric,
+            {"act_order", false, "takes the most active input features first", {}},
+            {"static_groups", false, "groups neighbours as they are, their ranges those of the weight at first", {}},
+            {"block_size", int64_t{128}, "columns that are solved together", {}},
+            {"damp", 0.01, "share of the mean diagonal entry added to the Gram matrix", {}}},
        .change = on_gram_factors(gptq_factor, gptq),
        .check = group_check("gptq", /*whole=*/false)},
       gguf_method(),

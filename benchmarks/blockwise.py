@@ -28,6 +28,7 @@ CASES = [
     ("wanda", 0.5, None),
     ("gptq:group_size=64", 4, 35.4),
     ("gptq:group_size=64", 3, 78.2),
+    ("gptq:act_order=true,group_size=64,static_groups=true", 4, None),
     ("awq:group_size=64", 4, None),
     ("svd_llm", 0.2, None),
 ]
@@ -53,7 +54,7 @@ def main() -> None:
     corrections = [] if arguments.no_corrections else CORRECTIONS
     print(f"{len(calibration)} calibration windows, {torch.get_num_threads()} threads; a forward pass {one_pass:.1f} s")
     heads = ["dense", "papers", "blockwise", *(f"α {alpha} λ {damp}" for alpha, damp in corrections)]
-    print(f"{'':24}{'':>6}" + "".join(f"{head:>12}" for head in heads) + f"{'pass, s':>9}{'/ limit':>9}")
+    print(f"{'':54}{'':>6}" + "".join(f"{head:>12}" for head in heads) + f"{'pass, s':>9}{'/ limit':>9}")
     rows = []
     for spec, severity, papers in CASES:
         if arguments.methods and spec not in arguments.methods:
@@ -78,7 +79,7 @@ def main() -> None:
         rows.append(row)
         values = [row["dense"], papers, *(row[f"correct={alpha}"] for alpha in (0.0, *(a for a, _ in corrections)))]
         cells = "".join(f"{value:12.2f}" if value else " " * 12 for value in values)
-        print(f"{spec:24}{severity:6g}{cells}{row['seconds']:9.1f}{row['ratio']:9.2f}", flush=True)
+        print(f"{spec:54}{severity:6g}{cells}{row['seconds']:9.1f}{row['ratio']:9.2f}", flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1))
 

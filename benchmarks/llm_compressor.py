@@ -27,7 +27,7 @@ METHODS = {
     "wanda 2:4": ("wanda:m=4", 2),
     "sparsegpt": ("sparsegpt", 0.5),
     "sparsegpt 2:4": ("sparsegpt:m=4", 2),
-    "gptq": ("gptq:group_size=64", 4),
+    "gptq": ("gptq:act_order=true,group_size=64,static_groups=true", 4),  # as llm-compressor unless told otherwise
     "awq": ("awq:group_size=64", 4),
 }
 LENGTH = 512

@@ -51,7 +51,9 @@ def authors_sparsegpt(directory: Path, sparsity: float, n: int, m: int) -> Solve
     return solve
 
 
-def authors_gptq(directory: Path, bits: int, group_size: int, act_order: bool) -> Solver:
+def authors_gptq(
+    directory: Path, bits: int, group_size: int, act_order: bool = False, static_groups: bool = False
+) -> Solver:
     code = imported(directory, "gptq")
 
     def solve(layer: torch.nn.Linear, gram: torch.Tensor) -> None:
@@ -59,7 +61,7 @@ def authors_gptq(directory: Path, bits: int, group_size: int, act_order: bool) -
         solver.quantizer = code.Quantizer()
         solver.quantizer.configure(bits, perchannel=True, sym=False, mse=False)
         solver.H = gram.clone()
-        solver.fasterquant(groupsize=group_size, actorder=act_order)
+        solver.fasterquant(groupsize=group_size, actorder=act_order, static_groups=static_groups)
 
     return solve
 
@@ -75,10 +77,16 @@ class Case:
 CASES = {
     "sparsegpt": Case("sparsegpt", "sparsegpt", 0.5, lambda path: authors_sparsegpt(path, 0.5, 0, 0)),
     "sparsegpt 2:4": Case("sparsegpt", "sparsegpt:m=4", 2, lambda path: authors_sparsegpt(path, 0, 2, 4)),
-    "gptq 4 bits": Case("gptq", "gptq:group_size=64", 4, lambda path: authors_gptq(path, 4, 64, False)),
-    "gptq 3 bits": Case("gptq", "gptq:group_size=64", 3, lambda path: authors_gptq(path, 3, 64, False)),
+    "gptq 4 bits": Case("gptq", "gptq:group_size=64", 4, lambda path: authors_gptq(path, 4, 64)),
+    "gptq 3 bits": Case("gptq", "gptq:group_size=64", 3, lambda path: authors_gptq(path, 3, 64)),
     "gptq 4 bits, act order": Case(
-        "gptq", "gptq:act_order=true,group_size=64", 4, lambda path: authors_gptq(path, 4, 64, True)
+        "gptq", "gptq:act_order=true,group_size=64", 4, lambda path: authors_gptq(path, 4, 64, act_order=True)
+    ),
+    "gptq 4 bits, static groups": Case(
+        "gptq",
+        "gptq:act_order=true,group_size=64,static_groups=true",
+        4,
+        lambda path: authors_gptq(path, 4, 64, act_order=True, static_groups=True),
     ),
 }
 
@@ -114,7 +122,7 @@ def main() -> None:
     baseline = hemostat.BaselineEvaluation(model, tokens)
     dense = dict(model.linears())
     print(f"{len(tokens)} windows, {torch.get_num_threads()} threads, torch {torch.__version__}; ours, theirs, ratio")
-    print(f"{'':24}{'seconds':>25}{'error: ratio':>15}{'worst':>8}{'equal':>9}{'perplexity':>19}")
+    print(f"{'':28}{'seconds':>25}{'error: ratio':>15}{'worst':>8}{'equal':>9}{'perplexity':>19}")
     rows = []
     for name, case in cases.items():
         begin = time.perf_counter()
@@ -142,7 +150,7 @@ def main() -> None:
         }
         rows.append(row)
         print(
-            f"{name:24}{row['seconds']:8.1f}{row['their_seconds']:8.1f}{their_seconds / seconds:8.1f}×"
+            f"{name:28}{row['seconds']:8.1f}{row['their_seconds']:8.1f}{their_seconds / seconds:8.1f}×"
             f"{row['error_ratio']:15.4f}{row['worst_error_ratio']:8.4f}{row['equal']:9.2%}"
             f"{row['perplexity']:10.2f}{row['their_perplexity']:9.2f}",
             flush=True,

@@ -34,6 +34,7 @@ CASES = {
     "awq:group_size=64": [4, 3],
     "gptq:group_size=64": [8, 4, 3],
     "gptq:act_order=true,group_size=64": [4, 3],
+    "gptq:act_order=true,group_size=64,static_groups=true": [4, 3],
     "nf4": None,
     "fp4": None,
     "mxfp4": None,

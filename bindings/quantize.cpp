@@ -186,9 +186,9 @@ Example:
                 R"doc(GPTQ: rounds column by column, and the columns still to come take up each column's error.
 
 Minimizes what rounding changes in the layer's output. A group's range is that of its weights when the block of columns
-in which it begins comes; a whole row's is that of the row at first. Frantar et al. 2023, "GPTQ: Accurate Post-Training
-Quantization for Generative Pre-trained Transformers", arXiv 2210.17323, algorithm 1, with one Cholesky factorization
-and no inverse.
+in which it begins comes; a whole row's, and with ``static_groups`` every group's, is that of the weight at first.
+Frantar et al. 2023, "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers", arXiv
+2210.17323, algorithm 1, with one Cholesky factorization and no inverse.
 
 Args:
     weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides.

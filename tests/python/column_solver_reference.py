@@ -71,12 +71,17 @@ def departures(
     group_size=None,
     symmetric=False,
     act_order=False,
+    static_groups=False,
     block_size=128,
     damp=0.01,
     rounding=1e-3,
 ):
-    """How far a solved weight, and its mask (True = kept), depart from the papers; and as many fall as should."""
+    """How far a solved weight, and its mask (True = kept), depart from the papers; and as many fall as should.
+
+    static_groups: as in the authors' code of GPTQ, groups of columns as they are, and their ranges before the first.
+    """
     mask = torch.ones_like(weight, dtype=torch.bool) if mask is None else mask
+    order = torch.arange(weight.shape[1])
     if act_order:
         diagonal = gram.double().diagonal()
         order = torch.where(diagonal == 0, 1.0, diagonal).argsort(descending=True, stable=True)
@@ -87,6 +92,7 @@ def departures(
     n, m = map(int, pattern.split(":")) if pattern else (0, 0)
     levels = round(2**bits) if bits else 0
     group_size = group_size or columns
+    group, before = order // group_size, w.clone()
     scale, zero = grid(w, levels, symmetric) if bits else (None, None)
     worst = Departures(0, 0, 0)
     for start in range(0, columns, block_size):
@@ -103,7 +109,9 @@ def departures(
                 assert (mask[:, group].sum(1) == n).all()
                 share = outranked((w[:, group] / inverse.diagonal()[group]).square(), mask[:, group])
                 worst = worst._replace(choice=max(worst.choice, share))
-            if bits and group_size < columns and j % group_size == 0:
+            if bits and static_groups:
+                scale, zero = grid(before[:, group == group[j]], levels, symmetric)
+            elif bits and group_size < columns and j % group_size == 0:
                 scale, zero = grid(at_start[:, j : j + group_size], levels, symmetric)
             now, chosen, kept = w[:, j : j + 1], result[:, j : j + 1], mask[:, j : j + 1]
             assert (chosen[~kept] == 0).all()

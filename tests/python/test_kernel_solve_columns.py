@@ -73,6 +73,7 @@ CASES = [
     dict(rows=20, columns=96, group_size=32),
     dict(rows=20, columns=50, group_size=24, first=7),
     dict(rows=20, columns=96, group_size=128, first=32),
+    dict(rows=37, columns=50, group_size=1),
     dict(rows=31, columns=64, mask="given", group_size=16),
     dict(rows=31, columns=64, mask="chosen", n=2, m=4, group_size=16),
     dict(rows=3, columns=700, mask="given"),

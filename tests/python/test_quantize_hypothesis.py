@@ -141,14 +141,15 @@ def test_activation_rounds_each_token_alone(device, symmetric, x, bits):
 
 
 @about("quantize.gptq")
-@given(layers(), st.one_of(st.integers(2, 8), st.floats(2, 8)), st.booleans(), st.booleans(), st.data())
-def test_gptq_gives_values_of_its_grid(device, layer, bits, symmetric, act_order, data):
+@given(layers(), st.one_of(st.integers(2, 8), st.floats(2, 8)), st.booleans(), st.booleans(), st.booleans(), st.data())
+def test_gptq_gives_values_of_its_grid(device, layer, bits, symmetric, act_order, static_groups, data):
     weight, gram = layer[0].to(device), layer[1].to(device)
     sizes = [None, *(g for g in range(1, weight.shape[1] + 1) if weight.shape[1] % g == 0)]
     options = {
         "bits": bits,
         "symmetric": symmetric,
         "act_order": act_order,
+        "static_groups": static_groups,
         "group_size": data.draw(st.sampled_from(sizes)),
         "block_size": data.draw(st.integers(1, 40)),
     }

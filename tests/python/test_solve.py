@@ -48,20 +48,36 @@ def test_sparsegpt_keeps_n_of_every_m(device, pattern):
 
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("act_order", [False, True])
+@pytest.mark.parametrize("static_groups", [False, True])
 @pytest.mark.parametrize("group_size", [None, 8, 32, 48, 96])
-def test_gptq_is_the_papers(device, symmetric, act_order, group_size):
+def test_gptq_is_the_papers(device, symmetric, act_order, static_groups, group_size):
     """Groups narrower than a block of 32, as wide, wider, and not in step with it."""
     weight, gram = layer(23, 192, seed=1, dead=(0, 100))
-    options = dict(bits=3, group_size=group_size, symmetric=symmetric, act_order=act_order, block_size=32)
+    options = dict(bits=3, group_size=group_size, symmetric=symmetric, block_size=32)
+    options |= dict(act_order=act_order, static_groups=static_groups)
     rounded = quantize.gptq(weight.to(device), gram.to(device), **options)
     assert_solved(rounded, None, weight, gram, **options)
     packed = quantize.gptq(weight.to(device), gram.to(device), packed=True, **options)
     torch.testing.assert_close(packed.dequantize(), rounded, rtol=0, atol=0)
     assert int(packed.codes.max()) < 8
-    assert (packed.order is not None) == (act_order and group_size is not None)
+    assert (packed.order is not None) == (act_order and not static_groups and group_size is not None)
     own = 32 / 23 if packed.order is not None else 0
     ranges = 192 // (group_size or 192)
     assert packed.bits_per_weight == pytest.approx(3 + (16 if symmetric else 32) * ranges / 192 + own)
+
+
+@pytest.mark.parametrize("act_order", [False, True])
+def test_static_groups_are_those_of_the_weight_as_it_is(device, act_order):
+    weight, gram = layer(8, 64)
+    weight, gram = weight.to(device), gram.to(device)
+    options = dict(bits=3, group_size=16, packed=True)
+    packed = quantize.gptq(weight, gram, act_order=act_order, static_groups=True, **options)
+    nearest = quantize.rtn(weight, **options)
+    assert torch.equal(packed.scale, nearest.scale) and torch.equal(packed.zero, nearest.zero)
+    assert not torch.equal(packed.codes, nearest.codes)
+    assert packed.order is None and packed.bits_per_weight == nearest.bits_per_weight
+    factor = GramFactor(gram, act_order=act_order)
+    assert torch.equal(quantize.gptq(weight, factor, static_groups=True, **options).codes, packed.codes)
 
 
 def test_another_choice_is_seen():
@@ -76,6 +92,7 @@ def test_another_choice_is_seen():
     assert departures(weight, gram, aside, **options).code > 0.4
     assert departures(weight, gram, quantize.rtn(weight, bits=3, group_size=16), **options).code > 0.4
     assert departures(weight, gram, rounded + 1e-2 * scale, **options).value > 1e-3
+    assert departures(weight, gram, rounded, static_groups=True, **options).value > 1e-3
 
     pruned = prune.sparsegpt(weight, gram, sparsity=0.5, block_size=64)
     mask = pruned.mask.clone()
@@ -301,6 +318,10 @@ def test_methods_prepare_once(tiny_model, tiny_tokens):
     assert all(((weight.view(-1, 4) != 0).sum(1) <= 2).all() for _, weight in pattern.linears())
     rounded = hemostat.prepare(tiny_model, "gptq", statistics, act_order=True, group_size="row").at(3)
     assert all(len(row.unique()) <= 8 for _, weight in rounded.linears() for row in weight)
+    options = dict(act_order=True, static_groups=True, group_size=16)
+    for name, weight in hemostat.prepare(tiny_model, "gptq", statistics, **options).at(3).linears():
+        expected = quantize.gptq(dict(tiny_model.linears())[name], statistics[name].gram, bits=3, **options)
+        torch.testing.assert_close(weight, expected, rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="group_size must be row"):
         hemostat.prepare(tiny_model, "gptq", statistics, group_size="tensor")
     with pytest.raises(ValueError, match="group_size = 7"):

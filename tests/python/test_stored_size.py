@@ -42,12 +42,14 @@ def test_a_rounded_model_takes_what_its_packed_form_takes(tiny_model, method, se
     assert linear.stored_bits == packed(linear.weight).bits_per_weight
 
 
+@pytest.mark.parametrize("static_groups", [False, True])
 @pytest.mark.parametrize("act_order", [False, True])
-def test_gptq_counts_which_group_each_feature_is_in(tiny_model, statistics, act_order):
-    changed = hemostat.prepare(tiny_model, "gptq", statistics, group_size="16", act_order=act_order).at(4)
+def test_gptq_counts_which_group_each_feature_is_in(tiny_model, statistics, act_order, static_groups):
+    options = dict(group_size=16, act_order=act_order, static_groups=static_groups)
+    changed = hemostat.prepare(tiny_model, "gptq", statistics, **options).at(4)
 
     def packed(name, weight):
-        return quantize.gptq(weight, statistics[name].gram, bits=4, group_size=16, act_order=act_order, packed=True)
+        return quantize.gptq(weight, statistics[name].gram, bits=4, packed=True, **options)
 
     assert changed.bytes == pytest.approx(linear_bytes(tiny_model, packed), rel=1e-12)
 

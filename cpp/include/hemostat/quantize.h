@@ -178,6 +178,7 @@ struct GptqOptions {
   GroupSize group_size = 128;
   bool symmetric = false;
   bool act_order = false;
+  bool static_groups = false;  // the packed form then needs no order
   int64_t block_size = 128;
   double damp = 0.01;  // see solve::GramFactorOptions
   bool check_finite = true;
@@ -188,6 +189,9 @@ struct GptqOptions {
                       symmetric_field<GptqOptions>(),
                       Field{"act_order", &GptqOptions::act_order,
                             "takes the most active input features first; groups are of neighbours in that order"},
+                      Field{"static_groups", &GptqOptions::static_groups,
+                            "groups are of neighbours as they are, also with act_order, and their ranges those of the "
+                            "weight at first, as in the authors' code (github.com/IST-DASLab/gptq)"},
                       Field{"block_size", &GptqOptions::block_size, "columns that are solved together", at_least(1)},
                       solve::damp_field<GptqOptions>(),
                       check_finite_field<GptqOptions>()};
@@ -196,7 +200,8 @@ struct GptqOptions {
 
 // GPTQ (Frantar et al. 2023, "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers",
 // arXiv 2210.17323, algorithm 1): column by column, every rounding error is taken up by the columns to come. A group's
-// range is that of its weights when the block in which it begins comes; a whole row's is that of the row at first.
+// range is that of its weights when the block in which it begins comes; a whole row's, and with static_groups every
+// group's, is that of the weight at first.
 //   gram  XᵀX over the number of tokens, float32 [in_features, in_features]
 // → the rounded weight, in weight's dtype. Not differentiable.
 at::Tensor gptq(const at::Tensor& weight, const at::Tensor& gram, const GptqOptions& options = {});

@@ -91,6 +91,9 @@ struct Rounding {
   int64_t group_size =
       -1;  // −1: whole rows, whose range is that of the weights as they were; or a divisor of in_features
   bool symmetric = false;
+  // Groups are of neighbours as they are, whatever the factor's order, and their ranges those of the weights as they
+  // were.
+  bool static_groups = false;
 };
 
 struct SolveOptions {
@@ -101,11 +104,10 @@ struct SolveOptions {
 
 // Columns as they are, whatever the factor's order.
 struct Solution {
-  at::Tensor weight;  // float32 [out_features, in_features]
-  at::Tensor mask;    // bool, true = kept; undefined without pruning
-  // float32 [out_features, groups], of groups of neighbours in the factor's order; undefined without rounding
-  at::Tensor scale, zero;
-  at::Tensor order;  // the factor's
+  at::Tensor weight;       // float32 [out_features, in_features]
+  at::Tensor mask;         // bool, true = kept; undefined without pruning
+  at::Tensor scale, zero;  // float32 [out_features, groups]; undefined without rounding
+  at::Tensor order;  // in which neighbours are grouped: the factor's; undefined where they are grouped as they are
 };
 
 // weight  [out_features, in_features], float32, bfloat16 or float16, on the factor's device

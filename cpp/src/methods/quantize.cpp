@@ -25,8 +25,8 @@ solve::GramFactor gptq_factor(const SharedInput& sites, const Options& options, 
 Linear gptq(const Site& site, const solve::GramFactor& factor, const Options& options, double severity) {
   auto gptq = options_as<quantize::GptqOptions>(options);
   gptq.bits = severity;
-  const double feature_bits =
-      gptq.act_order && gptq.group_size != quantize::kPerRow ? 32 : 0;  // which group is each one's
+  const bool ordered = gptq.act_order && !gptq.static_groups && gptq.group_size != quantize::kPerRow;
+  const double feature_bits = ordered ? 32 : 0;  // which group is each one's
   const at::Tensor weight = site.linear->dense();
   return site.linear->with_weight(
       quantize::gptq(weight, factor.to(weight.device()), gptq),

@@ -18,8 +18,10 @@ constexpr std::string_view kOperation = "hemostat.quantize.gptq";
 
 solve::SolveOptions solve_options(const GptqOptions& options) {
   check_within_rows(kOperation, options.group_size);
-  return {.rounding =
-              solve::Rounding{.bits = options.bits, .group_size = options.group_size, .symmetric = options.symmetric},
+  return {.rounding = solve::Rounding{.bits = options.bits,
+                                      .group_size = options.group_size,
+                                      .symmetric = options.symmetric,
+                                      .static_groups = options.static_groups},
           .check_finite = options.check_finite};
 }
 

@@ -54,7 +54,7 @@ void check(std::string_view operation, const at::Tensor& weight, const at::Tenso
     }
   }
   if (options.rounding) {
-    const auto& [bits, group_size, symmetric] = *options.rounding;
+    const auto& [bits, group_size, symmetric, static_groups] = *options.rounding;
     check_range(operation, "bits", bits, between(2, 8));
     if (group_size != -1 && (group_size < 1 || features % group_size != 0)) {
       throw ValueError(fmt::format("{}: group_size is {}, which does not divide weight's {} input features", operation,
@@ -66,24 +66,34 @@ void check(std::string_view operation, const at::Tensor& weight, const at::Tenso
   }
 }
 
-// One weight on its way through the columns, panel after panel. Everything is in the factor's order.
+// In which neighbours are grouped.
+at::Tensor group_order(const GramFactor& factor, const SolveOptions& options) {
+  return options.rounding && options.rounding->static_groups ? at::Tensor() : factor.order();
+}
+
+// One weight on its way through the columns, panel after panel. Everything but the weight that is given is in the
+// factor's order.
 class Solver {
  public:
   Solver(const at::Tensor& weight, const GramFactor& factor, const SolveOptions& options)
-      : weight_(weight),
+      : weight_(factor.order().defined() ? weight.index_select(1, factor.order()) : weight),
         factor_(factor),
         options_(options),
         features_(weight.size(1)),
         panel_(panel_size(factor.block_size())),
-        solution_(weight.clone()),
+        solution_(weight_.clone()),
         error_(at::empty({weight.size(0), std::min(panel_, features_)}, weight.options())) {
     if (options.rounding) {
       levels_ = std::llround(std::exp2(options.rounding->bits));
       group_size_ = options.rounding->group_size == -1 ? features_ : options.rounding->group_size;
       scale_ = at::empty({weight.size(0), features_ / group_size_}, weight.options());
       zero_ = at::empty_like(scale_);
-      if (group_size_ == features_) {
-        take_range(0, weight_);
+      ranges_taken_ = options.rounding->static_groups || group_size_ == features_;
+      if (ranges_taken_) {
+        take_range(0, weight);
+      }
+      if (options.rounding->static_groups && factor.order().defined()) {
+        groups_ = factor.order().floor_divide(group_size_);
       }
     }
   }
@@ -101,7 +111,7 @@ class Solver {
       take_up(end, end, features_, later);
     }
     const at::Tensor mask = options_.pruning ? at::cat(masks_, 1) : at::Tensor();
-    return {.weight = solution_, .mask = mask, .scale = scale_, .zero = zero_, .order = factor_.order()};
+    return {.weight = solution_, .mask = mask, .scale = scale_, .zero = zero_, .order = group_order(factor_, options_)};
   }
 
  private:
@@ -138,13 +148,19 @@ class Solver {
       masks_.push_back(mask);
     }
     if (options_.rounding) {
-      take_ranges(start, stop, current);
-      const int64_t group = start / group_size_;
-      block.scale = columns(scale_, group, scale_.size(1));
-      block.zero = columns(zero_, group, zero_.size(1));
-      block.group_size = group_size_;
-      block.first = start % group_size_;
       block.levels = levels_;
+      take_ranges(start, stop, current);
+      if (groups_.defined()) {  // a range for each column
+        const at::Tensor groups = groups_.narrow(0, start, stop - start);
+        block.scale = scale_.index_select(1, groups);
+        block.zero = zero_.index_select(1, groups);
+      } else {
+        const int64_t group = start / group_size_;
+        block.scale = columns(scale_, group, scale_.size(1));
+        block.zero = columns(zero_, group, zero_.size(1));
+        block.group_size = group_size_;
+        block.first = start % group_size_;
+      }
     }
     at::Tensor error = columns(error_, start - begin_, stop - begin_);
     kernels::solve_columns(block, current, error);
@@ -152,8 +168,8 @@ class Solver {
 
   // Grids of the groups that begin in [start, stop), of the weights when `start` comes.
   void take_ranges(int64_t start, int64_t stop, const at::Tensor& current) {
-    if (group_size_ == features_) {
-      return;  // taken at first
+    if (ranges_taken_) {
+      return;
     }
     const int64_t first = (start + group_size_ - 1) / group_size_, end = (stop + group_size_ - 1) / group_size_;
     if (first == end) {
@@ -193,8 +209,10 @@ class Solver {
   int64_t features_, panel_;
   int64_t begin_ = 0;  // of the panel whose turn it is
   int64_t levels_ = 0, group_size_ = 1;
-  at::Tensor solution_;  // before the panel solved, after it what all panels before left
-  at::Tensor error_;     // of the panel's columns
+  bool ranges_taken_ = false;  // of all groups at first
+  at::Tensor groups_;          // of each column, where those of a group are not neighbours
+  at::Tensor solution_;        // before the panel solved, after it what all panels before left
+  at::Tensor error_;           // of the panel's columns
   at::Tensor scale_, zero_;
   std::vector<at::Tensor> masks_;  // of one block after the other
 };
@@ -217,19 +235,15 @@ Solution columns(const at::Tensor& weight, const GramFactor& factor, const Solve
             .mask = options.pruning ? empty(at::kBool) : at::Tensor(),
             .scale = range,
             .zero = range,
-            .order = factor.order()};
+            .order = group_order(factor, options)};
   }
-  const at::Tensor& order = factor.order();
   at::Tensor matrix = weight.detach().to(at::kFloat);
   if (factor.dead().defined()) {
     matrix = matrix.masked_fill(factor.dead(), 0);
   }
-  if (order.defined()) {
-    matrix = matrix.index_select(1, order);
-  }
   Solution solution = Solver(matrix.contiguous(), factor, options).solve();
-  if (order.defined()) {
-    const at::Tensor back = order.argsort();
+  if (factor.order().defined()) {
+    const at::Tensor back = factor.order().argsort();
     solution.weight = solution.weight.index_select(1, back);
     if (solution.mask.defined()) {
       solution.mask = solution.mask.index_select(1, back);

@@ -531,6 +531,7 @@ def gptq(
     group_size: typing.SupportsInt | typing.SupportsIndex | str | None = 128,
     symmetric: bool = False,
     act_order: bool = False,
+    static_groups: bool = False,
     block_size: typing.SupportsInt | typing.SupportsIndex = 128,
     damp: typing.SupportsFloat | typing.SupportsIndex = 0.01,
     packed: bool = False,
@@ -540,9 +541,9 @@ def gptq(
     GPTQ: rounds column by column, and the columns still to come take up each column's error.
 
     Minimizes what rounding changes in the layer's output. A group's range is that of its weights when the block of columns
-    in which it begins comes; a whole row's is that of the row at first. Frantar et al. 2023, "GPTQ: Accurate Post-Training
-    Quantization for Generative Pre-trained Transformers", arXiv 2210.17323, algorithm 1, with one Cholesky factorization
-    and no inverse.
+    in which it begins comes; a whole row's, and with ``static_groups`` every group's, is that of the weight at first.
+    Frantar et al. 2023, "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers", arXiv
+    2210.17323, algorithm 1, with one Cholesky factorization and no inverse.
 
     Args:
         weight: ``[out_features, in_features]``, float32, bfloat16 or float16, of any strides.
@@ -552,6 +553,8 @@ def gptq(
         group_size: Weights that share a scale: None or -1 for whole rows, or a divisor of in_features.
         symmetric: scale = 2 max|w| / (levels - 1) about 0, instead of the range [min, max] with 0.
         act_order: Takes the most active input features first; groups are of neighbours in that order.
+        static_groups: Groups are of neighbours as they are, also with ``act_order``, and their ranges those of the weight
+            at first, as in the authors' code (github.com/IST-DASLab/gptq): codes then need no order.
         block_size: Columns that are solved together.
         damp: Share of the mean diagonal entry that is added to gram's diagonal; more where that is too little.
         packed: Return the codes instead of the rounded weight.

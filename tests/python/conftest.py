@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +10,7 @@ import pytest
 import torch
 from hypothesis import settings
 from progress_lines import without_progress
-from safetensors.torch import save_file
+from small_models import save_llama
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 import hemostat
@@ -44,50 +43,7 @@ def tiny_checkpoint(tmp_path_factory) -> Path:
     """A LLaMA of 4 blocks with random weights and a tokenizer whose tokens are bytes, 256 of them and three special."""
     directory = tmp_path_factory.mktemp("checkpoints") / "tiny"
     directory.mkdir()
-    vocab, hidden, intermediate, blocks, heads, kv_heads = 259, 32, 48, 4, 4, 2
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "vocab_size": vocab,
-        "hidden_size": hidden,
-        "intermediate_size": intermediate,
-        "num_hidden_layers": blocks,
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads,
-        "max_position_embeddings": 64,
-        "rms_norm_eps": 1e-5,
-        "rope_theta": 10000.0,
-        "hidden_act": "silu",
-        "tie_word_embeddings": True,
-        "attention_bias": False,
-        "mlp_bias": False,
-        "bos_token_id": 257,
-        "eos_token_id": 258,
-        "dtype": "float32",
-    }
-    (directory / "config.json").write_text(json.dumps(config))
-
-    generator = torch.Generator().manual_seed(0)
-
-    def weight(rows: int, columns: int) -> torch.Tensor:
-        return torch.randn(rows, columns, generator=generator) * columns**-0.5
-
-    tensors = {"model.embed_tokens.weight": weight(vocab, hidden) * 4, "model.norm.weight": torch.ones(hidden)}
-    kv = hidden // heads * kv_heads
-    for index in range(blocks):
-        block = f"model.layers.{index}"
-        tensors |= {
-            f"{block}.input_layernorm.weight": torch.ones(hidden),
-            f"{block}.post_attention_layernorm.weight": torch.ones(hidden),
-            f"{block}.self_attn.q_proj.weight": weight(hidden, hidden),
-            f"{block}.self_attn.k_proj.weight": weight(kv, hidden),
-            f"{block}.self_attn.v_proj.weight": weight(kv, hidden),
-            f"{block}.self_attn.o_proj.weight": weight(hidden, hidden),
-            f"{block}.mlp.gate_proj.weight": weight(intermediate, hidden),
-            f"{block}.mlp.up_proj.weight": weight(intermediate, hidden),
-            f"{block}.mlp.down_proj.weight": weight(hidden, intermediate),
-        }
-    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    save_llama(directory, vocab=259, hidden=32, intermediate=48, blocks=4, heads=4, kv_heads=2, context=64)
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(alphabet)}, merges=[]))

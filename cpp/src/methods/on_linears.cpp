@@ -15,6 +15,7 @@
 
 #include "calibrate/blockwise.h"
 #include "common/arguments.h"
+#include "model/heap_trimmer.h"
 
 namespace hemostat {
 namespace {
@@ -196,6 +197,14 @@ void LinearMethod::number(SharedInput& sites) const {
 
 namespace {
 
+// Work on a layer leaves holes between what is kept of each.
+void trim_heap_after(const SharedInput& sites) {
+  const at::Tensor& weight = sites.front().linear->weight;
+  if (weight.defined()) {
+    trim_heap(weight);
+  }
+}
+
 std::vector<Linear> unchanged(const SharedInput& sites) {
   std::vector<Linear> linears;
   for (const Site& site : sites) {
@@ -232,15 +241,17 @@ std::vector<Held> LinearMethod::hold(SharedInput sites, MemoryBudget& budget) co
   number(sites);
   const WithoutTokens without_tokens(sites);
   check_interrupt();
-  if (linears_.hold_input) {
-    return {about(method_.name, sites, [&] { return linears_.hold_input(sites, options_, budget); })};
-  }
   std::vector<Held> held;
-  for (const Site& site : sites) {
-    held.push_back(linears_.hold_site
-                       ? about(method_.name, {site}, [&] { return linears_.hold_site(site, options_, budget); })
-                       : Held());
+  if (linears_.hold_input) {
+    held.push_back(about(method_.name, sites, [&] { return linears_.hold_input(sites, options_, budget); }));
+  } else {
+    for (const Site& site : sites) {
+      held.push_back(linears_.hold_site
+                         ? about(method_.name, {site}, [&] { return linears_.hold_site(site, options_, budget); })
+                         : Held());
+    }
   }
+  trim_heap_after(sites);
   return held;
 }
 
@@ -259,15 +270,17 @@ std::vector<Linear> LinearMethod::change(SharedInput sites, const std::vector<He
   if (own == neutral_) {
     return unchanged(sites);
   }
-  if (linears_.change_input) {
-    return about(method_.name, sites, [&] { return linears_.change_input(sites, held.front(), options_, own); });
-  }
   std::vector<Linear> linears;
-  for (size_t i = 0; i < sites.size(); ++i) {
-    const Held& here = held[linears_.hold_input ? 0 : i];
-    linears.push_back(
-        about(method_.name, {sites[i]}, [&] { return linears_.change_site(sites[i], here, options_, own); }));
+  if (linears_.change_input) {
+    linears = about(method_.name, sites, [&] { return linears_.change_input(sites, held.front(), options_, own); });
+  } else {
+    for (size_t i = 0; i < sites.size(); ++i) {
+      const Held& here = held[linears_.hold_input ? 0 : i];
+      linears.push_back(
+          about(method_.name, {sites[i]}, [&] { return linears_.change_site(sites[i], here, options_, own); }));
+    }
   }
+  trim_heap_after(sites);
   return linears;
 }
 

@@ -14,6 +14,7 @@
 
 #include "common/arguments.h"
 #include "finite.h"
+#include "heap_trimmer.h"
 #include "tensor_slots.h"
 
 namespace hemostat {
@@ -80,7 +81,12 @@ Model converted(const Model& model, std::optional<at::ScalarType> dtype, std::op
   const auto move = [&](const std::string& name, at::Tensor& tensor, std::optional<at::ScalarType> type) {
     at::Tensor& target = moved[tensor.unsafeGetTensorImpl()];
     if (!target.defined()) {
-      target = type ? cast(tensor, *type, fmt::format("{}: {}", operation, name)) : tensor;
+      if (type) {
+        target = cast(tensor, *type, fmt::format("{}: {}", operation, name));
+        trim_heap(tensor);  // of what the check of each took between what is kept
+      } else {
+        target = tensor;
+      }
       target = device ? target.to(*device) : target;
     }
     tensor = target;

@@ -29,7 +29,7 @@ define install
 	  .
 endef
 
-.PHONY: help demo test test-cuda test-numerics bench build docs sanitize fuzz kill format check-format stubs check-stubs clean
+.PHONY: help demo test test-cuda test-numerics bench build docs sanitize fuzz kill format check-format clean
 
 help: ## list these commands
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -43,10 +43,10 @@ build: ## build with the tests and install into .venv
 	.ci/setup test
 	$(call install,$(if $(NVCC),ON,OFF),ON)
 
-test: build ## everything: C++ and Python tests, formatting, type stubs
+test: build ## everything: C++ and Python tests, formatting
 	ctest --test-dir $(BUILD) --output-on-failure --no-tests=error
 	python -m pytest tests
-	$(MAKE) --no-print-directory check-format check-stubs
+	$(MAKE) --no-print-directory check-format
 
 test-cuda: build ## the same tests, those that take a device on the GPU
 	HEMOSTAT_TEST_DEVICE=cuda ctest --test-dir $(BUILD) --output-on-failure --no-tests=error
@@ -91,13 +91,6 @@ check-format:
 	clang-format --dry-run -Werror $(CXX_FILES)
 	ruff check
 	ruff format --check
-
-stubs: build ## write python/hemostat/_C/*.pyi, the extension's types
-	.ci/stubs python/hemostat
-
-check-stubs:
-	.ci/stubs $(BUILD)/stubs
-	diff -ru python/hemostat/_C $(BUILD)/stubs/_C || { echo "The type stubs are old: run make stubs" >&2; exit 1; }
 
 clean: ## remove what was built, but not .venv
 	rm -rf build

@@ -13,7 +13,7 @@ CXX_FILES = $$(git ls-files '*.cpp' '*.h' '*.cu' '*.cuh')
 # Another order of sums tips what lies at a tie: test-numerics runs everything but what shows how the package behaves.
 NUMERIC_SETTINGS := OMP_NUM_THREADS=1 OMP_NUM_THREADS=2 ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 \
   HEMOSTAT_ISA=baseline HEMOSTAT_ISA=avx2 HEMOSTAT_ISA=avx512 MKL_CBWR=COMPATIBLE MKL_CBWR=AVX2
-BEHAVIOUR := architecture bindings cli data docs installation notebook readme report report_comparison \
+BEHAVIOUR := architecture bindings cli compared data docs installation notebook readme report report_comparison \
   report_page scan store training_script verdict wheel
 NUMERIC_TESTS = tests/oracle $(filter-out $(BEHAVIOUR:%=tests/python/test_%.py),$(wildcard tests/python/test_*.py))
 
@@ -29,7 +29,7 @@ define install
 	  .
 endef
 
-.PHONY: help demo test test-cuda test-numerics bench build docs sanitize fuzz kill format check-format stubs check-stubs clean
+.PHONY: help demo test test-cuda test-numerics bench build compared docs figures sanitize fuzz kill format check-format clean
 
 help: ## list these commands
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -43,10 +43,10 @@ build: ## build with the tests and install into .venv
 	.ci/setup test
 	$(call install,$(if $(NVCC),ON,OFF),ON)
 
-test: build ## everything: C++ and Python tests, formatting, type stubs
+test: build ## everything: C++ and Python tests, formatting
 	ctest --test-dir $(BUILD) --output-on-failure --no-tests=error
 	python -m pytest tests
-	$(MAKE) --no-print-directory check-format check-stubs
+	$(MAKE) --no-print-directory check-format
 
 test-cuda: build ## the same tests, those that take a device on the GPU
 	HEMOSTAT_TEST_DEVICE=cuda ctest --test-dir $(BUILD) --output-on-failure --no-tests=error
@@ -79,6 +79,15 @@ kill: build ## kill saves and scans at random moments, each kind TIMES=50 times,
 	python tests/python/kill_saves.py --times $(or $(TIMES),50)
 	python tests/python/kill_and_resume.py --times $(or $(TIMES),50)
 
+compared: build ## the tables of docs/compared.md, into build/compared: hours; run again, it goes on where it stopped
+	python benchmarks/compared.py $(or $(EVALUATION),wikitext2-test.txt) $(or $(CALIBRATION),wikitext2-valid.txt) \
+	  $(if $(SPARSEGPT),--sparsegpt $(SPARSEGPT)) $(if $(GPTQ),--gptq $(GPTQ)) \
+	  $(if $(LLM_COMPRESSOR),--llm-compressor $(LLM_COMPRESSOR)) $(if $(TABLES),--tables $(TABLES))
+
+figures: build ## the documentation's curves and pictures: measure what docs/curves/*.json lack (hours for all), draw
+	python docs/smollm2_curves.py measure $(or $(WINDOWS),8)
+	python docs/smollm2_curves.py surface $(or $(WINDOWS),8)
+
 docs: build ## the documentation, build/docs/index.html
 	sphinx-build --fail-on-warning --keep-going --quiet docs build/docs
 
@@ -91,13 +100,6 @@ check-format:
 	clang-format --dry-run -Werror $(CXX_FILES)
 	ruff check
 	ruff format --check
-
-stubs: build ## write python/hemostat/_C/*.pyi, the extension's types
-	.ci/stubs python/hemostat
-
-check-stubs:
-	.ci/stubs $(BUILD)/stubs
-	diff -ru python/hemostat/_C $(BUILD)/stubs/_C || { echo "The type stubs are old: run make stubs" >&2; exit 1; }
 
 clean: ## remove what was built, but not .venv
 	rm -rf build

@@ -11,11 +11,11 @@ code calibrates block by block too, all linears of a block at once.
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 import smollm2_text
 import torch
+from kept_rows import KeptRows
 from timing import with_result as timed
 
 import hemostat
@@ -41,6 +41,11 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", help="specs; all of the table unless given")
     parser.add_argument("--no-corrections", action="store_true", help="without the columns of correct=")
     arguments = parser.parse_args()
+    rows = KeptRows(arguments)
+    cases = [case for case in CASES if not arguments.methods or case[0] in arguments.methods]
+    cases = [case for case in cases if not rows.has(method=case[0], severity=case[1])]
+    if not cases:
+        return
     model, tokens, calibration = smollm2_text.subject(arguments)
     baseline = hemostat.BaselineEvaluation(model, tokens)
     perplexity = lambda damaged: baseline.compare(damaged).perplexity  # noqa: E731
@@ -55,10 +60,7 @@ def main() -> None:
     print(f"{len(calibration)} calibration windows, {torch.get_num_threads()} threads; a forward pass {one_pass:.1f} s")
     heads = ["dense", "papers", "blockwise", *(f"α {alpha} λ {damp}" for alpha, damp in corrections)]
     print(f"{'':54}{'':>6}" + "".join(f"{head:>12}" for head in heads) + f"{'pass, s':>9}{'/ limit':>9}")
-    rows = []
-    for spec, severity, papers in CASES:
-        if arguments.methods and spec not in arguments.methods:
-            continue
+    for spec, severity, papers in cases:
         statistics = hemostat.collect(model, calibration, needs=spec, progress=False)
         dense, solving = timed(
             lambda spec=spec, severity=severity, statistics=statistics: hemostat.prepare(model, spec, statistics).at(
@@ -76,12 +78,10 @@ def main() -> None:
             row[f"correct={alpha}"] = perplexity(changed)
             if alpha == 0:
                 row |= {"seconds": seconds, "ratio": seconds / (2 * one_pass + solving)}
-        rows.append(row)
+        rows.add(row)
         values = [row["dense"], papers, *(row[f"correct={alpha}"] for alpha in (0.0, *(a for a, _ in corrections)))]
         cells = "".join(f"{value:12.2f}" if value else " " * 12 for value in values)
         print(f"{spec:54}{severity:6g}{cells}{row['seconds']:9.1f}{row['ratio']:9.2f}", flush=True)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1))
 
 
 if __name__ == "__main__":

@@ -106,6 +106,7 @@ def theirs(name: str, source: Path, calibration: torch.Tensor, out: Path) -> tup
 
 def main() -> None:
     import smollm2_text
+    from kept_rows import KeptRows
 
     import hemostat
 
@@ -114,31 +115,33 @@ def main() -> None:
     parser.add_argument("--python", required=True, help="has llmcompressor")
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
     arguments = parser.parse_args()
+    rows = KeptRows(arguments)
+    sides = {"hemostat": sys.executable, "hemostat, dense": sys.executable, "llm-compressor": arguments.python}
+    cases = [(name, side) for name in arguments.methods for side in sides if not rows.has(case=name, side=side)]
+    if not cases:
+        return
     model, tokens, calibration = smollm2_text.subject(arguments)
     baseline = hemostat.BaselineEvaluation(model, tokens)
-    rows = []
     print(f"{torch.get_num_threads()} threads, {len(tokens)} windows, {len(calibration)} for calibration")
     print(f"{'':16}{'':18}{'perplexity':>11}{'seconds':>9}{'peak, GiB':>11}")
-    for name in arguments.methods:
-        sides = {"hemostat": sys.executable, "hemostat, dense": sys.executable, "llm-compressor": arguments.python}
-        for side, python in sides.items():
-            with tempfile.TemporaryDirectory() as directory:
-                given, out = Path(directory) / "calibration.pt", Path(directory) / "treated"
-                torch.save(calibration, given)
-                command = [python, __file__, "worker", side, name, model.source, given, out]
-                done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-                if done.returncode:
-                    print(f"{name:16}{side:18} failed: {done.stderr.strip().splitlines()[-1]}")
-                    continue
-                row = {"side": side, "method": name} | json.loads(done.stdout.strip().splitlines()[-1])
-                row["perplexity"] = baseline.compare(hemostat.Model.load(out, dtype=torch.float32)).perplexity
-            rows.append(row)
-            print(
-                f"{name:16}{side:18}{row['perplexity']:11.2f}{row['seconds']:9.1f}{row['peak_bytes'] / 2**30:11.2f}",
-                flush=True,
-            )
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1))
+    for name, side in cases:
+        spec, severity = METHODS[name]
+        with tempfile.TemporaryDirectory() as directory:
+            given, out = Path(directory) / "calibration.pt", Path(directory) / "treated"
+            torch.save(calibration, given)
+            command = [sides[side], __file__, "worker", side, name, model.source, given, out]
+            done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+            if done.returncode:
+                print(f"{name:16}{side:18} failed: {done.stderr.strip().splitlines()[-1]}")
+                continue
+            row = {"case": name, "side": side, "method": spec, "severity": severity}
+            row |= json.loads(done.stdout.strip().splitlines()[-1])
+            row["perplexity"] = baseline.compare(hemostat.Model.load(out, dtype=torch.float32)).perplexity
+        rows.add(row)
+        print(
+            f"{name:16}{side:18}{row['perplexity']:11.2f}{row['seconds']:9.1f}{row['peak_bytes'] / 2**30:11.2f}",
+            flush=True,
+        )
 
 
 def worker(side: str, name: str, source: str, calibration: str, out: str) -> None:

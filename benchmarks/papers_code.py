@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import importlib
 import io
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from unittest import mock
 
 import smollm2_text
 import torch
+from kept_rows import KeptRows
 
 import hemostat
 
@@ -116,6 +116,10 @@ def main() -> None:
     cases = {name: CASES[name] for name in arguments.cases if getattr(arguments, CASES[name].checkout)}
     if not cases:
         parser.error("give --sparsegpt or --gptq")
+    rows = KeptRows(arguments)
+    cases = {name: case for name, case in cases.items() if not rows.has(case=name)}
+    if not cases:
+        return
 
     model, tokens, calibration = smollm2_text.subject(arguments)
     statistics = hemostat.collect(model, calibration, needs=[case.spec for case in cases.values()])
@@ -123,7 +127,6 @@ def main() -> None:
     dense = dict(model.linears())
     print(f"{len(tokens)} windows, {torch.get_num_threads()} threads, torch {torch.__version__}; ours, theirs, ratio")
     print(f"{'':28}{'seconds':>25}{'error: ratio':>15}{'worst':>8}{'equal':>9}{'perplexity':>19}")
-    rows = []
     for name, case in cases.items():
         begin = time.perf_counter()
         ours = hemostat.prepare(model, case.spec, statistics).at(case.severity)
@@ -140,6 +143,8 @@ def main() -> None:
             entries += weight.numel()
         row = {
             "case": name,
+            "method": case.spec,
+            "severity": case.severity,
             "seconds": seconds,
             "their_seconds": their_seconds,
             "error_ratio": sum(mine for mine, _ in errors) / sum(other for _, other in errors),
@@ -148,15 +153,13 @@ def main() -> None:
             "perplexity": baseline.compare(ours).perplexity,
             "their_perplexity": baseline.compare(theirs).perplexity,
         }
-        rows.append(row)
+        rows.add(row)
         print(
             f"{name:28}{row['seconds']:8.1f}{row['their_seconds']:8.1f}{their_seconds / seconds:8.1f}×"
             f"{row['error_ratio']:15.4f}{row['worst_error_ratio']:8.4f}{row['equal']:9.2%}"
             f"{row['perplexity']:10.2f}{row['their_perplexity']:9.2f}",
             flush=True,
         )
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1))
 
 
 if __name__ == "__main__":

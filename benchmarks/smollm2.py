@@ -8,10 +8,10 @@ Float32, windows of 512 tokens without BOS; statistics of the dense model on 64 
 from __future__ import annotations
 
 import argparse
-import json
 
 import smollm2_text
 import torch
+from kept_rows import KeptRows
 from timing import with_result as timed
 
 import hemostat
@@ -56,13 +56,22 @@ PAPERS = {
 }
 
 
+def is_kept(rows: KeptRows, spec: str, severities: list[float] | None) -> bool:
+    severities = severities or next(method for method in hemostat.methods() if method.name == spec).axis.default_grid
+    return all(rows.has(method=spec, severity=severity) for severity in severities)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     smollm2_text.add_arguments(parser)
     parser.add_argument("--methods", nargs="*", help="specs; all of the table unless given")
     arguments = parser.parse_args()
-    model, tokens, calibration = smollm2_text.subject(arguments)
+    rows = KeptRows(arguments)
     chosen = {spec: CASES[spec] for spec in arguments.methods or CASES}
+    chosen = {spec: severities for spec, severities in chosen.items() if not is_kept(rows, spec, severities)}
+    if not chosen:
+        return
+    model, tokens, calibration = smollm2_text.subject(arguments)
     statistics, collecting = timed(lambda: hemostat.collect(model, calibration, needs=list(chosen)))
     baseline = hemostat.BaselineEvaluation(model, tokens)
     print(
@@ -70,10 +79,11 @@ def main() -> None:
     )
     print(f"{len(calibration)} windows took {collecting:.0f} s; dense: perplexity {perplexity(baseline, model):.2f}")
     print(f"{'':36}{'severity':>9}{'perplexity':>11}{'papers':>8}{'prepare, s':>11}{'apply, s':>9}")
-    rows = []
     for spec, severities in chosen.items():
         prepared, preparing = timed(lambda spec=spec: hemostat.prepare(model, spec, statistics))
         for severity in severities or prepared.axis.default_grid:
+            if rows.has(method=spec, severity=severity):
+                continue
             damaged, applying = timed(lambda severity=severity, prepared=prepared: prepared.at(severity))
             row = {
                 "method": spec,
@@ -83,13 +93,11 @@ def main() -> None:
                 "prepare_seconds": preparing,
                 "apply_seconds": applying,
             }
-            rows.append(row)
+            rows.add(row)
             papers = f"{row['papers']:8.1f}" if row["papers"] else " " * 8
             print(
                 f"{spec:36}{severity:9g}{row['perplexity']:11.2f}{papers}{preparing:11.2f}{applying:9.2f}", flush=True
             )
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1))
 
 
 def perplexity(baseline: hemostat.BaselineEvaluation, model: hemostat.Model) -> float:

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("calibration", type=Path, help="wikitext2-valid")
     parser.add_argument("--windows", type=int, default=32)
     parser.add_argument("--calibration-windows", type=int, default=64)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="keeps each row; rows that it has are not measured again")
 
 
 def subject(arguments: argparse.Namespace) -> tuple[hemostat.Model, torch.Tensor, torch.Tensor]:

@@ -4,7 +4,8 @@
     python docs/smollm2_curves.py surface 8    # two methods together: docs/curves/smollm2_surface.json (20 minutes)
     python docs/smollm2_curves.py              # draws that: one picture a method, and the README's
 
-The numbers lie beside the pictures, so that they can be drawn anew without measuring.
+`make figures` does all three. The numbers lie beside the pictures, so that they can be drawn anew without measuring;
+what the files have of as many windows is not measured again.
 """
 
 import json
@@ -112,7 +113,10 @@ def measure(windows: int) -> None:
 
 
 def measure_surface(windows: int) -> None:
-    """The damage of SURFACE on SmolLM2, at each severity of both."""
+    """The damage of SURFACE on SmolLM2, at each severity of both, unless it is kept already."""
+    kept = json.loads(SURFACE_DATA.read_text(encoding="utf-8")) if SURFACE_DATA.exists() else {}
+    if kept and kept["windows"] == windows and of_surface(kept) == SURFACE:
+        return
     subject = hemostat.data.smollm2()
     model, evaluation = subject.model, subject.evaluation[:windows]
     statistics = hemostat.collect(model, subject.calibration[:CALIBRATION_WINDOWS], needs=list(SURFACE))
@@ -130,6 +134,12 @@ def measure_surface(windows: int) -> None:
         ],
     }
     write_whole(SURFACE_DATA, json.dumps(rounded(kept), indent=1, ensure_ascii=False) + "\n")
+
+
+def of_surface(kept: dict) -> dict[str, tuple[float, ...]]:
+    """What SURFACE was; each axis has the unchanged model first."""
+    labels = (method["label"] for method in kept["methods"])
+    return {label: tuple(axis[1:]) for label, axis in zip(labels, kept["severities"], strict=True)}
 
 
 def grid(model: hemostat.Model, spec: str) -> list[float]:

@@ -1,4 +1,4 @@
-"""The Python reference, read from the sources and the extension's type stubs without importing either.
+"""The Python reference, read from the sources and the extension's installed type stubs without importing either.
 
 .. python-names:: hemostat.prune
    :names: mask, kept_until
@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import functools
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from sphinx.ext.napoleon import Config, GoogleDocstring
 from sphinx.util.docutils import SphinxDirective
 
 PYTHON = Path(__file__).parents[2] / "python"
+INSTALLED = Path(find_spec("hemostat").origin).parents[1]  # its _C/ holds the stubs that the build made
 NAPOLEON = Config(napoleon_use_rtype=False, napoleon_use_ivar=True, napoleon_preprocess_types=False)
 
 # How stubs spell what a user would write otherwise.
@@ -40,7 +42,8 @@ class Module(NamedTuple):
 
 @functools.cache
 def read_module(name: str) -> Module:
-    stem = PYTHON / name.replace(".", "/")
+    root = INSTALLED if name.startswith("hemostat._C") else PYTHON
+    stem = root / name.replace(".", "/")
     candidates = (stem / "__init__.pyi", stem.with_suffix(".pyi"), stem.with_suffix(".py"), stem / "__init__.py")
     path = next(path for path in candidates if path.is_file())
     tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -1,5 +1,7 @@
 """The installed package as others meet it: a C++ program that links it, and the libraries that it needs."""
 
+import ast
+import inspect
 import re
 import shutil
 import subprocess
@@ -12,6 +14,7 @@ import pytest
 import torch
 
 import hemostat
+from hemostat import _C
 
 PACKAGE = Path(hemostat.__file__).parent
 LIBRARY = PACKAGE / "lib" / "libhemostat.so"
@@ -122,9 +125,28 @@ def test_wheel_pins_the_torch_that_it_was_built_with():
     assert f"torch=={minor}.*" in metadata.requires("hemostat")
 
 
+def declared(body: list[ast.stmt]) -> dict[str, ast.stmt]:
+    """Functions, classes and annotated names, by name."""
+    found = {node.name: node for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    return found | {ast.unparse(node.target): node for node in body if isinstance(node, ast.AnnAssign)}
+
+
 def test_types_come_with_the_package():
+    """Each module of the extension has a stub where type checkers look, with every function, class and member."""
     assert (PACKAGE / "py.typed").exists()
-    assert (PACKAGE / "_C" / "__init__.pyi").exists()
+    modules = {"__init__": _C} | dict(inspect.getmembers(_C, inspect.ismodule))
+    assert "prune" in modules
+    assert {path.stem for path in (PACKAGE / "_C").iterdir()} == modules.keys()
+    for stub, module in modules.items():
+        found = declared(ast.parse((PACKAGE / "_C" / f"{stub}.pyi").read_text(encoding="utf-8")).body)
+        public = {name: value for name, value in vars(module).items() if not name.startswith("_")}
+        public = {name: value for name, value in public.items() if not inspect.ismodule(value)}
+        assert public.keys() == {name for name in found if not name.startswith("_")}, stub
+        for name, value in public.items():
+            assert inspect.isclass(value) == isinstance(found[name], ast.ClassDef), name
+            if inspect.isclass(value):
+                members = {member for member in vars(value) if not member.startswith("_")}
+                assert members <= declared(found[name].body).keys(), name
 
 
 def test_command_is_installed():

@@ -97,6 +97,7 @@ def test_everything_is_inside(wheel):
     assert sources <= inside, sources - inside
     assert headers <= inside
     assert {"hemostat/py.typed", "hemostat/_built_with.py", "hemostat/lib/libhemostat.so"} <= inside
+    assert {"hemostat/_C/__init__.pyi", "hemostat/_C/prune.pyi"} <= inside  # which type checkers read for the extension
     assert {f"{package}hemostatConfig.cmake", f"{package}TorchWheel.cmake"} <= inside
     assert [name for name in inside if name.endswith("licenses/LICENSE")]
     # Neither tests, benchmarks nor anything beside the package.

@@ -652,8 +652,8 @@ class Model:
         """
         A model on the tensors of a transformers module.
 
-        The tensors are shared and not detached: gradients reach the module's ``.grad``, and an optimizer's step on the module
-        is seen here.
+        The tensors are shared and not detached: gradients reach the module's ``.grad``, and an optimizer's step on the
+        module is seen here.
 
         Args:
             module: A transformers causal language model.
@@ -901,7 +901,8 @@ class Model:
     @property
     def tokenizer(self) -> typing.Any:
         """
-        The ``tokenizers.Tokenizer`` of :attr:`source`: its tokenizer.json, or a GGUF file's own. ValueError where there is none.
+        The ``tokenizers.Tokenizer`` of :attr:`source`: its tokenizer.json, or a GGUF file's own. ValueError where
+        there is none.
         """
 
 class KvCache:
@@ -2316,7 +2317,7 @@ class Localization:
     def __len__(self) -> int: ...
     def __repr__(self) -> str: ...
     def __setstate__(self, arg0: dict) -> None: ...
-    def __str__(self) -> typing.Any: ...
+    def __str__(self) -> str: ...
     def to_dataframe(self) -> typing.Any:
         """
         One row a site, of the numbers in :meth:`to_dict`.
@@ -2627,13 +2628,14 @@ class Surface:
     ) -> None: ...
     def __reduce__(self) -> typing.Any: ...
     def __repr__(self) -> str: ...
-    def __str__(self) -> typing.Any: ...
+    def __str__(self) -> str: ...
     def to_dataframe(self) -> typing.Any:
         """
         One row a point, with both severities and every number of its damage.
 
         Returns:
-            pandas.DataFrame: ``first``, ``first_severity``, ``second``, ``second_severity``, ``additivity``, ``delta_nll`` ….
+            pandas.DataFrame: ``first``, ``first_severity``, ``second``, ``second_severity``, ``additivity``,
+            ``delta_nll`` ….
         """
     def to_dict(self, *, windows: bool = False) -> dict:
         """

@@ -313,6 +313,7 @@ class TestOneWindow:
         assert found.to_dict()["sites"][0]["delta_nll_interval"] is None
 
 
+@pytest.mark.integration
 class TestCommandLine:
     @pytest.fixture
     def run(self, capsys, tmp_path, monkeypatch):

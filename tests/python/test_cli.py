@@ -14,6 +14,8 @@ from progress_lines import without_progress
 
 import hemostat
 
+pytestmark = pytest.mark.integration
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 

@@ -13,6 +13,8 @@ import torch
 
 import hemostat
 
+pytestmark = pytest.mark.integration
+
 PACKAGE = Path(hemostat.__file__).parent
 LIBRARY = PACKAGE / "lib" / "libhemostat.so"
 APP = Path(__file__).parents[2] / "examples" / "cpp_app"

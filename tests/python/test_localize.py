@@ -292,6 +292,7 @@ def test_refuses_statistics_that_lack_what_is_needed(tiny_model, tiny_tokens):
         hemostat.localize(tiny_model, "wanda", tiny_tokens, severity=0.5, statistics=statistics)
 
 
+@pytest.mark.integration
 class TestCommand:
     @pytest.fixture
     def text(self, tmp_path):

@@ -19,9 +19,11 @@ import torch
 from progress_lines import without_progress
 
 import hemostat
-from hemostat._scan import CheckedScan
+from hemostat._checked_scan import CheckedScan
 from hemostat.cli import main
 from hemostat.report import Report
+
+pytestmark = pytest.mark.integration
 
 TEXT = "The quick brown fox jumps over the lazy dog. " * 20  # 14 windows of 64
 MINE = """\

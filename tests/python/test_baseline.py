@@ -50,13 +50,6 @@ def large(trained):
     return trained.model.replace({UP: linears[UP] * 2**15, down: linears[down] / 2**15})
 
 
-@pytest.fixture
-def text(tmp_path):
-    file = tmp_path / "eval.txt"
-    file.write_text("The quick brown fox jumps over the lazy dog. " * 20, encoding="utf-8")
-    return file
-
-
 @pytest.fixture(scope="module")
 def loud(tiny_checkpoint, tmp_path_factory):
     def change(tensors):

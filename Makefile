@@ -10,12 +10,9 @@ BUILD := build/wheel
 NVCC := $(or $(shell command -v nvcc),$(wildcard /usr/local/cuda/bin/nvcc))
 CXX_FILES = $$(git ls-files '*.cpp' '*.h' '*.cu' '*.cuh')
 
-# Another order of sums tips what lies at a tie: test-numerics runs everything but what shows how the package behaves.
+# Another order of sums tips what lies at a tie: test-numerics runs all but the integration tests.
 NUMERIC_SETTINGS := OMP_NUM_THREADS=1 OMP_NUM_THREADS=2 ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 \
   HEMOSTAT_ISA=baseline HEMOSTAT_ISA=avx2 HEMOSTAT_ISA=avx512 MKL_CBWR=COMPATIBLE MKL_CBWR=AVX2
-BEHAVIOUR := architecture bindings cli compared data docs installation notebook readme report report_comparison \
-  report_page scan store training_script verdict wheel
-NUMERIC_TESTS = tests/oracle $(filter-out $(BEHAVIOUR:%=tests/python/test_%.py),$(wildcard tests/python/test_*.py))
 
 # install(<HEMOSTAT_CUDA>, <tests and benchmarks: ON or OFF>): builds what changed and installs it into .venv.
 # One build directory serves every goal; the lock keeps two of them from building in it at once.
@@ -57,7 +54,7 @@ test-numerics: build ## what computes, under other numbers of threads, instructi
 	failed=; for setting in $(NUMERIC_SETTINGS); do \
 	  echo "== $$setting"; \
 	  env $$setting ctest --test-dir $(BUILD) --output-on-failure --no-tests=error && \
-	    env $$setting python -m pytest -q $(NUMERIC_TESTS) || failed+=" $$setting"; \
+	    env $$setting python -m pytest -q -m "not integration" tests || failed+=" $$setting"; \
 	done; \
 	[ -z "$$failed" ] || { echo "Failed under$$failed" >&2; exit 1; }
 

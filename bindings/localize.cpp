@@ -179,10 +179,6 @@ None where no weight changed, or no control was asked for.
 }
 
 void register_localization(py::module_& module) {
-  const auto in_python = [](const char* function) {
-    return
-        [function](const Localization& self) { return py::module_::import("hemostat._localize").attr(function)(self); };
-  };
   py::class_<Localization>(module, "Localization", R"(Where a damaged model bleeds. Read-only.
 
 A sequence of its :attr:`sites`; ``print`` shows them as a table.
@@ -235,11 +231,6 @@ Returns:
 Raises:
     ValueError: For a field that is missing.
 )")
-      .def("to_dataframe", in_python("dataframe"), R"(One row a site, of the numbers in :meth:`to_dict`.
-
-Returns:
-    pandas.DataFrame: In the model's order.
-)")
       .def("__len__", [](const Localization& self) { return self.sites.size(); })
       .def(
           "__getitem__",
@@ -252,7 +243,6 @@ Returns:
            [](const Localization& self) -> py::typing::Iterator<LocalizedSite> {
              return py::iter(py::cast(self.sites));
            })
-      .def("__str__", in_python("table"))
       .def("__repr__",
            [](const Localization& self) {
              const std::string what =

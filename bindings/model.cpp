@@ -149,9 +149,10 @@ multiplied out or dequantized each time it is asked for.
       .def("__repr__", [](const Linears& self) { return fmt::format("Linears({})", self.entries.size()); });
 }
 
+PyObject* checkpoint_directory = nullptr;  // what the package gave for it; outlives the interpreter
+
 Model load(const CheckpointArgument& checkpoint, std::optional<at::ScalarType> dtype, const DeviceArgument& device) {
-  const std::string directory =
-      file_name_from(py::module_::import("hemostat.huggingface").attr("checkpoint_directory")(checkpoint));
+  const std::string directory = file_name_from(py::handle(checkpoint_directory)(checkpoint));
   const LoadOptions options{.dtype = dtype, .device = device_from(device)};
   py::gil_scoped_release release;
   return Model::load(directory, options);
@@ -242,36 +243,6 @@ Returns:
 
 Raises:
     ValueError: For a config field that cannot be honoured, or a tensor that is missing, unknown or of a wrong shape.
-)")
-      .def_static(
-          "from_transformers",
-          [](const py::object& module) {
-            return py::module_::import("hemostat.huggingface").attr("from_transformers")(module).cast<Model>();
-          },
-          "module"_a, R"(A model on the tensors of a transformers module.
-
-The tensors are shared and not detached: gradients reach the module's ``.grad``, and an optimizer's step on the module
-is seen here.
-
-Args:
-    module: A transformers causal language model.
-
-Returns:
-    Model: The model.
-
-Raises:
-    ValueError: For a module whose config cannot be honoured; the message names the field.
-)")
-      .def(
-          "to_transformers",
-          [](const Model& self) { return py::module_::import("hemostat.huggingface").attr("to_transformers")(self); },
-          R"(A transformers causal language model with this model's tensors, which are shared.
-
-Returns:
-    transformers.PreTrainedModel: In evaluation mode.
-
-Raises:
-    ValueError: Where transformers cannot express the model (per-layer sizes, factors, input treatments).
 )")
       .def("save", save, "path"_a, R"(Writes what :meth:`load` and transformers read, whole or not at all.
 
@@ -373,13 +344,6 @@ Example:
       .def_property_readonly(
           "source", [](const Model& self) { return file_name_to(self.source); },
           "The directory or GGUF file it was loaded from; empty: none.")
-      .def_property_readonly(
-          "tokenizer",
-          [](const Model& self) {
-            return py::module_::import("hemostat.huggingface").attr("tokenizer")(file_name_to(self.source));
-          },
-          "The ``tokenizers.Tokenizer`` of :attr:`source`: its tokenizer.json, or a GGUF file's own. ValueError where "
-          "there is none.")
       .def_property_readonly("dtype", &Model::dtype, "dtype of the weights.")
       .def_property_readonly("device", &Model::device, "Device of the weights.")
       .def_property_readonly("tied", &Model::tied, "Whether the head's weight is the embedding.")
@@ -406,6 +370,9 @@ void register_model(py::module_& module) {
 From Python a model is immutable: methods that change something return another model, which shares every tensor that
 stayed as it was. Load one with :meth:`load`, or share a transformers module's with :meth:`from_transformers`.
 )");
+  module.def(
+      "_find_checkpoints", [](py::function directory) { checkpoint_directory = directory.release().ptr(); },
+      "directory"_a, "Takes the function that says where a checkpoint lies, which may have to fetch it.");
   register_cache(module);
   register_observer(module);
   register_linears(module);

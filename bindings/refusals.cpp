@@ -19,13 +19,14 @@ using Dispatcher = PyObject* (*)(PyObject* self, PyObject* const* arguments, siz
 constexpr int kFlags = METH_FASTCALL | METH_KEYWORDS;  // of that form
 
 Dispatcher pybind11_dispatcher = nullptr;
+PyObject* message_of = nullptr;  // what the package gave for it; outlives the interpreter
 
 void explain(const py::detail::function_record& record, PyObject* const* arguments, size_t count, PyObject* names) {
   py::error_already_set refused;  // takes the exception
   const std::string text = py::str(refused.value());
   const std::string start = std::string(record.name) + "(): incompatible ";
   const size_t positional = PyVectorcall_NARGS(count);
-  if (!text.starts_with(start)) {  // it was raised by what was called
+  if (!text.starts_with(start) || message_of == nullptr) {  // it was raised by what was called
     refused.restore();
     return;
   }
@@ -42,8 +43,7 @@ void explain(const py::detail::function_record& record, PyObject* const* argumen
     for (size_t i = 0; names != nullptr && i < static_cast<size_t>(PyTuple_GET_SIZE(names)); ++i) {
       named[PyTuple_GET_ITEM(names, i)] = py::reinterpret_borrow<py::object>(arguments[positional + i]);
     }
-    const py::object message =
-        py::module_::import("hemostat._refusals").attr("message")(record.scope, record.name, signatures, given, named);
+    const py::object message = py::handle(message_of)(record.scope, record.name, signatures, given, named);
     PyErr_SetObject(PyExc_TypeError, message.ptr());
   } catch (py::error_already_set&) {  // better a list of signatures than an error about the error
     refused.restore();
@@ -95,6 +95,11 @@ void visit(py::handle value, const std::string& package) {
 
 }  // namespace
 
-void explain_refusals(py::module_& module) { visit(module, py::str(module.attr("__name__")).cast<std::string>()); }
+void explain_refusals(py::module_& module) {
+  module.def(
+      "_explain_refusals", [](py::function message) { message_of = message.release().ptr(); }, py::arg("message"),
+      "Takes the function that says what is wrong with a call.");
+  visit(module, py::str(module.attr("__name__")).cast<std::string>());
+}
 
 }  // namespace hemostat::bindings

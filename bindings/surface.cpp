@@ -91,9 +91,6 @@ Surface checked_surface(Surface surface) {
 }
 
 void register_value(py::module_& module) {
-  const auto in_python = [](const char* function) {
-    return [function](const Surface& self) { return py::module_::import("hemostat._surface").attr(function)(self); };
-  };
   py::class_<Surface>(module, "Surface",
                       R"(What two methods in order do together, over a grid of both severities. Read-only.
 
@@ -176,13 +173,6 @@ Args:
 Returns:
     dict: ``axes``, ``noise_floor`` and each damage are dicts.
 )")
-      .def("to_dataframe", in_python("dataframe"),
-           R"(One row a point, with both severities and every number of its damage.
-
-Returns:
-    pandas.DataFrame: ``first``, ``first_severity``, ``second``, ``second_severity``, ``additivity``, ``delta_nll`` ….
-)")
-      .def("__str__", in_python("table"))
       .def("__repr__", [](const Surface& self) {
         return fmt::format("Surface('{}' then '{}', {} × {} severities)", self.methods[0], self.methods[1],
                            self.severities[0].size(), self.severities[1].size());

@@ -13,6 +13,7 @@ Load a model, change it with a method, and compare:
 import torch  # noqa: F401  its libraries have to be loaded before ours
 
 import hemostat._compatibility  # noqa: F401  and have to be those that ours were compiled against
+import hemostat._python_methods  # noqa: F401  gives the extension's classes what is written in Python
 from hemostat import (
     ablate,
     context,

@@ -9,10 +9,11 @@ import torch
 
 from hemostat import _C
 from hemostat._baseline import warn_of_baseline, warn_of_unknown_floor
+from hemostat._columns import flat
 from hemostat._immutable import check
 from hemostat._methods import checked_correction, collect, filter_of, lent_to
+from hemostat._number_text import bytes_text, interval, number, percent, signed, size_text
 from hemostat._progress import Progress, bar
-from hemostat.report._text import bytes_text, flat, interval, number, percent, signed, size_text
 
 if TYPE_CHECKING:
     import pandas

@@ -9,9 +9,10 @@ import torch
 
 from hemostat import _C
 from hemostat._baseline import warn_of_baseline
+from hemostat._columns import aligned
 from hemostat._damage import seeded_spec
+from hemostat._number_text import interval, number, signed, windows_text
 from hemostat._progress import Progress, bar
-from hemostat.report import aligned, interval, number, signed, windows_text
 from hemostat.report._bleeding import where
 from hemostat.report._document import LocalizationFacts, read
 

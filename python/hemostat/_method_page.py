@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hemostat import _C
-from hemostat.report import number
+from hemostat._number_text import number
 
 if TYPE_CHECKING:
     import pandas

@@ -6,7 +6,8 @@ import enum
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hemostat.report import TOLERANCES, number
+from hemostat._number_text import number
+from hemostat.report import TOLERANCES
 
 if TYPE_CHECKING:
     import pandas

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 
 from hemostat import _C
+from hemostat._checked_scan import CheckedScan
+from hemostat._columns import aligned
 from hemostat._methods import filter_of, is_propagated
+from hemostat._number_text import number, windows_text
 from hemostat._progress import duration
-from hemostat._scan import CheckedScan
-from hemostat.report import aligned, number, windows_text
 
 __all__ = ["Memory", "Seconds", "plan_memory", "plan_seconds", "plan_text"]
 

@@ -11,7 +11,7 @@ from typing import Literal
 from tqdm import tqdm
 
 from hemostat import _C
-from hemostat.report import number, signed
+from hemostat._number_text import number, signed
 
 __all__ = ["Progress", "ScanProgress", "bar", "duration", "scan_display"]
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from hemostat import _C, data
-from hemostat._text import printable
+from hemostat._file_names import printable
 
 __all__ = [
     "byte_count",

@@ -12,12 +12,13 @@ import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
+from hemostat._checked_scan import CheckedScan
 from hemostat._identity import specs_of
+from hemostat._number_text import number
 from hemostat._provenance import token_facts
 from hemostat._run import Run, TrialName
-from hemostat._scan import CheckedScan
 from hemostat._store import KeptRun, Store, salvage, snapshot
-from hemostat.report import Report, number
+from hemostat.report import Report
 
 __all__ = ["ScanDirectory", "check_writable", "resuming_command"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import enum
 import importlib.metadata
 import importlib.util
 import json
@@ -11,7 +10,6 @@ import os
 import shlex
 import sys
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +18,29 @@ import typer
 
 import hemostat
 from hemostat import _C
+from hemostat._checked_scan import CheckedScan
+from hemostat._columns import aligned
+from hemostat._command_options import (
+    Calibration,
+    CalibrationWindows,
+    Checkpoint,
+    Correct,
+    CorrectDamp,
+    Device,
+    Dtype,
+    FormOption,
+    KeepNewlines,
+    Length,
+    MethodOption,
+    Part,
+    Plugins,
+    Propagate,
+    Severity,
+    Text,
+    ToleranceOption,
+    Windows,
+)
+from hemostat._command_subject import carried, check_text, command_subject, is_carried, load, newlines_as
 from hemostat._damage import damage_frame, damage_rows
 from hemostat._failures import (
     PLUGIN,
@@ -32,35 +53,25 @@ from hemostat._failures import (
     show,
     show_anything,
 )
+from hemostat._file_names import printable, shown
 from hemostat._method_list import split_joint, split_methods
 from hemostat._method_page import method_frame, method_list, method_page
 from hemostat._methods import checked_correction
+from hemostat._number_text import number, windows_text
 from hemostat._output_forms import Form, Tolerances, parse_tolerances, written
 from hemostat._plan import plan_text
 from hemostat._provenance import file_hash
-from hemostat._scan import CheckedScan
+from hemostat._scan import run_scan
 from hemostat._scan_directory import ScanDirectory, check_writable, resuming_command
-from hemostat._text import printable, shown
 from hemostat._whole_file import TEMPORARY
 from hemostat.data import described_tokens
-from hemostat.report import Report, aligned, number, windows_text
+from hemostat.report import Report
 from hemostat.report._document import Arguments
 
 __all__ = ["app", "main"]
 
-
-class Part(str, enum.Enum):
-    """Of a report: see :meth:`hemostat.Report.to_dataframe`."""
-
-    trials = "trials"
-    zones = "zones"
-    layers = "layers"
-    surfaces = "surfaces"
-
-
 OPENING = 0.05  # nats per token, the tolerance that a report begins with
 DEFAULT_METHODS = ("magnitude", "wanda", "rtn", "activation", "drop_layers")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 app = typer.Typer(
     name="hemostat",
@@ -69,59 +80,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-Checkpoint = Annotated[
-    str,
-    typer.Argument(metavar="CHECKPOINT", help="A Hugging Face directory, a GGUF file, a Hub id, smollm2 or reference."),
-]
-Text = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Text to evaluate on; smollm2 and reference bring their own.")
-]
-Calibration = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="Text to collect statistics on [default: the first fifth of --text]."),
-]
-MethodOption = Annotated[
-    str, typer.Option(metavar="METHOD", help="A method with its options, such as rtn:group_size=64.")
-]
-Severity = Annotated[float, typer.Option(metavar="NUMBER", help="How far, on the method's axis.")]
-Plugins = Annotated[
-    list[Path] | None,
-    typer.Option("--plugin", metavar="FILE", help="Python file that registers methods; repeatable."),
-]
-Windows = Annotated[int | None, typer.Option(metavar="N", min=1, help="Evaluate at most so many windows.")]
-CalibrationWindows = Annotated[int, typer.Option(metavar="N", min=1, help="Calibrate on at most so many windows.")]
-Length = Annotated[
-    int | None, typer.Option(metavar="N", min=2, help="Tokens in a window [default: min(context, 512)].")
-]
-Dtype = Annotated[str | None, typer.Option(metavar="DTYPE", help="float32, bfloat16 or float16 [default: as stored].")]
-KeepNewlines = Annotated[
-    bool,
-    typer.Option("--keep-newlines", help=r"Leave the line ends \r\n and \r of texts; else they are read as \n."),
-]
-Propagate = Annotated[
-    bool,
-    typer.Option("--propagate", help="Calibrate block by block, each linear on what reaches it in the changed model."),
-]
-Correct = Annotated[
-    float,
-    typer.Option(
-        metavar="ALPHA", min=0, max=1, help="With --propagate: how far linears are aimed at the unchanged outputs."
-    ),
-]
-CorrectDamp = Annotated[
-    float, typer.Option(metavar="LAMBDA", help="What keeps --correct from fitting the calibration text.")
-]
-Device = Annotated[str, typer.Option(metavar="DEVICE", help="cpu, cuda or cuda:N.")]
-FormOption = Annotated[Form, typer.Option("--format", help="How tables are printed; csv has every number.")]
-ToleranceOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NUMBER",
-        help="How much damage counts as safe: nats per token of ΔNLL, or kl=0.05, or top1=0.02, the share of changed "
-        "predictions; several with commas [default: 0.02,0.05,0.1].",
-    ),
-]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -223,7 +181,7 @@ def scan_command(
     kept, unshown = 0, None
     try:
         with contextlib.nullcontext() if plan else directory.held():
-            subject = _subject(
+            subject = command_subject(
                 checkpoint, text, calibration, windows, calibration_windows, length, keep_newlines, dtype, device
             )
             checked = CheckedScan(
@@ -258,7 +216,7 @@ def scan_command(
             with directory.run(checked, printable(shlex.join(["hemostat", *context.obj]))) as (run, lines):
                 say(lines)
                 try:
-                    report = checked.run(run, progress=None if is_terminal() else "lines")
+                    report = run_scan(checked, run, progress=None if is_terminal() else "lines")
                     # before files that a full disk stops
                     unshown = show(_report_text(report, "trials", form, tolerances))
                     files = directory.write(report)
@@ -290,9 +248,9 @@ def compare_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print every number as JSON.")] = False,
 ) -> None:
     """Measure what separates two checkpoints on the same text."""
-    _check_text("--text", text)
-    first, second = _load(baseline, dtype, device), _load(damaged, dtype, device)
-    tokens, source = described_tokens(first, text, length=length, windows=windows, newlines=_newlines(keep_newlines))
+    check_text("--text", text)
+    first, second = load(baseline, dtype, device), load(damaged, dtype, device)
+    tokens, source = described_tokens(first, text, length=length, windows=windows, newlines=newlines_as(keep_newlines))
     damage = hemostat.compare(first, second, tokens)
     if as_json:
         print(json.dumps(damage.to_dict(), indent=1, ensure_ascii=False, allow_nan=False))
@@ -327,7 +285,7 @@ def localize_command(
     """Damage each block of a checkpoint alone, and say where it bleeds."""
     _load_plugins(plugin)
     spec = _C.MethodSpec.parse(method)
-    subject = _subject(
+    subject = command_subject(
         checkpoint, text, calibration, windows, calibration_windows, length, keep_newlines, dtype, device
     )
     _check_severity(subject.model, spec, severity)
@@ -382,24 +340,24 @@ def apply_command(
         raise ValueError(f"--out {out} exists already; choose another place")
     check_writable(out)
     if text is not None:
-        _check_text("--text", text)
-    elif needs and not _is_carried(checkpoint):
+        check_text("--text", text)
+    elif needs and not is_carried(checkpoint):
         what = "--propagate calibrates on it" if propagate else f"{spec.method} needs statistics"
         raise ValueError(f"--text is missing: {what}" + ("" if propagate else f" ({', '.join(sorted(needs))})"))
 
     statistics = None
     if text is None and needs:
-        subject = _carried(checkpoint, dtype, device)
+        subject = carried(checkpoint, dtype, device)
         model, tokens = subject.model, subject.calibration[:calibration_windows]
         _check_severity(model, spec, severity)
     else:
-        model = _load(checkpoint, dtype, device)
+        model = load(checkpoint, dtype, device)
         if found := _C.first_nonfinite(model):
             raise hemostat.NumericalError(f"{checkpoint} is not finite: {found}")
         _check_severity(model, spec, severity)
         if needs:
             tokens, source = described_tokens(
-                model, text, length=length, windows=calibration_windows, newlines=_newlines(keep_newlines)
+                model, text, length=length, windows=calibration_windows, newlines=newlines_as(keep_newlines)
             )
             print(f"calibrating on {len(tokens)} windows of {source}", file=sys.stderr)
     if needs and not propagate:
@@ -472,96 +430,6 @@ def _telling(tolerances: Tolerances) -> float:
     return OPENING if OPENING in tolerances.values else tolerances.values[0]
 
 
-@dataclass(frozen=True)
-class _Subject:
-    model: hemostat.Model
-    calibration: torch.Tensor
-    evaluation: torch.Tensor
-    calibration_text: str
-    evaluation_text: str
-
-
-def _subject(
-    checkpoint: str,
-    text: Path | None,
-    calibration: Path | None,
-    windows: int | None,
-    calibration_windows: int,
-    length: int | None,
-    keep_newlines: bool,
-    dtype: str | None,
-    device: str,
-) -> _Subject:
-    if _is_standard_input(text) and _is_standard_input(calibration):
-        raise ValueError("--text and --calibration are both standard input, which can be read once")
-    for option, path in (("--text", text), ("--calibration", calibration)):
-        if path is not None:
-            _check_text(option, path)
-    if text is None and _is_carried(checkpoint):
-        if length is not None:
-            raise ValueError(f"--length needs --text: {checkpoint}'s own text comes in windows of 512 tokens")
-        subject = _carried(checkpoint, dtype, device)
-        model, fitted, rest = subject.model, subject.calibration, subject.evaluation
-        source, name = subject.calibration_text, subject.evaluation_text
-    elif text is None:
-        raise ValueError("--text is missing: the file to evaluate on")
-    else:
-        model = _load(checkpoint, dtype, device)
-        # Where a fifth of the text ends, only the whole of it says.
-        limit = windows if calibration is not None else None
-        newlines = _newlines(keep_newlines)
-        rest, name = described_tokens(model, text, length=length, windows=limit, newlines=newlines)
-        if calibration is None:
-            split = max(1, len(rest) // 5)
-            fitted, rest = rest[:split], rest[split:]
-            if not len(rest):
-                raise ValueError(f"--text {shown(text)} has one window, but without --calibration takes at least 2")
-            source = f"the first fifth of {name}"
-    if calibration is not None:
-        fitted, source = described_tokens(
-            model,
-            calibration,
-            length=rest.shape[1],
-            windows=calibration_windows,
-            newlines=_newlines(keep_newlines),
-        )
-    return _Subject(model, fitted[:calibration_windows].clone(), rest[:windows].clone(), source, name)
-
-
-# The models that bring their own text: how to get one, and where its checkpoint lies.
-CARRIED = {
-    "smollm2": (hemostat.data.smollm2, hemostat.data.smollm2_directory),
-    "reference": (hemostat.data.reference, hemostat.data.reference_directory),
-}
-
-
-def _is_carried(checkpoint: str) -> bool:
-    return checkpoint in CARRIED and not Path(checkpoint).exists()
-
-
-def _carried(checkpoint: str, dtype: str | None, device: str) -> hemostat.data.Subject:
-    return CARRIED[checkpoint][0](dtype=_dtype(dtype) or torch.bfloat16, device=_device(device))
-
-
-def _load(checkpoint: str, dtype: str | None, device: str) -> hemostat.Model:
-    source = CARRIED[checkpoint][1]() if _is_carried(checkpoint) else checkpoint
-    return hemostat.Model.load(source, dtype=_dtype(dtype), device=_device(device))
-
-
-def _dtype(name: str | None) -> torch.dtype | None:
-    if name is not None and name not in DTYPES:
-        raise ValueError(f"--dtype is {name!r}, but takes {', '.join(DTYPES)}")
-    return DTYPES.get(name)
-
-
-def _device(name: str) -> str:
-    try:
-        torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"--device is {name!r}, but takes cpu, cuda or cuda:N") from None
-    return name
-
-
 def _is_free(out: Path) -> bool:
     """Whether a checkpoint may go there: a link to nothing, or a directory that is empty but for what a kill left."""
     try:
@@ -573,25 +441,9 @@ def _is_free(out: Path) -> bool:
     return all(entry.name.startswith(TEMPORARY) for entry in out.iterdir())
 
 
-def _newlines(keep: bool) -> str:
-    return "keep" if keep else "universal"
-
-
-def _is_standard_input(path: Path | None) -> bool:
-    return path is not None and str(path) == "-"
-
-
 def _check_severity(model: hemostat.Model, spec: hemostat.MethodSpec, severity: float) -> None:
     """ValueError for one that the method does not take, before anything is collected for it."""
     _C.plan(model, [spec], severities={spec.text(): [severity]})
-
-
-def _check_text(option: str, path: Path) -> None:
-    """A file, or a pipe: what can be read once is not opened here."""
-    if path.is_dir():
-        raise ValueError(f"{option}: {shown(path)} is a directory, but must be a text file")
-    if not _is_standard_input(path) and not path.exists():
-        raise FileNotFoundError(f"{option}: there is no file {shown(path)}")
 
 
 def _load_plugins(paths: list[Path] | None) -> None:

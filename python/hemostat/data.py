@@ -26,12 +26,10 @@ import numpy as np
 import torch
 
 from hemostat import _C
-from hemostat._text import NEWLINES, Text, encoded
+from hemostat._streamed_text import NEWLINES, Text, encoded
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-    from hemostat import Model
 
 __all__ = ["Subject", "byte_count", "reference", "smollm2", "tokens"]
 
@@ -50,7 +48,7 @@ class Subject:
         evaluation_text: the same of the evaluation tokens.
     """
 
-    model: Model
+    model: _C.Model
     calibration: torch.Tensor
     evaluation: torch.Tensor
     calibration_text: str = ""
@@ -58,7 +56,7 @@ class Subject:
 
 
 def tokens(
-    model: Model,
+    model: _C.Model,
     path: str | os.PathLike[str] | None = None,
     *,
     text: str | None = None,
@@ -99,7 +97,7 @@ def tokens(
 
 
 def described_tokens(
-    model: Model,
+    model: _C.Model,
     path: str | os.PathLike[str] | None = None,
     *,
     text: str | None = None,
@@ -160,7 +158,7 @@ def described_tokens(
     return whole.to(model.device), source.description
 
 
-def byte_count(model: Model, tokens: torch.Tensor) -> int:
+def byte_count(model: _C.Model, tokens: torch.Tensor) -> int:
     """UTF-8 bytes of all targets of ``tokens`` (each window but its first token), for bits per byte.
 
     Counted from what each token stands for, so that a character split between two windows is counted once. Special
@@ -207,9 +205,7 @@ def smollm2(dtype: torch.dtype = torch.float32, device: str | torch.device = "cp
     """
     from pydoc_data.topics import topics
 
-    from hemostat import Model
-
-    model = Model.load(str(smollm2_directory()), dtype=dtype, device=device)
+    model = _C.Model.load(str(smollm2_directory()), dtype=dtype, device=device)
     windows = tokens(model, text="\n\n".join(topics[name] for name in sorted(topics)))
     split = len(windows) // 5
     name = "pydoc_data.topics"
@@ -229,10 +225,8 @@ def reference(dtype: torch.dtype = torch.float32, device: str | torch.device = "
         >>> subject.model.config.family, tuple(subject.evaluation.shape)
         ('llama', (128, 512))
     """
-    from hemostat import Model
-
     directory = reference_directory()
-    model = Model.load(str(directory), dtype=dtype, device=device)
+    model = _C.Model.load(str(directory), dtype=dtype, device=device)
     calibration, evaluation = (
         torch.from_numpy(np.load(directory / f"{name}.npy").astype(np.int64)).to(model.device)
         for name in ("calibration", "evaluation")
@@ -343,7 +337,7 @@ def _check_type(where: str, name: str, value: object, kinds: type | tuple[type, 
         raise TypeError(f"{where}: {name} is a {type(value).__name__}, but must be {wanted}")
 
 
-def _tokenizer(model: Model) -> Tokenizer:
+def _tokenizer(model: _C.Model) -> Tokenizer:
     tokenizer = model.tokenizer
     if tokenizer.truncation or tokenizer.padding:  # the model's own stays as it is
         tokenizer = type(tokenizer).from_str(tokenizer.to_str())
@@ -352,7 +346,7 @@ def _tokenizer(model: Model) -> Tokenizer:
     return tokenizer
 
 
-def _leading_tokens(model: Model, tokenizer: Tokenizer, bos: bool | str) -> list[int]:
+def _leading_tokens(model: _C.Model, tokenizer: Tokenizer, bos: bool | str) -> list[int]:
     """What leads each window: what tokenizer.json's post-processor puts first, as in transformers."""
     if bos is False:
         return []

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from hemostat import _C
-from hemostat._text import LFS_POINTER, shown
+from hemostat._file_names import shown
+from hemostat._streamed_text import LFS_POINTER
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -114,3 +114,21 @@ def run(capsys, tmp_path, monkeypatch):
         return code, out, without_progress(err)
 
     return call
+
+
+@pytest.fixture
+def text(tmp_path) -> Path:
+    """A file of 14 windows of 64 bytes."""
+    file = tmp_path / "eval.txt"
+    file.write_text("The quick brown fox jumps over the lazy dog. " * 20, encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def scan(run, tiny_checkpoint, text):
+    """Scans the tiny checkpoint into the directory run, as a command."""
+
+    def call(*arguments, checkpoint=tiny_checkpoint, of=text):
+        return run("scan", checkpoint, "--text", of, "--localize", 0, "--out", "run", *arguments)
+
+    return call

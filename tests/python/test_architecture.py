@@ -1,5 +1,9 @@
-"""The rooms of the C++ library depend only on rooms above them, and heavy headers stay out."""
+"""The rooms of the C++ library depend only on rooms above them, heavy headers stay out, and Python imports run in no
+circle.
+"""
 
+import ast
+import graphlib
 import re
 from pathlib import Path
 
@@ -8,6 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 HEADERS = ROOT / "cpp" / "include" / "hemostat"
 SOURCES = ROOT / "cpp" / "src"
+BINDINGS = ROOT / "bindings"
+PYTHON = ROOT / "python"
 
 # In the order in which they may depend on each other; rooms of one line don't know each other.
 ORDER = [
@@ -102,7 +108,7 @@ def test_device_code_is_free_of_torch():
 
 @pytest.mark.parametrize("header", ["torch/extension.h", "torch/torch.h", "torch/all.h"])
 def test_the_heaviest_headers_are_nowhere(header):
-    for path in [*files(".h", ".cpp", ".cu"), *sorted((ROOT / "bindings").glob("*"))]:
+    for path in [*files(".h", ".cpp", ".cu"), *sorted(BINDINGS.glob("*"))]:
         if path.suffix in (".h", ".cpp", ".cu"):
             assert header not in INCLUDE.findall(path.read_text()), path
 
@@ -126,3 +132,36 @@ def test_sources_are_short():
     for path in files(".h", ".cpp", ".cu"):
         lines = len(path.read_text().splitlines())
         assert lines <= 600, f"{path.relative_to(ROOT)} has {lines} lines"
+
+
+def module_name(path):
+    parts = path.relative_to(PYTHON).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path, modules):
+    """The package's modules that one imports, inside functions and for annotations too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names if name.name in modules)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.relative_to(ROOT)} imports from {'.' * node.level}{node.module or ''}"
+            for name in node.names:
+                full = f"{node.module}.{name.name}"
+                if full in modules or node.module in modules and full != "hemostat._C":  # that is the extension
+                    yield full if full in modules else node.module
+
+
+def test_python_modules_import_one_another_in_no_circle():
+    modules = {module_name(path): path for path in PYTHON.rglob("*.py")}
+    graph = {name: set(imports(path, modules)) for name, path in modules.items()}
+    assert graph["hemostat.report"] and graph["hemostat._scan"]
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as circle:
+        pytest.fail(" is imported by ".join(circle.args[1]))
+
+
+def test_the_extension_imports_no_python_module_of_the_package():
+    for path in sorted(BINDINGS.glob("*")):
+        assert not re.search(r'import\("hemostat', path.read_text()), path.name

@@ -50,13 +50,6 @@ def large(trained):
     return trained.model.replace({UP: linears[UP] * 2**15, down: linears[down] / 2**15})
 
 
-@pytest.fixture
-def text(tmp_path):
-    file = tmp_path / "eval.txt"
-    file.write_text("The quick brown fox jumps over the lazy dog. " * 20, encoding="utf-8")
-    return file
-
-
 @pytest.fixture(scope="module")
 def loud(tiny_checkpoint, tmp_path_factory):
     def change(tensors):
@@ -313,6 +306,7 @@ class TestOneWindow:
         assert found.to_dict()["sites"][0]["delta_nll_interval"] is None
 
 
+@pytest.mark.integration
 class TestCommandLine:
     @pytest.fixture
     def run(self, capsys, tmp_path, monkeypatch):

@@ -241,6 +241,7 @@ def test_examples_run(tiny_model, tiny_tokens, statistics, curve):
     assert runner.summarize(verbose=False).failed == 0
 
 
+@pytest.mark.integration
 def test_import_is_light():
     heavy = ["transformers", "pandas", "vl_convert", "huggingface_hub", "matplotlib", "scipy"]
     script = f"import sys, hemostat; print([name for name in {heavy} if name in sys.modules])"
@@ -285,6 +286,7 @@ def test_gil_is_released_while_computing(tiny_model, tiny_tokens, damaged):
         thread.join()
 
 
+@pytest.mark.integration
 def test_no_warnings_at_import():
     with warnings.catch_warnings():
         script = [sys.executable, "-W", "error", "-c", "import torch, hemostat"]

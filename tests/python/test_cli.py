@@ -14,14 +14,9 @@ from progress_lines import without_progress
 
 import hemostat
 
+pytestmark = pytest.mark.integration
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
-
-
-@pytest.fixture
-def text(tmp_path):
-    file = tmp_path / "eval.txt"
-    file.write_text("The quick brown fox jumps over the lazy dog. " * 20, encoding="utf-8")  # 14 windows of 64
-    return file
 
 
 def refused(result, message):

@@ -207,6 +207,7 @@ class TestSmolLM2:
             data.smollm2_directory()
         assert [path.name for path in tmp_path.iterdir()] == ["smollm2.lock"]
 
+    @pytest.mark.integration
     def test_two_processes_convert_once(self, tmp_path):
         program = textwrap.dedent(
             """

@@ -17,6 +17,8 @@ import pytest
 import hemostat
 from hemostat.cli import main
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 HEADERS = sorted((ROOT / "cpp" / "include" / "hemostat").glob("*.h"))

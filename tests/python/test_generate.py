@@ -303,6 +303,7 @@ def test_undefined_numbers_are_null(tiny_model, tiny_tokens):
     assert generation.to_dict()["repetition"] is None
 
 
+@pytest.mark.integration
 def test_scan_reports_the_curve(tiny_model, tiny_tokens):
     report = hemostat.scan(
         tiny_model, tiny_tokens[4:], tiny_tokens[:4], methods=["temperature", "magnitude"], points=2, progress=False

@@ -16,6 +16,8 @@ import torch
 import hemostat
 from hemostat import _C
 
+pytestmark = pytest.mark.integration
+
 PACKAGE = Path(hemostat.__file__).parent
 LIBRARY = PACKAGE / "lib" / "libhemostat.so"
 APP = Path(__file__).parents[2] / "examples" / "cpp_app"

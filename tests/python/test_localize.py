@@ -292,13 +292,8 @@ def test_refuses_statistics_that_lack_what_is_needed(tiny_model, tiny_tokens):
         hemostat.localize(tiny_model, "wanda", tiny_tokens, severity=0.5, statistics=statistics)
 
 
+@pytest.mark.integration
 class TestCommand:
-    @pytest.fixture
-    def text(self, tmp_path):
-        file = tmp_path / "eval.txt"
-        file.write_text("The quick brown fox jumps over the lazy dog. " * 20, encoding="utf-8")
-        return file
-
     def run(self, capsys, *arguments):
         code = main(["localize", *map(str, arguments)])
         return code, *capsys.readouterr()

@@ -59,6 +59,7 @@ def test_refusals(given, message):
         split_methods(given)
 
 
+@pytest.mark.integration
 def test_a_scan_takes_the_severities_of_its_list(tiny_model, tiny_tokens):
     report = hemostat.scan(tiny_model, tiny_tokens, methods="rtn@4,3,magnitude", severities=[0.25, 0.5])
     assert [(trial["method"], trial["severity"]) for trial in report.trials] == [
@@ -69,6 +70,7 @@ def test_a_scan_takes_the_severities_of_its_list(tiny_model, tiny_tokens):
     ]
 
 
+@pytest.mark.integration
 def test_a_pair_takes_the_severities_of_its_list(tiny_model, tiny_tokens):
     report = hemostat.scan(tiny_model, tiny_tokens, joint=["magnitude@0.25,rtn@4,3"])
     assert report.surfaces[0]["severities"] == [[0, 0.25], [16, 4, 3]]

@@ -230,6 +230,7 @@ def test_unknown_statistics_are_refused():
         hemostat.method("unknown", axis=SHRINK, needs="absent")(shrink)
 
 
+@pytest.mark.integration
 def test_the_interpreter_ends_well(tiny_checkpoint):
     script = f"""
         import hemostat

@@ -82,6 +82,7 @@ def test_axes_reach_as_far_as_the_damage_needs(tiny_model):
     assert most("bit_flip", bit=3) == 1
 
 
+@pytest.mark.integration
 def test_a_model_that_is_lost_is_reported(trained):
     """Weights of 1e38 and NaN end a model, but no scan; JSON has null for what is no number."""
     report = hemostat.scan(

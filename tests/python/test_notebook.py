@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.integration
+
 NOTEBOOKS = Path(__file__).parents[2] / "examples" / "notebooks"
 SOURCES = sorted(NOTEBOOKS.glob("*.py"))
 

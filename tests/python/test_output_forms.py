@@ -9,6 +9,8 @@ import hemostat
 from hemostat._output_forms import parse_tolerances
 from hemostat.cli import main
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def scanned(tiny_checkpoint, tmp_path_factory):

@@ -171,6 +171,7 @@ class TestScan:
         expected = hemostat.compare(model, changed, evaluation).perplexity
         assert by_method(propagated)["wanda"] == pytest.approx(expected, rel=1e-5)
 
+    @pytest.mark.integration
     def test_the_command_line(self, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
         words = (
@@ -186,6 +187,7 @@ class TestScan:
         assert main(shlex.split(words.replace("--propagate", "--resume"))) == 0
         assert "propagate was True and is none" in capsys.readouterr().err
 
+    @pytest.mark.integration
     def test_apply(self, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)
         words = "apply reference --method sparsegpt --severity 0.5 --calibration-windows 4 --out small --propagate"

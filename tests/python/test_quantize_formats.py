@@ -248,6 +248,7 @@ def test_options_of_the_methods(subject):
         hemostat.prepare(model, "fp8", format="e3m4")
 
 
+@pytest.mark.integration
 def test_a_scan_of_formats(subject, tmp_path):
     """One severity each: no transition can be fitted, and report, zone and plan say so without failing."""
     report = hemostat.scan(

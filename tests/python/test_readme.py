@@ -10,6 +10,8 @@ import torch
 import hemostat
 from hemostat.cli import main
 
+pytestmark = pytest.mark.integration
+
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
 

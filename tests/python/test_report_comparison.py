@@ -170,6 +170,7 @@ class TestForms:
         assert json.loads(re.search(r'id="names">(.*?)</script>', page, re.S)[1]) == ["<i>a</i>", "</script>"]
 
 
+@pytest.mark.integration
 class TestCommand:
     @pytest.fixture
     def scans(self, tmp_path):

@@ -18,6 +18,8 @@ from hemostat.report import Report
 from hemostat.report._document import Document
 from hemostat.report._verdict import verdict
 
+pytestmark = pytest.mark.integration
+
 METHODS = ["magnitude", "wanda", "rtn:group_size=64", "drop_layers"]
 
 

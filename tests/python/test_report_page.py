@@ -16,6 +16,8 @@ import hemostat
 from hemostat.report import Report
 from hemostat.report._verdict import verdict
 
+pytestmark = pytest.mark.integration
+
 WIDTH, HEIGHT = 1280, 900
 DARK = 128  # channels of a dark background lie below, of a light one above
 

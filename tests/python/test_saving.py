@@ -488,6 +488,7 @@ class TestReports:
         assert sorted(files_in(tmp_path)) == [".hemostat-save-held/report.json", "report.json"]
 
 
+@pytest.mark.integration
 class TestApply:
     def apply(self, tiny_checkpoint, out):
         from hemostat.cli import main
@@ -564,6 +565,7 @@ class TestKills:
         assert without_room(form, tmp_path) > 3
 
 
+@pytest.mark.integration
 def test_the_harness_runs_alone(tmp_path):
     script = Path(__file__).with_name("kill_saves.py")
     out = subprocess.run([sys.executable, script, "--times", "1"], capture_output=True, text=True)

@@ -8,6 +8,8 @@ import torch
 
 import hemostat
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(scope="module")
 def report(trained):

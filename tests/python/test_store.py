@@ -15,10 +15,12 @@ import torch
 
 import hemostat
 from hemostat import _C
+from hemostat._checked_scan import CheckedScan
 from hemostat._identity import differences, digest
 from hemostat._run import Run
-from hemostat._scan import CheckedScan
 from hemostat._store import Store, snapshot
+
+pytestmark = pytest.mark.integration
 
 METHODS = ["magnitude", "wanda", "drop_layers"]
 SETTINGS = {"seed": 0, "methods": {"magnitude": {}}}
@@ -246,7 +248,7 @@ class TestResuming:
     def test_records_who_measured(self, tiny_model, tiny_tokens, path, monkeypatch):
         with pytest.raises(Interruption):
             scan(tiny_model, tiny_tokens, store=path, progress=interrupted_after(2))
-        monkeypatch.setattr("hemostat._scan.machine_facts", lambda model: {"system": "elsewhere"})
+        monkeypatch.setattr("hemostat._checked_scan.machine_facts", lambda model: {"system": "elsewhere"})
         provenance = scan(tiny_model, tiny_tokens, store=path).provenance
         assert provenance["machine"] == {"system": "elsewhere"}
         (other,) = provenance["other_sessions"]

@@ -9,9 +9,9 @@ import torch
 
 import hemostat
 from hemostat import _C
+from hemostat._checked_scan import CheckedScan
 from hemostat._identity import differences, digest
 from hemostat._plan import plan_text
-from hemostat._scan import CheckedScan
 from hemostat._store import Store
 
 PAIR = ("wanda", "rtn:group_size=64")
@@ -225,6 +225,7 @@ def report(tiny_model, tiny_tokens):
     )
 
 
+@pytest.mark.integration
 class TestScan:
     def test_has_a_grid_for_each_pair(self, report, tiny_model, tiny_tokens):
         document = report.to_dict()
@@ -315,6 +316,7 @@ class TestScan:
             hemostat.scan(tiny_model, tiny_tokens, progress=False, **arguments)
 
 
+@pytest.mark.integration
 class TestStore:
     ARGUMENTS = {"joint": [("magnitude", "rtn")], "points": 2, "progress": False}
 

@@ -190,6 +190,7 @@ def test_windows_bound_what_is_read(trained, tmp_path):
     assert read <= 1 << 17  # of 4,200,000
 
 
+@pytest.mark.integration
 def test_all_of_a_large_text_takes_little_memory(trained, tmp_path):
     file = tmp_path / "big.txt"
     file.write_text("the quick brown fox. " * 400_000)

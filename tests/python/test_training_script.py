@@ -8,6 +8,8 @@ import pytest
 
 from hemostat.cli import main
 
+pytestmark = pytest.mark.integration
+
 SCRIPT = Path(__file__).parents[2] / "examples" / "training_script" / "recover.py"
 
 

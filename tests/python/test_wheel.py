@@ -15,6 +15,8 @@ import torch
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "wheel"
 SOURCE = ROOT / "python" / "hemostat"

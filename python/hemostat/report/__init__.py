@@ -1,10 +1,10 @@
 """What a scan found, and its forms: sentences, a terminal's table, JSON, data frames and one self-contained page."""
 
+from hemostat._columns import aligned
+from hemostat._number_text import interval, number, percent, signed, windows_text
 from hemostat._whole_file import write_whole
 from hemostat.report._curve import PALETTE, TOLERANCES, distance, trial_key
-from hemostat.report._reach import windows_text
 from hemostat.report._report import Report
-from hemostat.report._text import aligned, interval, number, percent, signed
 
 __all__ = [
     "PALETTE",

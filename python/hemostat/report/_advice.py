@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterable, Sequence
 
 from hemostat import _C
+from hemostat._number_text import interval, known, listed, nats, number, whole_percent, windows_text
 from hemostat.report._bleeding import block_sites, is_concentrated, site_names, worst_sites
 from hemostat.report._commands import ON_LINEARS, apply_command, localize_command, scan_command
 from hemostat.report._curve import Curve
 from hemostat.report._document import Document
-from hemostat.report._reach import FEW_WINDOWS, Finding, Reach, bounds_of, windows_text
-from hemostat.report._text import interval, known, listed, nats, number, whole_percent
+from hemostat.report._reach import FEW_WINDOWS, Finding, Reach, bounds_of
 
 # A zone's edge is poorly known where its interval covers more than this part of the axis.
 WIDE_ZONE = 0.05

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from hemostat._number_text import known, listed, nats, number, whole_percent, windows_text
 from hemostat.report._curve import Curve
 from hemostat.report._document import LocalizationFacts, Site
-from hemostat.report._reach import Finding, Reach, windows_text
-from hemostat.report._text import known, listed, nats, number, whole_percent
+from hemostat.report._reach import Finding, Reach
 
 
 def bleeding(reaches: Sequence[Reach]) -> list[Finding]:

@@ -4,62 +4,59 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from hemostat._number_text import interval, listed, number, percent, plain, signed
 from hemostat.report._curve import TOLERANCES
+from hemostat.report._differences import Differences
+from hemostat.report._document import to_json
 from hemostat.report._page import curves_alt, documents, fill, method_row, notice, section
 from hemostat.report._tables import Cell, axis_cell, colors_of, swatch, table, trial_cells, zone_cell
-from hemostat.report._text import interval, listed, number, percent, plain, signed
-
-if TYPE_CHECKING:
-    from hemostat.report._comparison import Comparison
 
 
-def comparison_page(comparison: Comparison) -> str:
+def comparison_page(differences: Differences) -> str:
     """The page of two runs."""
-    first, second = comparison.names
-    report, other = comparison.report, comparison.other
-    curves = [entry.curve for entry in comparison.curves]
+    first, second = differences.names
+    report, other = differences.documents
+    curves = [entry.curve for entry in differences.curves]
     # The page's script numbers colours in the same order: the first run's methods, then the second's own.
-    ordered = sorted(
-        [*curves, *comparison.only[0]], key=lambda curve: report.document.provenance.methods.index(curve.method)
-    )
-    colors = colors_of([*ordered, *comparison.only[1]])
-    warning = notice("Read these numbers with care.", comparison.warnings) if comparison.warnings else ""
+    ordered = sorted([*curves, *differences.only[0]], key=lambda curve: report.provenance.methods.index(curve.method))
+    colors = colors_of([*ordered, *differences.only[1]])
+    warning = notice("Read these numbers with care.", differences.warnings) if differences.warnings else ""
     return fill(
         {
             "title": f"hemostat: {escape(first)} against {escape(second)}",
             "heading": f"{escape(first)} against {escape(second)}",
             "subtitle": escape(
-                f"{report.name}, {report.provenance['date'][:10]}, and {other.name}, {other.provenance['date'][:10]}"
+                f"{report.name}, {report.provenance.date[:10]}, and {other.name}, {other.provenance.date[:10]}"
             ),
             "notice": warning,
             "tolerance": "",
-            "headline": f'<p class="headline">{escape(comparison.headline())}</p>',
-            "parts": _parts(comparison, colors),
+            "headline": f'<p class="headline">{escape(differences.headline())}</p>',
+            "parts": _parts(differences, colors),
             "together": "",
             "first": "less",
             "curves_alt": escape(curves_alt(curves), quote=True),
-            "tables": _trials(comparison, colors) + _zones(comparison, colors),
-            "provenance": _provenance(comparison),
-            "version": escape(report.document.provenance.versions.hemostat),
+            "tables": _trials(differences, colors) + _zones(differences, colors),
+            "provenance": _provenance(differences),
+            "version": escape(report.provenance.versions.hemostat),
             "documents": documents(
                 names=[first, second],
-                report=report.document.to_json(windows=False),
-                other=other.document.to_json(windows=False),
+                report=report.to_json(windows=False),
+                other=other.to_json(windows=False),
             ),
         }
     )
 
 
-def _parts(comparison: Comparison, colors: Mapping[tuple[str, str], str]) -> str:
-    less, more, same = comparison.findings()
+def _parts(differences: Differences, colors: Mapping[tuple[str, str], str]) -> str:
+    less, more, same = differences.findings()
     note = (
         f'<p class="soft">Counted where the 95 % interval of the difference of both losses leaves out zero. '
-        f"{escape(comparison.how)}</p>"
+        f"{escape(differences.how)}</p>"
     )
     rows = []
-    for entry in comparison.curves:
+    for entry in differences.curves:
         kinds = (("safe", less), ("unsafe", more), ("same", same))
         found = [(kind, item) for kind, items in kinds for item in items if item.curve is entry.curve]
         rows.append(
@@ -74,7 +71,7 @@ def _parts(comparison: Comparison, colors: Mapping[tuple[str, str], str]) -> str
     parts = [section("less", "What bleeds less, and what more", note + content)]
     only = [
         f"<p>Only in {escape(name)}: {escape(listed([curve.label for curve in curves]))}.</p>"
-        for name, curves in zip(comparison.names, comparison.only, strict=True)
+        for name, curves in zip(differences.names, differences.only, strict=True)
         if curves
     ]
     if only:
@@ -82,13 +79,13 @@ def _parts(comparison: Comparison, colors: Mapping[tuple[str, str], str]) -> str
     return "".join(parts)
 
 
-def _trials(comparison: Comparison, colors: Mapping[tuple[str, str], str]) -> str:
-    first, second = comparison.names
+def _trials(differences: Differences, colors: Mapping[tuple[str, str], str]) -> str:
+    first, second = differences.names
     columns = [("method", True), ("severity", False), (f"ΔNLL, {first}", False), (f"ΔNLL, {second}", False)]
     columns += [("difference", False), ("95 % interval", False), (f"KL, {first}", False), (f"KL, {second}", False)]
     columns += [(f"top-1, {first}", False), (f"top-1, {second}", False)]
     rows = []
-    for curve, _, pairs in comparison.curves:
+    for curve, _, pairs in differences.curves:
         for pair in pairs:
             cells = trial_cells(curve, pair.severity, colors)
             cells += [(signed(side.delta_nll), side.delta_nll) for side in (pair.damage, pair.other)]
@@ -102,11 +99,11 @@ def _trials(comparison: Comparison, colors: Mapping[tuple[str, str], str]) -> st
     return table("Trials in both runs", note, columns, rows)
 
 
-def _zones(comparison: Comparison, colors: Mapping[tuple[str, str], str]) -> str:
+def _zones(differences: Differences, colors: Mapping[tuple[str, str], str]) -> str:
     columns = [("method", True), ("axis", True)]
-    columns += [(f"{tolerance}, {name}", False) for tolerance in TOLERANCES for name in comparison.names]
+    columns += [(f"{tolerance}, {name}", False) for tolerance in TOLERANCES for name in differences.names]
     rows = []
-    for curve, other, _ in comparison.curves:
+    for curve, other, _ in differences.curves:
         cells: list[Cell] = [
             (swatch(curve, colors), curve.label),
             axis_cell(curve),
@@ -120,8 +117,8 @@ def _zones(comparison: Comparison, colors: Mapping[tuple[str, str], str]) -> str
     return table("Robust zones in both runs", note, columns, rows)
 
 
-def _provenance(comparison: Comparison) -> str:
-    mine, its = _flat(comparison.report.provenance), _flat(comparison.other.provenance)
+def _provenance(differences: Differences) -> str:
+    mine, its = (_flat(to_json(document.provenance)) for document in differences.documents)
     rows = []
     for name in [*mine, *(name for name in its if name not in mine)]:
         values = [side.get(name, "") for side in (mine, its)]
@@ -129,7 +126,7 @@ def _provenance(comparison: Comparison) -> str:
             continue
         cells: list[Cell] = [(escape(name), name), *((escape(value), value) for value in values)]
         rows.append(("" if values[0] != values[1] else "quiet", cells))
-    columns = [("fact", True), *((name, True) for name in comparison.names)]
+    columns = [("fact", True), *((name, True) for name in differences.names)]
     return table("Both runs", "Grey: the same.", columns, rows, "facts")
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hemostat import _C
+from hemostat._number_text import interval, number, severity_text
 from hemostat.report._document import (
     TOLERANCES,
     Document,
@@ -17,7 +18,6 @@ from hemostat.report._document import (
     curve_key,
     sweep_curve,
 )
-from hemostat.report._text import interval, number, severity_text
 
 __all__ = ["PALETTE", "TOLERANCES", "Curve", "Zone", "curves_of", "distance", "trial_key"]
 

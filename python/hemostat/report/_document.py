@@ -278,6 +278,11 @@ class Document:
     localizations: tuple[LocalizationFacts, ...] = ()
     surfaces: tuple[SurfaceFacts, ...] = ()
 
+    @property
+    def name(self) -> str:
+        """The model's."""
+        return self.provenance.model.name or "a model"
+
     def to_json(self, *, windows: bool = True) -> dict[str, Any]:
         """What ``report.json`` holds; None stands for what is not finite.
 

@@ -11,25 +11,25 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from hemostat._number_text import listed, nats, number, windows_text
 from hemostat.report._curve import PALETTE, TOLERANCES, Curve, curves_of
 from hemostat.report._document import Document, Provenance, Tokens, to_json
-from hemostat.report._reach import Finding, Reach, windows_text
+from hemostat.report._reach import Finding, Reach
 from hemostat.report._surfaces import surface_tables, surfaces_of
 from hemostat.report._tables import colors_of, generated, provenance_list, sites, swatch, trials, zones
-from hemostat.report._text import listed, nats, number
 from hemostat.report._verdict import Verdict, verdict
 
 # The tolerance that a page opens with.
 OPENING = 0.05
 
 
-def report_page(document: Document, name: str) -> str:
+def report_page(document: Document) -> str:
     """The page of one run.
 
     Args:
         document: A report's.
-        name: The model's.
     """
+    name = document.name
     provenance, evaluation = document.provenance, document.provenance.evaluation
     floor = document.baseline.noise_floor
     curves = curves_of(document)

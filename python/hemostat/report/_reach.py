@@ -6,9 +6,9 @@ import math
 from typing import NamedTuple
 
 from hemostat import _C
+from hemostat._number_text import interval, known, nats, number
 from hemostat.report._curve import Curve
 from hemostat.report._document import Trial
-from hemostat.report._text import interval, known, nats, number
 
 # With fewer windows, resampling them says little about the spread between texts.
 FEW_WINDOWS = 10
@@ -99,7 +99,3 @@ def generation_sentence(damage: _C.Damage) -> str:
         f"{generation.new_tokens} tokens on average; {kept or 'none'} of {generation.prompts} "
         f"{'stays' if kept == 1 else 'stay'} the same to the end."
     )
-
-
-def windows_text(count: int) -> str:
-    return "one window" if count == 1 else f"{count} windows"

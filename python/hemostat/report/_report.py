@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hemostat import _C
+from hemostat._columns import aligned, flat
+from hemostat._number_text import interval, number, percent, severity_text, signed, size_text, windows_text
 from hemostat._whole_file import write_whole
+from hemostat.report._comparison import Comparison
 from hemostat.report._curve import TOLERANCES, Curve, curves_of
 from hemostat.report._document import Document, to_json
-from hemostat.report._reach import bounds_of, windows_text
+from hemostat.report._page import report_page
+from hemostat.report._reach import bounds_of
 from hemostat.report._surfaces import surface_rows, surface_table, surfaces_of
-from hemostat.report._text import aligned, flat, interval, number, percent, severity_text, signed, size_text
 from hemostat.report._verdict import summary, verdict
 
 if TYPE_CHECKING:
     import pandas
-
-    from hemostat.report._comparison import Comparison
 
 
 class Report:
@@ -103,7 +104,7 @@ class Report:
     @property
     def name(self) -> str:
         """The model's."""
-        return self.document.provenance.model.name or "a model"
+        return self.document.name
 
     def __repr__(self) -> str:
         return f"<hemostat.Report of {self.name}: {len(self.trials)} trials>"
@@ -123,9 +124,7 @@ class Report:
     def to_html(self, path: str | os.PathLike[str]) -> None:
         """Writes one page that needs no network: what is safe, what is not, where it bleeds, what to do; then curves,
         layers, tables and provenance."""
-        from hemostat.report._page import report_page
-
-        write_whole(path, report_page(self.document, self.name))
+        write_whole(path, report_page(self.document))
 
     def to_dataframe(self, part: Literal["trials", "zones", "layers", "surfaces"] = "trials") -> pandas.DataFrame:
         """One part of the report as a table.
@@ -251,8 +250,6 @@ class Report:
         Returns:
             Comparison: ``.warnings``, ``.table()``, ``.to_dataframe()``, ``.to_html(path)``.
         """
-        from hemostat.report._comparison import Comparison
-
         return Comparison(self, other, names)
 
     def _baseline_sentence(self) -> str:

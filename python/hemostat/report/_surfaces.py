@@ -10,11 +10,12 @@ from statistics import median
 from typing import Any
 
 from hemostat import _C
+from hemostat._columns import aligned
+from hemostat._number_text import axis_name, listed, nats, number, severity_text, signed
 from hemostat.report._curve import TOLERANCES, Curve
 from hemostat.report._document import Document, SurfaceFacts
 from hemostat.report._reach import Finding, costs
 from hemostat.report._tables import Cell, table
-from hemostat.report._text import aligned, axis_name, listed, nats, number, severity_text, signed
 
 Place = tuple[int, int]  # of a point: the first method's severity, the second's
 

@@ -8,20 +8,10 @@ from html import escape
 from typing import Any
 
 from hemostat import _C
+from hemostat._number_text import axis_name, interval, known, number, percent, plain, severity_text, signed, size_text
 from hemostat.report._bleeding import block_sites, site_name, summed
 from hemostat.report._curve import PALETTE, TOLERANCES, Curve
 from hemostat.report._reach import bounds_of
-from hemostat.report._text import (
-    axis_name,
-    interval,
-    known,
-    number,
-    percent,
-    plain,
-    severity_text,
-    signed,
-    size_text,
-)
 
 Column = tuple[str, bool]  # heading, and whether its cells are words
 Cell = tuple[str, float | str | None]  # HTML, and what it is sorted by

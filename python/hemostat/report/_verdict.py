@@ -7,22 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from hemostat._number_text import known, listed, number, percent, windows_text
 from hemostat.report._advice import advice
 from hemostat.report._bleeding import bleeding
 from hemostat.report._curve import Curve, curves_of
 from hemostat.report._document import Document
-from hemostat.report._reach import (
-    FEW_WINDOWS,
-    Finding,
-    Reach,
-    cost,
-    costs,
-    generation_sentence,
-    reach,
-    windows_text,
-)
+from hemostat.report._reach import FEW_WINDOWS, Finding, Reach, cost, costs, generation_sentence, reach
 from hemostat.report._surfaces import surfaces_of, together
-from hemostat.report._text import known, listed, number, percent
 
 
 class Verdict(NamedTuple):

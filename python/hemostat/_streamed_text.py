@@ -23,10 +23,12 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import IO, TYPE_CHECKING, NamedTuple
 
+from hemostat._file_names import shown
+
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
-__all__ = ["NEWLINES", "Text", "encoded", "printable", "shown"]
+__all__ = ["LFS_POINTER", "NEWLINES", "Text", "encoded"]
 
 NEWLINES = ("universal", "keep")
 
@@ -274,16 +276,6 @@ def _merges(tokenizer: Tokenizer) -> _Merges | None:
         pieces = [piece for piece, _ in model["vocab"]]
         return _Merges(pieces, None if unknown is None else pieces[unknown])
     return None
-
-
-def shown(path: str | os.PathLike[str]) -> str:
-    """A path for people to read."""
-    return "standard input" if os.fspath(path) == "-" else printable(path)
-
-
-def printable(text: str | os.PathLike[str]) -> str:
-    """Text that may hold a file's name, in characters that every encoding of Unicode takes: names are bytes."""
-    return os.fsencode(text).decode("utf-8", "replace")
 
 
 def _slices(text: str, where: str) -> Iterator[str]:

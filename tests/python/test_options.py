@@ -16,7 +16,7 @@ OPERATORS = {
     for name in room.__all__
     if callable(getattr(room, name)) and not inspect.isclass(getattr(room, name))
 }
-# Options of a method alone, or that it means otherwise than the operator: codes that faults are in, a score's own scope.
+# Options of a method alone, or that it means otherwise than the operator: codes that faults are in, joint rounding.
 OWN = {("bit_flip", "bits"), ("bit_flip", "bit"), ("stuck_at", "bits"), ("stuck_at", "bit"), ("stuck_at", "value")}
 OWN |= {("sparsegpt", "bits")}
 

@@ -30,6 +30,9 @@ STATISTICS: Mapping[str, Callable[[int], int]] = {
     "absmax": lambda n: 4 * n,
     "gram": lambda n: 4 * n * n,
 }
+HELD_BUDGET = 2**30  # bytes of what a method prepares
+# As many Gram matrices of an input as a correction, and factors in float64, are solved with.
+CORRECTION, FACTORING = 5, 8
 GRAPH = 12  # what a block's graph keeps of each token, in its hidden and its widest activation
 TOKEN_METRICS = 70  # bytes that are kept of each evaluated token until its trial ends
 
@@ -44,10 +47,12 @@ class Memory:
         keeps_logits: which of the two.
         statistics: by their names.
         collecting: while gradients are collected, what enters each block, and one block's graph and gradients.
-        changed: a damaged model's own weights, and what its method prepared; the largest of all methods'.
-        noise_floor: the model in the other compute type, before there are statistics or damaged models.
+        changed: a damaged model's own weights, and what its method prepared; block by block, the calibration windows on
+            their way, and what is made of one input. The largest of all methods'.
+        noise_floor: the model in the other compute type, and the largest tensor once more while it is checked; before
+            there are statistics or damaged models.
         working: activations, pieces of logits, and each token's metrics.
-        mapped: what of the baseline and the statistics lies in temporary files instead, and is not counted.
+        mapped: what of all this lies in temporary files instead, and is not counted.
     """
 
     weights: float
@@ -136,7 +141,7 @@ def plan_memory(
     statistics: dict[str, float] = {}
     left = memory_budget - baseline
     needs, of_gradients = _needs(checked, remaining)
-    collecting = _streams(checked, remaining)
+    collecting = 0.0
 
     def keep(need: str, bytes_: float) -> bool:
         nonlocal left, mapped
@@ -167,6 +172,11 @@ def plan_memory(
             else:
                 statistics[need] = statistics.get(need, 0) + STATISTICS[need](features)
 
+    changed, in_files = 0.0, 0.0
+    for part in remaining:
+        of_part = [_changed(checked, entry, left) for entry in part.methods]
+        changed = max(changed, sum(held for held, _ in of_part))
+        in_files = max(in_files, sum(files for _, files in of_part))
     widest = max((max(weight.shape) for _, weight in model.linears()), default=hidden)
     batch = max(BATCH, COLLECT_BATCH if needs or of_gradients else 0) * length
     head = min(HEAD_CHUNK, BATCH * length * vocabulary * 4) * size / 4
@@ -176,10 +186,10 @@ def plan_memory(
         keeps_logits=keeps_logits,
         statistics=statistics,
         collecting=collecting,
-        changed=max((sum(_changed(model, entry) for entry in part.methods) for part in remaining), default=0),
-        noise_floor=model.parameters * (2 if model.dtype == torch.float32 else 4),
+        changed=changed,
+        noise_floor=model.parameters * (2 if model.dtype == torch.float32 else 4) + 4 * model.embedding.numel(),
         working=batch * 3 * (hidden + widest) * size + 2 * head + tokens * TOKEN_METRICS,
-        mapped=mapped,
+        mapped=mapped + in_files,
     )
 
 
@@ -225,7 +235,7 @@ def plan_seconds(checked: CheckedScan, finished: Collection[tuple[str, float]] =
         spec = _C.MethodSpec.parse(method)
         text, factor = method, 1.0
         if _C.find_method(spec.method).on_linears:
-            text = _C.MethodSpec(spec.method, **(dict(spec.options) | {"include": [name], "exclude": []})).text()
+            text = _only(spec, [name])
             factor = _C.estimated_work(model, method) / _C.estimated_work(model, text)
         made: list[_C.Prepared] = []
         prepared = _time(lambda: made.append(_C.prepare(model, text, statistics)))
@@ -304,16 +314,6 @@ def _remaining(checked: CheckedScan, finished: Collection[tuple[str, float]]) ->
     return [part for part in _parts(checked) if any(name not in finished for name in part.trials)]
 
 
-def _streams(checked: CheckedScan, parts: Sequence[_Part]) -> float:
-    """Bytes of all calibration windows on their way through the blocks, where methods are calibrated block by block."""
-    given, methods = checked.propagation, [entry.method for part in parts for entry in part.methods]
-    if given is None or not any(is_propagated(method, given["correct"]) for method in methods):
-        return 0.0
-    widest = max(weight.shape[1] for _, weight in checked.model.linears())
-    each = checked.calibration.numel() * (checked.model.embedding.shape[1] + widest) * checked.model.dtype.itemsize
-    return each * (2 if checked.propagation["correct"] else 1)
-
-
 def _needs(checked: CheckedScan, parts: Sequence[_Part], propagated: bool = True) -> tuple[list[str], list[str]]:
     """What these methods need of inputs, and of gradients; propagated: of the unchanged model."""
     methods = [entry.method for part in parts for entry in part.methods]
@@ -326,19 +326,45 @@ def _name(entry: _C.PlannedMethod) -> str:
     return _C.MethodSpec.parse(entry.method).method
 
 
-def _chosen(model: _C.Model, spec: _C.MethodSpec) -> list[tuple[str, torch.Tensor]]:
-    """The linears that a method changes, and their weights."""
-    return list(model.linears(**filter_of(spec)))
-
-
-def _changed(model: _C.Model, entry: _C.PlannedMethod) -> float:
-    """Bytes of a damaged model that are its own, with what its method prepared."""
+def _changed(checked: CheckedScan, entry: _C.PlannedMethod, budget: float) -> tuple[float, float]:
+    """Bytes of a damaged model that are its own, with what it is made from; and of that what lies in files."""
+    model, given = checked.model, checked.propagation
     spec = _C.MethodSpec.parse(entry.method)
-    method = _C.find_method(spec.method)
-    if not method.changes_weights and method.kind != "user":
-        return 0.0
-    weights = sum(weight.numel() for _, weight in _chosen(model, spec)) * model.dtype.itemsize
-    return weights + _C.held_bytes(model, entry.method)
+    method, linears = _C.find_method(spec.method), model.linears(**filter_of(spec))
+    propagated = given is not None and is_propagated(entry.method, given["correct"])
+    weights = 0.0
+    if method.changes_weights or method.kind == "user" or (propagated and given["correct"]):
+        weights = sum(weight.numel() for _, weight in linears) * model.dtype.itemsize
+    if method.kind == "factors" and method.on_linears:
+        weights *= 1 - min(entry.severities)
+    if not propagated:
+        held = _C.held_bytes(model, entry.method)
+        return weights + min(held, HELD_BUDGET), max(0.0, held - HELD_BUDGET)
+
+    # All calibration windows on their way through the blocks, and what is made of one input.
+    widest = max(weight.shape[1] for _, weight in model.linears())
+    streams = checked.calibration.numel() * (model.embedding.shape[1] + widest) * model.dtype.itemsize
+    needs = _C.needs_of([entry.method]) - _C.gradient_needs()
+    budgeted = streams * (2 if given["correct"] else 1) + sum(STATISTICS[need](widest) for need in needs)
+    matrices = (CORRECTION if given["correct"] else 0) + (
+        FACTORING if method.kind == "factors" and "gram" in needs else 0
+    )
+    held = max(_C.held_bytes(model, _only(spec, names)) for names in _by_input(linears))
+    made = weights + held + matrices * STATISTICS["gram"](widest)
+    return made + min(budgeted, budget), max(0.0, budgeted - budget)
+
+
+def _by_input(linears: _C.Linears) -> list[list[str]]:
+    """Names of linears; those that share an input together."""
+    names: dict[int, list[str]] = {}
+    for place, (name, _) in zip(linears.input_ids, linears, strict=True):
+        names.setdefault(place, []).append(name)
+    return list(names.values())
+
+
+def _only(spec: _C.MethodSpec, names: Sequence[str]) -> str:
+    """The method on these linears alone."""
+    return _C.MethodSpec(spec.method, **(dict(spec.options) | {"include": list(names), "exclude": []})).text()
 
 
 def _inputs(model: _C.Model) -> list[int]:

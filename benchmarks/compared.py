@@ -7,6 +7,7 @@ EVALUATION and CALIBRATION are wikitext2-test and wikitext2-valid; DIR are check
 them, PYTHON as benchmarks/llm_compressor.py takes it; what is not given is left out. All of it takes hours. Each row is
 kept in OUT as soon as it is measured, and a run that was stopped goes on there; remove OUT to measure anew. The first
 table, `together`, has other people's code beside ours on the same windows, dense and block by block.
+What the authors' code gives block by block, and `papers`, are not measured here: recorded for the windows by default.
 """
 
 from __future__ import annotations

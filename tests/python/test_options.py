@@ -18,7 +18,7 @@ OPERATORS = {
 }
 # Options of a method alone, or that it means otherwise than the operator: codes that faults are in, joint rounding.
 OWN = {("bit_flip", "bits"), ("bit_flip", "bit"), ("stuck_at", "bits"), ("stuck_at", "bit"), ("stuck_at", "value")}
-OWN |= {("sparsegpt", "bits")}
+OWN |= {("sparsegpt", "bits"), ("gguf", "importance")}
 
 
 def keywords(function):

@@ -1,4 +1,5 @@
 // Room `context`: what the model reads is changed.
+#include <optional>
 #include <string>
 
 #include <fmt/format.h>
@@ -7,6 +8,7 @@
 #include <hemostat/context.h>
 #include <hemostat/error.h>
 
+#include "model/parts.h"
 #include "module.h"
 
 namespace py = pybind11;
@@ -15,16 +17,11 @@ namespace hemostat::bindings {
 namespace {
 
 TokenNoise token_noise_from(const std::string& kind) {
-  if (kind == "replace") {
-    return TokenNoise::replace;
+  const std::optional<TokenNoise> known = parts::from_word<TokenNoise>(kind);
+  if (!known || *known == TokenNoise::none) {
+    throw ValueError(fmt::format("hemostat.context.token_noise: kind is '{}', but takes replace, drop or swap", kind));
   }
-  if (kind == "drop") {
-    return TokenNoise::drop;
-  }
-  if (kind == "swap") {
-    return TokenNoise::swap;
-  }
-  throw ValueError(fmt::format("hemostat.context.token_noise: kind is '{}', but takes replace, drop or swap", kind));
+  return *known;
 }
 
 }  // namespace

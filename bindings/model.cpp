@@ -18,6 +18,7 @@
 
 #include "arguments.h"
 #include "model_arguments.h"
+#include "model_fields.h"
 #include "module.h"
 
 namespace py = pybind11;
@@ -363,13 +364,6 @@ Raises:
 Example:
     >>> half = model.replace({name: weight * 0.5 for name, weight in model.linears()})
 )")
-      .def_readonly("config", &Model::config, "What the checkpoint's config says.")
-      .def_readonly("input", &Model::input, "What happens to the tokens that the model reads.")
-      .def_readonly("embedding", &Model::embedding, "[vocab_size, hidden_size].")
-      .def_readonly("blocks", &Model::blocks, "The blocks in order.")
-      .def_readonly("final_norm", &Model::final_norm, "The norm before the head.")
-      .def_readonly("head", &Model::head, "The output head.")
-      .def_readonly("decoder", &Model::decoder, "What decoding does to the logits.")
       .def_property_readonly(
           "source", [](const Model& self) { return file_name_to(self.source); },
           "The directory or GGUF file it was loaded from; empty: none.")
@@ -410,6 +404,7 @@ stayed as it was. Load one with :meth:`load`, or share a transformers module's w
   register_observer(module);
   register_linears(module);
   register_model_class(model);
+  with_fields(model);
   module.def("structure", &structure, "model"_a, R"(Everything of a model but its tensors' data and its source, as JSON.
 
 Models of equal structure and equal tensors compute the same.

@@ -330,6 +330,15 @@ class TestRoundTrip:
             assert torch.equal(weight, hemostat.quantize.gguf(before, type=kind)), name
         assert torch.equal(again.forward(torch.arange(9)), rounded.forward(torch.arange(9)))
 
+    @pytest.mark.parametrize("name", ["model.gguf", "directory"])
+    def test_a_head_in_blocks(self, tiny_model, tmp_path, name):
+        rounded = hemostat.prepare(tiny_model, "gguf", include="lm_head").at(8.5)
+        assert rounded.head.linear.packed is not None
+        rounded.save(tmp_path / name)
+        again = hemostat.Model.load(tmp_path / name)
+        assert torch.equal(again.head.linear.dense(), rounded.head.linear.dense())
+        torch.testing.assert_close(again.forward(torch.arange(9)), rounded.forward(torch.arange(9)), rtol=0, atol=2e-5)
+
     @pytest.mark.parametrize(
         "method, severity", [("activation", 4), ("svd", 0.5), ("temperature", 2.0), ("drop_norms", 0.5)]
     )

@@ -86,16 +86,12 @@ Model converted(const Model& model, std::optional<at::ScalarType> dtype, std::op
     tensor = target;
   };
   for_each_tensor(result, [&](const std::string& name, at::Tensor& tensor) { move(name, tensor, dtype); });
-  for (Block& block : result.blocks) {
-    if (block.attention.rope.inverse_frequencies.defined()) {
-      move("inverse_frequencies", block.attention.rope.inverse_frequencies, std::nullopt);
+  for_each_constant(result, [&](const std::string& name, at::Tensor& tensor) { move(name, tensor, std::nullopt); });
+  for_each_linear(result, [&](const LinearPlace&, Linear& linear) {
+    if (linear.packed && device) {
+      linear.packed = linear.packed->to(*device);
     }
-    for_each_linear(block, result.config.names, "", [&](const LinearPlace&, Linear& linear) {
-      if (linear.packed && device) {
-        linear.packed = linear.packed->to(*device);
-      }
-    });
-  }
+  });
   return result;
 }
 

@@ -1,5 +1,4 @@
 #include <filesystem>
-#include <functional>
 #include <string>
 #include <system_error>
 #include <vector>
@@ -13,6 +12,7 @@
 #include "checkpoint_tensors.h"
 #include "config.h"
 #include "consistency.h"
+#include "family_fit.h"
 #include "gguf_model.h"
 #include "json.h"
 #include "partial_checkpoint.h"
@@ -56,14 +56,9 @@ constexpr const char* kStoredBits = "stored_bits";
 
 const LinearFilter kEveryLinear{.include = {"*"}, .exclude = {}};
 
-// By names that no two have: blocks are numbered as they stand.
-void for_each_stored_linear(Model& model, const std::function<void(const std::string&, Linear&)>& function) {
-  const Naming& names = model.config.names;
-  for (size_t i = 0; i < model.blocks.size(); ++i) {
-    for_each_linear(model.blocks[i], names, names.block + std::to_string(i) + ".",
-                    [&](const LinearPlace& place, Linear& linear) { function(place.name, linear); });
-  }
-  function(names.head, model.head.linear);
+// To where the model's tensors are.
+void move_constants(Model& model) {
+  for_each_constant(model, [&](const std::string&, at::Tensor& tensor) { tensor = tensor.to(model.device()); });
 }
 
 }  // namespace
@@ -106,27 +101,19 @@ Model Model::load(const std::string& checkpoint, const LoadOptions& options) {
 
 ModelState Model::state() const {
   ModelState state{.config = config, .structure = {}, .tensors = {}, .packed = {}, .origins = {}, .source = source};
-  Model open = *this;
-  for_each_stored_linear(open, [&](const std::string& name, Linear& linear) {
-    if (linear.packed) {
-      state.packed[name] = linear.packed;
-      linear = linear.with_weight(shape_only(linear.packed->sizes()));
-    }
-  });
-  nlohmann::json structure = nlohmann::json::parse(hemostat::structure(open));
+  nlohmann::json structure = nlohmann::json::parse(hemostat::structure(shapes_only(*this)));
   for (const NamedLinear& named : linears(*this, kEveryLinear)) {
     structure[kStoredBits].push_back(named.linear->stored_bits);
   }
   state.structure = structure.dump();
-  for_each_stored_linear(open, [&](const std::string& name, Linear& linear) {
-    if (state.packed.count(name) != 0) {
-      linear.weight = at::Tensor();
+  Model copy = *this;
+  for_each_linear(copy, [&](const LinearPlace& place, Linear& linear) {
+    if (linear.packed) {
+      state.packed[place.name] = linear.packed;
     }
   });
-  if (tied()) {
-    open.head.linear.weight = at::Tensor();
-  }
-  for_each_tensor(open, [&](const std::string& name, at::Tensor& tensor) { state.tensors.emplace(name, tensor); });
+  for_each_stored(*this,
+                  [&](const std::string& name, const at::Tensor& tensor) { state.tensors.emplace(name, tensor); });
   for (const Block& block : blocks) {
     state.origins.push_back(block.origin);
   }
@@ -143,8 +130,8 @@ Model Model::from_state(const ModelState& state) {
   structure.erase(kStoredBits);
   Model model = from_structure(structure.dump(), config, kStructure);
   check_consistency(model, kStructure);
-  for_each_stored_linear(model, [&](const std::string& name, Linear& linear) {
-    if (const auto found = state.packed.find(name); found != state.packed.end()) {
+  for_each_linear(model, [&](const LinearPlace& place, Linear& linear) {
+    if (const auto found = state.packed.find(place.name); found != state.packed.end()) {
       linear = linear.with_packed(found->second);
     }
   });
@@ -159,11 +146,9 @@ Model Model::from_state(const ModelState& state) {
     return linear;
   });
   for (size_t i = 0; i < model.blocks.size(); ++i) {
-    Block& block = model.blocks[i];
-    block.origin = state.origins.at(i);
-    at::Tensor& frequencies = block.attention.rope.inverse_frequencies;
-    frequencies = frequencies.defined() ? frequencies.to(model.device()) : frequencies;
+    model.blocks[i].origin = state.origins.at(i);
   }
+  move_constants(model);
   model.source = state.source;
   return model;
 }
@@ -172,9 +157,7 @@ Model Model::from_tensors(const std::string& config_json, const std::map<std::st
   const CheckpointConfig config = parse_config(config_json, kConfig);
   Model model = skeleton(config);
   fill(model, tensors, "from_tensors");
-  for (Block& block : model.blocks) {
-    block.attention.rope.inverse_frequencies = block.attention.rope.inverse_frequencies.to(model.device());
-  }
+  move_constants(model);
   return model;
 }
 

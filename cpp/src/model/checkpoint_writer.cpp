@@ -19,13 +19,11 @@ namespace {
 
 // Packed weights dequantized, as a checkpoint holds them.
 Model unpacked(Model model) {
-  for (Block& block : model.blocks) {
-    for_each_linear(block, model.config.names, "", [](const LinearPlace&, Linear& linear) {
-      if (linear.packed) {
-        linear = linear.with_weight(linear.dense());
-      }
-    });
-  }
+  for_each_linear(model, [](const LinearPlace&, Linear& linear) {
+    if (linear.packed) {
+      linear = linear.with_weight(linear.dense());
+    }
+  });
   return model;
 }
 
@@ -53,11 +51,8 @@ std::string save_directory(const Model& model, const std::string& path) {
 
 std::map<std::string, at::Tensor> Model::tensors() const {
   std::map<std::string, at::Tensor> result;
-  Model dense = unpacked(*this);
-  if (dense.tied()) {
-    dense.head.linear.weight = at::Tensor();
-  }
-  for_each_tensor(dense, [&](const std::string& name, at::Tensor& tensor) { result.emplace(name, tensor); });
+  for_each_stored(unpacked(*this),
+                  [&](const std::string& name, const at::Tensor& tensor) { result.emplace(name, tensor); });
   return result;
 }
 

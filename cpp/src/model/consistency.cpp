@@ -1,6 +1,9 @@
 #include "consistency.h"
 
+#include <array>
 #include <cmath>
+#include <type_traits>
+#include <vector>
 
 #include <ATen/ops/isfinite.h>
 #include <fmt/format.h>
@@ -8,148 +11,178 @@
 
 #include <hemostat/error.h>
 
+#include "parts.h"
+
 namespace hemostat {
 namespace {
+
+using parts::Size;
 
 constexpr int64_t kLargest = int64_t{1} << 31;  // sizes below it multiply without overflow
 
 class Checker {
  public:
-  Checker(const Model& model, const std::string& file)
-      : model_(model), file_(file), hidden_(model.config.hidden_size), vocabulary_(model.config.vocab_size) {}
-
-  void check() {
-    shape("embedding", model_.embedding, {vocabulary_, hidden_});
-    require("token_noise_rate", model_.input.rate >= 0 && model_.input.rate <= 1, "is not from 0 to 1");
-    for (size_t i = 0; i < model_.blocks.size(); ++i) {
-      where_ = fmt::format("block {}: ", i);
-      check(model_.blocks[i]);
-    }
-    where_.clear();
-    norm("final_norm", model_.final_norm, hidden_);
-    linear("head", model_.head.linear, vocabulary_, hidden_);
-    const LogitMap& map = model_.head.map;
-    optional_shape("logit_bias", map.bias, {vocabulary_});
-    factors("logit", map.a, map.b, vocabulary_, vocabulary_);
-    require("temperature", std::isfinite(model_.decoder.temperature) && model_.decoder.temperature > 0,
-            "is not positive");
+  Checker(const Model& model, const std::string& file) : file_(file) {
+    size(Size::hidden) = model.config.hidden_size;
+    size(Size::vocabulary) = model.config.vocab_size;
   }
+
+  template <typename Part>
+  void check(const Part& part) {
+    measure(part);
+    parts::visit_used(part, *this);
+    relate(part);
+  }
+
+  // --- each field by itself ---
+
+  void operator()(const parts::IsTensor auto& field, const at::Tensor& tensor) const {
+    require(label(field), tensor.defined() || !field.required, "is missing");
+    const parts::Shape& shape = field.shape;
+    if (!tensor.defined() || shape.rows == Size::rank || shape.columns == Size::rank) {  // see factors()
+      return;
+    }
+    if (shape.columns == Size::none) {
+      require_shape(label(field), tensor, {size(shape.rows)});
+    } else {
+      require_shape(label(field), tensor, {size(shape.rows), size(shape.columns)});
+    }
+  }
+
+  void operator()(const parts::IsValue auto& field, const auto& value) const {
+    if constexpr (std::is_same_v<std::decay_t<decltype(value)>, double>) {
+      require(label(field), field.rule.fits == nullptr || field.rule.fits(value), field.rule.problem);
+    }
+  }
+
+  void operator()(const parts::IsLinear auto& field, const Linear& linear) const {
+    if (!field.optional || linear.defined()) {
+      Checker inner = within(field);
+      inner.size(Size::out) = size(field.shape.rows);
+      inner.size(Size::in) = size(field.shape.columns);
+      inner.check(linear);
+    }
+  }
+
+  void operator()(const parts::IsNorm auto& field, const Norm& norm) const {
+    Checker inner = within(field);
+    inner.size(Size::features) = size(field.features);
+    inner.check(norm);
+  }
+
+  void operator()(const parts::IsPart auto&, const std::vector<Block>& blocks) const {
+    Checker inner = *this;
+    for (size_t i = 0; i < blocks.size(); ++i) {
+      inner.where_ = fmt::format("block {}: ", i);
+      inner.check(blocks[i]);
+    }
+  }
+
+  void operator()(const parts::IsPart auto& field, const auto& part) const {
+    parts::for_each_element(part, [&](const auto& element) { within(field).check(element); });
+  }
+
+  void operator()(const auto&, const auto&) const {}
 
  private:
-  void require(const std::string& part, bool fits, const std::string& problem) const {
-    if (!fits) {
-      throw ValueError(fmt::format("hemostat.Model.load: {}: {}{} {}", file_, where_, part, problem));
-    }
+  // --- the sizes of a part's fields, and what they need ---
+
+  void measure(const Attention& attention) {
+    const auto counts = [](int64_t n) { return n >= 1 && n <= kLargest; };
+    require("heads", counts(attention.heads), "is not a count");
+    require("kv_heads", counts(attention.kv_heads) && attention.heads % attention.kv_heads == 0,
+            "does not divide heads");
+    require("head_dim", counts(attention.head_dim), "is not a count");
+    size(Size::kv_heads) = attention.kv_heads;
+    size(Size::head_dim) = attention.head_dim;
+    size(Size::queries) = attention.heads * attention.head_dim;
+    size(Size::keys) = attention.kv_heads * attention.head_dim;
   }
 
-  void shape(const std::string& part, const at::Tensor& tensor, at::IntArrayRef sizes) const {
-    require(part, tensor.defined(), "is missing");
-    require(part, tensor.sizes() == sizes,
-            fmt::format("has shape [{}], but must have [{}]", fmt::join(tensor.sizes(), ", "), fmt::join(sizes, ", ")));
+  void measure(const Mlp& mlp) {
+    require(label_ + " up", mlp.up.defined(), "is missing");
+    size(Size::width) = (mlp.up.factored() ? mlp.up.a : mlp.up.weight).dim() == 2 ? mlp.up.out_features() : 0;
   }
 
-  void optional_shape(const std::string& part, const at::Tensor& tensor, at::IntArrayRef sizes) const {
-    if (tensor.defined()) {
-      shape(part, tensor, sizes);
-    }
+  void measure(const Experts& experts) { size(Size::experts) = static_cast<int64_t>(experts.mlps.size()); }
+
+  void measure(const Linear& linear) const {
+    require(label_, linear.weight.defined() != linear.a.defined(), "has not exactly one of weight and factors");
+    factors(label_, linear.a, linear.b, size(Size::out), size(Size::in));
   }
+
+  void measure(const CacheQuantization& cache) const {
+    require("cache_key_min", cache.key_min.defined() == cache.key_max.defined(), "is not given with cache_key_max");
+  }
+
+  void measure(const auto&) const {}
+
+  // --- what relates its fields to each other ---
+
+  void relate(const Attention& attention) const {
+    const at::Tensor& frequencies = attention.rope.inverse_frequencies;
+    if (frequencies.defined()) {
+      require("inverse_frequencies", 2 * frequencies.numel() <= attention.head_dim, "are more than half of head_dim");
+      require("inverse_frequencies", at::isfinite(frequencies).all().item<bool>(), "are not finite");
+    }
+    require("window", attention.window >= 0 && attention.sinks >= 0, "or sinks is negative");
+  }
+
+  void relate(const Experts& experts) const {
+    require("top_k", experts.top_k >= 1 && experts.top_k <= size(Size::experts), "is not one to all of the experts");
+    require("router temperature", parts::kPositive.fits(experts.temperature), parts::kPositive.problem);
+  }
+
+  void relate(const LogitMap& map) const {
+    factors("logit", map.a, map.b, size(Size::vocabulary), size(Size::vocabulary));
+  }
+
+  void relate(const auto&) const {}
 
   // Both or neither; their product is [rows, columns].
   void factors(const std::string& part, const at::Tensor& a, const at::Tensor& b, int64_t rows, int64_t columns) const {
     require(part, a.defined() == b.defined(), "has one factor of two");
     if (a.defined()) {
       require(part + " a", a.dim() == 2, "is not a matrix");
-      shape(part + " a", a, {rows, a.size(1)});
-      shape(part + " b", b, {a.size(1), columns});
+      require_shape(part + " a", a, {rows, a.size(1)});
+      require_shape(part + " b", b, {a.size(1), columns});
     }
   }
 
-  void linear(const std::string& part, const Linear& linear, int64_t out_features, int64_t in_features) const {
-    require(part, linear.weight.defined() != linear.a.defined(), "has not exactly one of weight and factors");
-    optional_shape(part, linear.weight, {out_features, in_features});
-    factors(part, linear.a, linear.b, out_features, in_features);
-    optional_shape(part + " bias", linear.bias, {out_features});
-    const LinearInput& input = linear.input;
-    optional_shape(part + " input_scale", input.scale, {in_features});
-    optional_shape(part + " input_rotation", input.rotation, {in_features, in_features});
-    bits(part + " input_bits", input.bits);
-    require(part + " input_noise", std::isfinite(input.noise) && input.noise >= 0, "is not 0 or more");
-  }
-
-  void bits(const std::string& part, double bits) const {
-    require(part, bits >= 16 || (bits >= 2 && bits <= 8), "is neither from 2 to 8 nor 16");
-  }
-
-  void norm(const std::string& part, const Norm& norm, int64_t features) const {
-    optional_shape(part, norm.weight, {features});
-    optional_shape(part + " bias", norm.bias, {features});
-  }
-
-  void mlp(const std::string& part, const Mlp& mlp) const {
-    require(part + " up", mlp.up.defined(), "is missing");
-    const int64_t width = (mlp.up.factored() ? mlp.up.a : mlp.up.weight).dim() == 2 ? mlp.up.out_features() : 0;
-    linear(part + " up", mlp.up, width, hidden_);
-    if (mlp.gate.defined()) {
-      linear(part + " gate", mlp.gate, width, hidden_);
-    }
-    linear(part + " down", mlp.down, hidden_, width);
-  }
-
-  void check(const Block& block) const {
-    norm("attention_norm", block.attention_norm, hidden_);
-    norm("mlp_norm", block.mlp_norm, hidden_);
-    norm("attention_output_norm", block.attention_output_norm, hidden_);
-    norm("mlp_output_norm", block.mlp_output_norm, hidden_);
-    check(block.attention);
-    if (block.experts.mlps.empty()) {
-      mlp("mlp", block.mlp);
-      return;
-    }
-    const auto count = static_cast<int64_t>(block.experts.mlps.size());
-    linear("router", block.experts.router, count, hidden_);
-    require("top_k", block.experts.top_k >= 1 && block.experts.top_k <= count, "is not one to all of the experts");
-    require("router temperature", std::isfinite(block.experts.temperature) && block.experts.temperature > 0,
-            "is not positive");
-    for (const Mlp& expert : block.experts.mlps) {
-      mlp("expert", expert);
+  void require(const std::string& part, bool fits, const std::string& problem) const {
+    if (!fits) {
+      throw ValueError(fmt::format("hemostat.Model.load: {}: {}{} {}", file_, where_, part, problem));
     }
   }
 
-  void check(const Attention& attention) const {
-    const auto counts = [](int64_t n) { return n >= 1 && n <= kLargest; };
-    require("heads", counts(attention.heads), "is not a count");
-    require("kv_heads", counts(attention.kv_heads) && attention.heads % attention.kv_heads == 0,
-            "does not divide heads");
-    require("head_dim", counts(attention.head_dim), "is not a count");
-    const int64_t queries = attention.heads * attention.head_dim, keys = attention.kv_heads * attention.head_dim;
-    linear("q", attention.q, queries, hidden_);
-    linear("k", attention.k, keys, hidden_);
-    linear("v", attention.v, keys, hidden_);
-    linear("o", attention.o, hidden_, queries);
-    norm("q_norm", attention.q_norm, attention.head_dim);
-    norm("k_norm", attention.k_norm, attention.head_dim);
-    const at::Tensor& frequencies = attention.rope.inverse_frequencies;
-    if (frequencies.defined()) {
-      require("inverse_frequencies", 2 * frequencies.numel() <= attention.head_dim, "are more than half of head_dim");
-      require("inverse_frequencies", at::isfinite(frequencies).all().item<bool>(), "are not finite");
-    }
-    require("scale", std::isfinite(attention.scale), "is not finite");
-    require("window", attention.window >= 0 && attention.sinks >= 0, "or sinks is negative");
-    const CacheQuantization& cache = attention.cache;
-    bits("cache_bits", cache.bits);
-    require("cache_key_min", cache.key_min.defined() == cache.key_max.defined(), "is not given with cache_key_max");
-    optional_shape("cache_key_min", cache.key_min, {attention.kv_heads, attention.head_dim});
-    optional_shape("cache_key_max", cache.key_max, {attention.kv_heads, attention.head_dim});
+  void require_shape(const std::string& part, const at::Tensor& tensor, at::IntArrayRef sizes) const {
+    require(part, tensor.sizes() == sizes,
+            fmt::format("has shape [{}], but must have [{}]", fmt::join(tensor.sizes(), ", "), fmt::join(sizes, ", ")));
   }
 
-  const Model& model_;
+  std::string joined(const char* name) const { return label_.empty() ? name : label_ + " " + name; }
+
+  // "q bias"; of a weight "q".
+  std::string label(const auto& field) const {
+    return field.names.key == std::string_view("weight") ? label_ : joined(field.names.key);
+  }
+
+  Checker within(const parts::IsPart auto& field) const {
+    Checker inner = *this;
+    inner.label_ = *field.label == '\0' ? label_ : joined(field.label);
+    return inner;
+  }
+
+  int64_t& size(Size symbol) { return sizes_[static_cast<size_t>(symbol)]; }
+  int64_t size(Size symbol) const { return sizes_[static_cast<size_t>(symbol)]; }
+
   const std::string& file_;
-  int64_t hidden_, vocabulary_;
-  std::string where_;  // "block 3: ", or nothing
+  std::string where_, label_;  // "block 3: " or nothing; "q" or nothing
+  std::array<int64_t, parts::kSizes> sizes_ = {};
 };
 
 }  // namespace
 
-void check_consistency(const Model& model, const std::string& file) { Checker(model, file).check(); }
+void check_consistency(const Model& model, const std::string& file) { Checker(model, file).check(model); }
 
 }  // namespace hemostat

@@ -8,13 +8,11 @@
 namespace hemostat {
 
 Model shapes_only(Model model) {
-  for (Block& block : model.blocks) {
-    for_each_linear(block, model.config.names, "", [](const LinearPlace&, Linear& linear) {
-      if (linear.packed) {
-        linear = linear.with_weight(shape_only(linear.packed->sizes()));
-      }
-    });
-  }
+  for_each_linear(model, [](const LinearPlace&, Linear& linear) {
+    if (linear.packed) {
+      linear = linear.with_weight(shape_only(linear.packed->sizes()));
+    }
+  });
   return model;
 }
 

@@ -48,24 +48,20 @@ std::optional<NonFinite> of_tensor(const std::string& name, const at::Tensor& te
 template <typename Chosen>
 std::optional<NonFinite> among_tensors(const Model& model, const std::string& part, const Chosen& chosen) {
   std::optional<NonFinite> found;
-  Model copy = model;
-  if (copy.tied()) {
-    copy.head.linear.weight = at::Tensor();
-  }
-  for_each_tensor(copy, [&](const std::string& name, at::Tensor& tensor) {
-    if (!found && name.starts_with(part) && chosen(name.substr(part.size()))) {
+  const auto takes = [&](const std::string& name) {
+    return !found && name.starts_with(part) && chosen(name.substr(part.size()));
+  };
+  for_each_stored(model, [&](const std::string& name, const at::Tensor& tensor) {
+    if (takes(name)) {
       found = of_tensor(name, tensor);
     }
   });
-  for (size_t i = 0; i < copy.blocks.size() && !found; ++i) {
-    const std::string prefix = copy.config.names.block + std::to_string(i) + ".";
-    for_each_linear(copy.blocks[i], copy.config.names, prefix, [&](const LinearPlace& place, Linear& linear) {
-      const std::string& name = place.name;
-      if (!found && linear.packed && name.starts_with(part) && chosen(name.substr(part.size()) + ".weight")) {
-        found = of_tensor(name + ".weight", linear.dense());
-      }
-    });
-  }
+  Model copy = model;
+  for_each_linear(copy, [&](const LinearPlace& place, Linear& linear) {
+    if (linear.packed && takes(place.name + ".weight")) {
+      found = of_tensor(place.name + ".weight", linear.dense());
+    }
+  });
   return found;
 }
 

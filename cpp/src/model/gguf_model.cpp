@@ -137,21 +137,19 @@ std::string add_tensors(Writer& writer, Model model, int64_t head_dim) {
                : tensor;
   };
   std::map<std::string, int64_t> counts;
-  for (size_t i = 0; i < model.blocks.size(); ++i) {
-    const std::string prefix = names.block + std::to_string(i) + ".";
-    for_each_linear(model.blocks[i], names, prefix, [&](const LinearPlace& place, Linear& linear) {
-      const std::string& name = place.name;
-      const auto* packed = dynamic_cast<const quantize::GgufPacked*>(linear.packed.get());
-      const TensorType& type = packed != nullptr ? tensor_type(packed->type()) : tensor_type(model.dtype());
+  for_each_linear(model, [&](const LinearPlace& place, Linear& linear) {
+    const auto* packed = dynamic_cast<const quantize::GgufPacked*>(linear.packed.get());
+    const TensorType& type = packed != nullptr ? tensor_type(packed->type()) : tensor_type(model.dtype());
+    if (place.role != Role::head) {
       ++counts[type.name];
-      if (packed != nullptr) {
-        const std::string weight = name + ".weight";
-        writer.add(tensor_name(names, weight), rows(weight, packed->data()), type);
-      } else if (linear.packed) {
-        linear = linear.with_weight(linear.dense().to(model.dtype()));
-      }
-    });
-  }
+    }
+    if (packed != nullptr) {
+      const std::string weight = place.name + ".weight";
+      writer.add(tensor_name(names, weight), rows(weight, packed->data()), type);
+    } else if (linear.packed) {
+      linear = linear.with_weight(linear.dense().to(model.dtype()));
+    }
+  });
   if (model.tied()) {
     model.head.linear.weight = at::Tensor();
   }

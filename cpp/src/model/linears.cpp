@@ -6,6 +6,7 @@
 #include <hemostat/model.h>
 
 #include "linears.h"
+#include "parts.h"
 #include "tensor_slots.h"
 
 namespace hemostat {
@@ -43,29 +44,7 @@ void for_each_chosen(Model& model, const LinearFilter& filter,
   visit({names.head, Role::head, 0}, model.head.linear, std::nullopt);
 }
 
-std::string name(Role role) {
-  switch (role) {
-    case Role::q:
-      return "q";
-    case Role::k:
-      return "k";
-    case Role::v:
-      return "v";
-    case Role::o:
-      return "o";
-    case Role::gate:
-      return "gate";
-    case Role::up:
-      return "up";
-    case Role::down:
-      return "down";
-    case Role::router:
-      return "router";
-    case Role::head:
-      return "head";
-  }
-  return "";
-}
+std::string name(Role role) { return parts::word(role); }
 
 std::vector<NamedLinear> linears(const Model& model, const LinearFilter& filter) {
   std::vector<NamedLinear> result;

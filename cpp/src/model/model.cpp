@@ -26,15 +26,14 @@ namespace {
 template <typename Count>
 double total(const Model& model, const Count& count) {
   double sum = 0;
-  Model copy = model;
-  if (copy.tied()) {
-    copy.head.linear.weight = at::Tensor();
-  }
-  for_each_tensor(copy, [&](const std::string&, at::Tensor& tensor) {
+  for_each_stored(model, [&](const std::string&, const at::Tensor& tensor) {
     sum += count(static_cast<double>(tensor.numel()), 8.0 * static_cast<double>(tensor.element_size()));
   });
-  for (const NamedLinear& named : linears(copy, {.include = {"*"}, .exclude = {}})) {
+  for (const NamedLinear& named : linears(model, {.include = {"*"}, .exclude = {}})) {
     const Linear* linear = named.linear;
+    if (named.role == Role::head && model.tied()) {
+      continue;
+    }
     const auto entries = static_cast<double>(linear->out_features() * linear->in_features());
     if (linear->packed) {
       sum += count(entries, linear->packed->bits_per_weight());

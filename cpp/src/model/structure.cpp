@@ -1,7 +1,7 @@
 #include "structure.h"
 
 #include <algorithm>
-#include <array>
+#include <memory>
 #include <set>
 #include <string>
 #include <type_traits>
@@ -16,61 +16,67 @@
 #include <hemostat/error.h>
 
 #include "json.h"
+#include "parts.h"
 #include "skeleton.h"
 
 namespace hemostat {
 
-// One list of fields serves all: a Writer fills JSON from the model, a Reader the model from JSON, and a Collector
-// takes the tensors, so that parts can be compared. A field that a file does not have is neutral, so that what is saved
-// today can be read when there are more fields; one that is not known is refused, since it may not be neutral.
+// Three visitors of the fields in parts.h: a Writer fills JSON from the model, a Reader the model from JSON, and a
+// Collector takes the tensors, so that parts can be compared. A field that a file does not have is neutral, so that
+// what is saved today can be read when there are more fields; one that is not known is refused, since it may not be
+// neutral.
 namespace {
 
 using nlohmann::json;
 
 constexpr int64_t kVersion = 3;  // 2: enumerations were numbers
 
-std::vector<int64_t> shape(const at::Tensor& tensor) { return {tensor.sizes().begin(), tensor.sizes().end()}; }
-
 class Writer {
  public:
   explicit Writer(bool words) : words_(words) {}
 
-  template <typename T>
-  void field(const char* name, const T& value) {
-    object[name] = value;
-  }
-  void field(const char* name, const at::Tensor& tensor) {
+  void operator()(const parts::IsTensor auto& field, const at::Tensor& tensor) {
     if (tensor.defined()) {
-      object[name] = shape(tensor);
+      object[field.names.key] = tensor.sizes().vec();
     }
   }
-  void numbers(const char* name, const at::Tensor& tensor) {
+  void operator()(const parts::IsNumbers auto& field, const at::Tensor& tensor) {
     if (tensor.defined()) {
       const at::Tensor values = tensor.to(at::kCPU).contiguous();
-      object[name] =
+      object[field.names.key] =
           std::vector<float>(values.const_data_ptr<float>(), values.const_data_ptr<float>() + values.numel());
     }
   }
-  template <typename T, typename Fields>
-  void part(const char* name, T& value, const Fields& fields) {
-    Writer inner(words_);
-    fields(inner, value);
-    object[name] = std::move(inner.object);
-  }
-  template <typename T, typename Fields>
-  void parts(const char* name, std::vector<T>& values, const Fields& fields) {
-    object[name] = json::array();
-    for (T& value : values) {
-      Writer inner(words_);
-      fields(inner, value);
-      object[name].push_back(std::move(inner.object));
+  void operator()(const parts::IsValue auto& field, const auto& value) {
+    if constexpr (std::is_enum_v<std::decay_t<decltype(value)>>) {
+      object[field.names.key] = words_ ? json(parts::word(value)) : json(static_cast<size_t>(value));
+    } else {
+      object[field.names.key] = value;
     }
   }
-  template <typename Enum, size_t n>
-  void choice(const char* name, Enum& value, const std::array<const char*, n>& words) {
-    const auto index = static_cast<size_t>(value);
-    object[name] = words_ ? json(words[index]) : json(index);
+  void operator()(const parts::IsPart auto& field, const auto& part) {
+    if (field.inlined()) {
+      parts::visit_fields(part, *this);
+    } else {
+      object[field.names.key] = written(part);
+    }
   }
+  void operator()(const auto&, const auto&) {}
+
+  json written(const auto& part) const {
+    if constexpr (requires { part.begin(); }) {
+      json array = json::array();
+      for (const auto& element : part) {
+        array.push_back(written(element));
+      }
+      return array;
+    } else {
+      Writer inner(words_);
+      parts::visit_fields(part, inner);
+      return inner.object;
+    }
+  }
+
   json object = json::object();
 
  private:
@@ -79,231 +85,126 @@ class Writer {
 
 class Reader {
  public:
-  explicit Reader(const json& given) : object(given) {}
+  explicit Reader(const json& given) : object_(given) {}
 
-  void field(const char* name, bool& value) {
-    if (has(name)) {
-      value = object.at(name).get<bool>();
-    }
-  }
-  void field(const char* name, double& value) {
-    if (has(name)) {
-      value = object.at(name).get<double>();
-    }
-  }
-  void field(const char* name, int64_t& value) {
-    if (has(name)) {
-      value = integer(name, object.at(name));
-    }
-  }
-  void field(const char* name, at::Tensor& tensor) {
-    if (has(name)) {
+  void operator()(const parts::IsTensor auto& field, at::Tensor& tensor) {
+    const char* key = field.names.key;
+    if (has(key)) {
       std::vector<int64_t> sizes;
-      for (const json& size : object[name]) {
-        sizes.push_back(integer(name, size));
+      for (const json& size : object_[key]) {
+        sizes.push_back(integer(key, size));
       }
       tensor = shape_only(sizes);
     }
   }
-  void numbers(const char* name, at::Tensor& tensor) {
-    if (has(name)) {
-      tensor = at::tensor(object[name].get<std::vector<float>>());
+  void operator()(const parts::IsNumbers auto& field, at::Tensor& tensor) {
+    if (has(field.names.key)) {
+      tensor = at::tensor(object_[field.names.key].template get<std::vector<float>>());
     }
   }
-  template <typename T, typename Fields>
-  void part(const char* name, T& value, const Fields& fields) {
-    if (has(name)) {
-      Reader inner(object.at(name));
-      fields(inner, value);
-      inner.check_known();
+  void operator()(const parts::IsValue auto& field, auto& value) { read(field.names.key, value); }
+  void operator()(const parts::IsPart auto& field, auto& part) {
+    if (field.inlined()) {
+      parts::visit_fields(part, *this);
+    } else if (has(field.names.key)) {
+      read_part(object_.at(field.names.key), part);
     }
   }
-  template <typename T, typename Fields>
-  void parts(const char* name, std::vector<T>& values, const Fields& fields) {
-    if (!has(name)) {
+  void operator()(const auto&, auto&) {}
+
+  void read(const char* key, bool& value) {
+    if (has(key)) {
+      value = object_.at(key).get<bool>();
+    }
+  }
+  void read(const char* key, double& value) {
+    if (has(key)) {
+      value = object_.at(key).get<double>();
+    }
+  }
+  void read(const char* key, int64_t& value) {
+    if (has(key)) {
+      value = integer(key, object_.at(key));
+    }
+  }
+  template <typename Enum>
+  void read(const char* key, Enum& value) {
+    if (!has(key)) {
       return;
     }
-    for (const json& given : object.at(name)) {
-      Reader inner(given);
-      fields(inner, values.emplace_back());
-      inner.check_known();
-    }
-  }
-  template <typename Enum, size_t n>
-  void choice(const char* name, Enum& value, const std::array<const char*, n>& words) {
-    if (!has(name)) {
-      return;
-    }
-    const json& given = object.at(name);
+    const auto& words = parts::kWords<Enum>;
+    const json& given = object_.at(key);
     const auto fits = [&](size_t i) { return given == words[i] || (given.is_number_integer() && given == i); };
-    for (size_t i = 0; i < n; ++i) {
+    for (size_t i = 0; i < words.size(); ++i) {
       if (fits(i)) {
         value = static_cast<Enum>(i);
         return;
       }
     }
-    throw ValueError(fmt::format("hemostat.Model.load: hemostat.json: field '{}' is {}, but takes {}", name,
+    throw ValueError(fmt::format("hemostat.Model.load: hemostat.json: field '{}' is {}, but takes {}", key,
                                  given.dump(-1, ' ', false, json::error_handler_t::replace), fmt::join(words, ", ")));
   }
 
   void check_known() const {
-    for (const auto& [name, value] : object.items()) {
-      if (known_.count(name) == 0) {
+    for (const auto& [key, value] : object_.items()) {
+      if (known_.count(key) == 0) {
         throw ValueError(fmt::format(
-            "hemostat.Model.load: hemostat.json: field '{}' is unknown; a later hemostat may have written it", name));
+            "hemostat.Model.load: hemostat.json: field '{}' is unknown; a later hemostat may have written it", key));
       }
     }
   }
-  const json& object;
 
  private:
-  bool has(const char* name) {
-    known_.insert(name);
-    return object.contains(name);
+  static void read_part(const json& given, auto& part) {
+    if constexpr (requires { part.emplace_back(); }) {
+      for (const json& element : given) {
+        read_part(element, part.emplace_back());
+      }
+    } else {
+      Reader inner(given);
+      parts::visit_fields(part, inner);
+      inner.check_known();
+    }
   }
 
-  static int64_t integer(const char* name, const json& value) {
+  bool has(const char* key) {
+    known_.insert(key);
+    return object_.contains(key);
+  }
+
+  static int64_t integer(const char* key, const json& value) {
     if (!value.is_number_integer() || (value.is_number_unsigned() && value.get<uint64_t>() > INT64_MAX)) {
-      throw ValueError(fmt::format("hemostat.Model.load: hemostat.json: field '{}' has no integer", name));
+      throw ValueError(fmt::format("hemostat.Model.load: hemostat.json: field '{}' has no integer", key));
     }
     return value.get<int64_t>();
   }
 
+  const json& object_;
   std::set<std::string> known_;  // what was asked for
 };
 
-class Collector {
- public:
-  template <typename T>
-  void field(const char*, const T&) {}
-  void field(const char*, const at::Tensor& tensor) { tensors.push_back(tensor); }
-  void numbers(const char*, const at::Tensor&) {}  // a Writer writes them
-  template <typename T, typename Fields>
-  void part(const char*, T& value, const Fields& fields) {
-    if constexpr (std::is_same_v<T, Linear>) {
-      tensors.push_back(value.packed ? value.packed->dequantize() : at::Tensor());
-    }
-    fields(*this, value);
+struct Collector {
+  void operator()(const parts::IsTensor auto&, const at::Tensor& tensor) { tensors.push_back(tensor); }
+  void operator()(const auto&, const std::shared_ptr<const quantize::PackedWeight>& packed) {
+    tensors.push_back(packed ? packed->dequantize() : at::Tensor());
   }
-  template <typename T, typename Fields>
-  void parts(const char*, std::vector<T>& values, const Fields& fields) {
-    for (T& value : values) {
-      fields(*this, value);
-    }
+  void operator()(const parts::IsPart auto&, const auto& part) {
+    parts::for_each_element(part, [&](const auto& element) { parts::visit_fields(element, *this); });
   }
-  template <typename Enum, size_t n>
-  void choice(const char*, Enum&, const std::array<const char*, n>&) {}
+  void operator()(const auto&, const auto&) {}  // a Writer writes them
+
   std::vector<at::Tensor> tensors;
 };
 
-// Words of enumerations, in the order of model.h.
-constexpr std::array<const char*, 4> kNormKinds = {"none", "rms", "layer", "dynamic_tanh"};
-constexpr std::array<const char*, 4> kActivations = {"silu", "gelu", "gelu_tanh", "relu"};
-constexpr std::array<const char*, 2> kPlacements = {"pre", "post"};
-constexpr std::array<const char*, 4> kTokenNoises = {"none", "replace", "drop", "swap"};
-
-constexpr auto linear_fields = [](auto& archive, Linear& linear) {
-  archive.field("weight", linear.weight);
-  archive.field("a", linear.a);
-  archive.field("b", linear.b);
-  archive.field("bias", linear.bias);
-  archive.field("input_scale", linear.input.scale);
-  archive.field("input_rotation", linear.input.rotation);
-  archive.field("input_bits", linear.input.bits);
-  archive.field("input_symmetric", linear.input.symmetric);
-  archive.field("input_noise", linear.input.noise);
-  archive.field("input_noise_seed", linear.input.noise_seed);
-};
-
-constexpr auto norm_fields = [](auto& archive, Norm& norm) {
-  archive.choice("kind", norm.kind, kNormKinds);
-  archive.field("weight", norm.weight);
-  archive.field("bias", norm.bias);
-  archive.field("epsilon", norm.epsilon);
-  archive.field("alpha", norm.alpha);
-};
-
-constexpr auto mlp_fields = [](auto& archive, Mlp& mlp) {
-  archive.part("gate", mlp.gate, linear_fields);
-  archive.part("up", mlp.up, linear_fields);
-  archive.part("down", mlp.down, linear_fields);
-  archive.choice("activation", mlp.activation, kActivations);
-};
-
-constexpr auto attention_fields = [](auto& archive, Attention& attention) {
-  archive.part("q", attention.q, linear_fields);
-  archive.part("k", attention.k, linear_fields);
-  archive.part("v", attention.v, linear_fields);
-  archive.part("o", attention.o, linear_fields);
-  archive.field("heads", attention.heads);
-  archive.field("kv_heads", attention.kv_heads);
-  archive.field("head_dim", attention.head_dim);
-  archive.part("q_norm", attention.q_norm, norm_fields);
-  archive.part("k_norm", attention.k_norm, norm_fields);
-  archive.numbers("inverse_frequencies", attention.rope.inverse_frequencies);
-  archive.field("rope_attention_scale", attention.rope.attention_scale);
-  archive.field("scale", attention.scale);
-  archive.field("window", attention.window);
-  archive.field("sinks", attention.sinks);
-  archive.field("cache_bits", attention.cache.bits);
-  archive.field("cache_key_min", attention.cache.key_min);
-  archive.field("cache_key_max", attention.cache.key_max);
-};
-
-constexpr auto experts_fields = [](auto& archive, Experts& experts) {
-  archive.part("router", experts.router, linear_fields);
-  archive.field("top_k", experts.top_k);
-  archive.field("normalize", experts.normalize);
-  archive.field("temperature", experts.temperature);
-  archive.parts("mlps", experts.mlps, mlp_fields);
-};
-
-constexpr auto block_fields = [](auto& archive, Block& block) {
-  archive.choice("placement", block.placement, kPlacements);
-  archive.part("attention_norm", block.attention_norm, norm_fields);
-  archive.part("mlp_norm", block.mlp_norm, norm_fields);
-  archive.part("attention_output_norm", block.attention_output_norm, norm_fields);
-  archive.part("mlp_output_norm", block.mlp_output_norm, norm_fields);
-  archive.part("attention", block.attention, attention_fields);
-  archive.part("mlp", block.mlp, mlp_fields);
-  archive.part("experts", block.experts, experts_fields);
-  archive.field("skip_attention", block.skip_attention);
-  archive.field("skip_mlp", block.skip_mlp);
-  archive.field("attention_residual", block.attention_residual);
-  archive.field("mlp_residual", block.mlp_residual);
-};
-
-constexpr auto head_fields = [](auto& archive, Head& head) {
-  archive.part("head", head.linear, linear_fields);
-  archive.field("logit_scale", head.map.scale);
-  archive.field("logit_bias", head.map.bias);
-  archive.field("logit_a", head.map.a);
-  archive.field("logit_b", head.map.b);
-};
-
-constexpr auto model_fields = [](auto& archive, Model& model) {
-  archive.choice("token_noise", model.input.kind, kTokenNoises);
-  archive.field("token_noise_rate", model.input.rate);
-  archive.field("token_noise_seed", model.input.seed);
-  archive.field("embedding", model.embedding);
-  archive.parts("blocks", model.blocks, block_fields);
-  archive.part("final_norm", model.final_norm, norm_fields);
-  head_fields(archive, model.head);
-  archive.field("temperature", model.decoder.temperature);
-  archive.field("do_sample", model.decoder.do_sample);
-};
-
-template <typename Part, typename Fields>
-bool same_part(Part x, Part y, const Fields& fields) {
-  Writer numbers_x(false), numbers_y(false);
-  numbers_x.part("", x, fields);
-  numbers_y.part("", y, fields);
-  if (numbers_x.object != numbers_y.object) {
+template <typename Part>
+bool same_part(const Part& x, const Part& y) {
+  const Writer numbers(/*words=*/false);
+  if (numbers.written(x) != numbers.written(y)) {
     return false;
   }
   Collector ours, theirs;
-  ours.part("", x, fields);
-  theirs.part("", y, fields);
+  parts::visit_fields(x, ours);
+  parts::visit_fields(y, theirs);
   return std::equal(ours.tensors.begin(), ours.tensors.end(), theirs.tensors.begin(), theirs.tensors.end(),
                     [](const at::Tensor& a, const at::Tensor& b) { return same(a, b); });
 }
@@ -321,21 +222,18 @@ bool same(const at::Tensor& x, const at::Tensor& y) {
   return one_memory || at::equal(x, y);  // the same memory also where it holds NaN
 }
 
-bool same(const Linear& x, const Linear& y) { return same_part(x, y, linear_fields); }
-bool same(const Norm& x, const Norm& y) { return same_part(x, y, norm_fields); }
-bool same(const Head& x, const Head& y) { return same_part(x, y, head_fields); }
-bool same(const Block& x, const Block& y) { return same_part(x, y, block_fields); }
+bool same(const Linear& x, const Linear& y) { return same_part(x, y); }
+bool same(const Norm& x, const Norm& y) { return same_part(x, y); }
+bool same(const Head& x, const Head& y) { return same_part(x, y); }
+bool same(const Block& x, const Block& y) { return same_part(x, y); }
 
 namespace {
 
 std::string written(const Model& model, int64_t version, bool words) {
-  Writer writer(words);
-  Model copy = model;
-  bool tied = model.tied();
-  writer.field("version", version);
-  writer.field("tied", tied);
-  model_fields(writer, copy);
-  return writer.object.dump(1) + "\n";
+  json object = Writer(words).written(model);
+  object["version"] = version;
+  object["tied"] = model.tied();
+  return object.dump(1) + "\n";
 }
 
 }  // namespace
@@ -351,15 +249,15 @@ Model from_structure(const std::string& text, const ModelConfig& config, const s
     int64_t version = 0;
     Reader reader(object);
     bool tied = false;
-    reader.field("version", version);
-    reader.field("tied", tied);
+    reader.read("version", version);
+    reader.read("tied", tied);
     if (version < 2 || version > kVersion) {
       throw ValueError(
           fmt::format("hemostat.Model.load: {} has version {}; this hemostat reads 2 to {}", file, version, kVersion));
     }
     Model model;
     model.config = config;
-    model_fields(reader, model);
+    parts::visit_fields(model, reader);
     reader.check_known();
     if (tied) {
       model.head.linear.weight = model.embedding;

@@ -1,84 +1,130 @@
 #include "tensor_slots.h"
 
+#include <optional>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "parts.h"
+
 namespace hemostat {
 namespace {
 
-using Function = std::function<void(const std::string&, at::Tensor&)>;
+using TensorFunction = std::function<void(const std::string&, at::Tensor&)>;
+using LinearFunction = std::function<void(const LinearPlace&, Linear&)>;
 
-void visit(const std::string& name, at::Tensor& slot, const Function& function) {
-  if (slot.defined()) {
-    function(name, slot);
+std::string prefix_of(const Naming& names, size_t block) { return names.block + std::to_string(block) + "."; }
+
+// The linears of a block, or of one of its experts.
+struct Linears {
+  const Naming& names;
+  const std::string& prefix;
+  const LinearFunction& function;
+  std::optional<size_t> expert = std::nullopt;
+
+  void operator()(const parts::IsLinear auto& field, Linear& linear) const {
+    if (field.optional && !linear.defined()) {
+      return;
+    }
+    if (expert) {
+      const int64_t first = parts::kExperts + 2 * static_cast<int64_t>(*expert);
+      function({fmt::format("{}{}{}.{}_proj", prefix, names.expert, *expert, field.names.name), field.role,
+                first + field.input - parts::kMlp},
+               linear);
+    } else {
+      function({field.place.after(prefix, names), field.role, field.input}, linear);
+    }
   }
-}
+  void operator()(const parts::IsPart auto&, std::vector<Mlp>& experts) const {
+    for (size_t i = 0; i < experts.size(); ++i) {
+      parts::visit_used(experts[i], Linears{names, prefix, function, i});
+    }
+  }
+  void operator()(const parts::IsPart auto&, auto& part) const { parts::visit_used(part, *this); }
+  void operator()(const auto&, auto&) const {}
+};
 
-void visit(const std::string& name, Linear& linear, const Function& function) {
-  visit(name + ".weight", linear.weight, function);
-  visit(name + ".a", linear.a, function);
-  visit(name + ".b", linear.b, function);
-  visit(name + ".bias", linear.bias, function);
-  visit(name + ".input_scale", linear.input.scale, function);
-  visit(name + ".input_rotation", linear.input.rotation, function);
-}
+// The tensors of a part.
+struct Tensors {
+  const Naming& names;
+  const std::string& prefix;
+  const TensorFunction& function;
+  bool in_block = false;  // whose linears are visited before
 
-void visit(const std::string& name, Norm& norm, const Function& function) {
-  visit(name + ".weight", norm.weight, function);
-  visit(name + ".bias", norm.bias, function);
-}
+  void operator()(const parts::IsTensor auto& field, at::Tensor& slot) const {
+    if (slot.defined()) {
+      function(field.name_after(prefix, names), slot);
+    }
+  }
+  void operator()(const parts::IsLinear auto& field, Linear& linear) const {
+    if (!in_block) {
+      under(field.place, linear);
+    }
+  }
+  void operator()(const parts::IsNorm auto& field, Norm& norm) const { under(field.place, norm); }
+  void operator()(const parts::IsPart auto&, std::vector<Block>& blocks) const {
+    for (size_t i = 0; i < blocks.size(); ++i) {
+      const std::string block = prefix_of(names, i);
+      for_each_linear(blocks[i], names, block, [&](const LinearPlace& place, Linear& linear) {
+        parts::visit_fields(linear, Tensors{names, place.name, function});
+      });
+      parts::visit_used(blocks[i], Tensors{names, block, function, /*in_block=*/true});
+    }
+  }
+  void operator()(const parts::IsPart auto&, std::vector<Mlp>&) const {}  // linears alone
+  void operator()(const parts::IsPart auto&, auto& part) const { parts::visit_used(part, *this); }
+  void operator()(const auto&, auto&) const {}
+
+  void under(const parts::Place& place, auto& part) const {
+    const std::string name = place.after(prefix, names);
+    parts::visit_fields(part, Tensors{names, name, function});
+  }
+};
+
+struct Constants {
+  const TensorFunction& function;
+
+  void operator()(const parts::IsNumbers auto& field, at::Tensor& slot) const {
+    if (slot.defined()) {
+      function(field.names.name, slot);
+    }
+  }
+  void operator()(const parts::IsPart auto&, auto& part) const {
+    parts::for_each_element(part, [&](auto& element) { parts::visit_fields(element, *this); });
+  }
+  void operator()(const auto&, auto&) const {}
+};
 
 }  // namespace
 
-// What enters attention, its o, the MLP, its down, and the router; then what enters each expert and its down.
-enum Input : int64_t { kAttention, kAttended, kMlp, kActivated, kRouter, kExperts };
-
-void for_each_linear(Block& block, const Naming& names, const std::string& prefix,
-                     const std::function<void(const LinearPlace&, Linear&)>& function) {
-  const auto mlp = [&](Mlp& m, int64_t input, const std::string& gate, const std::string& up, const std::string& down) {
-    if (m.gate.defined()) {
-      function({gate, Role::gate, input}, m.gate);
-    }
-    function({up, Role::up, input}, m.up);
-    function({down, Role::down, input + 1}, m.down);
-  };
-  function({prefix + names.q, Role::q, kAttention}, block.attention.q);
-  function({prefix + names.k, Role::k, kAttention}, block.attention.k);
-  function({prefix + names.v, Role::v, kAttention}, block.attention.v);
-  function({prefix + names.o, Role::o, kAttended}, block.attention.o);
-  if (block.experts.mlps.empty()) {
-    mlp(block.mlp, kMlp, prefix + names.gate, prefix + names.up, prefix + names.down);
-    return;
-  }
-  function({prefix + names.router, Role::router, kRouter}, block.experts.router);
-  for (size_t i = 0; i < block.experts.mlps.size(); ++i) {
-    const std::string expert = prefix + names.expert + std::to_string(i);
-    mlp(block.experts.mlps[i], kExperts + 2 * static_cast<int64_t>(i), expert + ".gate_proj", expert + ".up_proj",
-        expert + ".down_proj");
-  }
+void for_each_linear(Block& block, const Naming& names, const std::string& prefix, const LinearFunction& function) {
+  parts::visit_used(block, Linears{names, prefix, function});
 }
 
-int64_t inputs_of(const Block& block) { return kExperts + 2 * static_cast<int64_t>(block.experts.mlps.size()); }
-
-void for_each_tensor(Model& model, const Function& function) {
+void for_each_linear(Model& model, const LinearFunction& function) {
   const Naming& names = model.config.names;
-  visit(names.embedding + ".weight", model.embedding, function);
   for (size_t i = 0; i < model.blocks.size(); ++i) {
-    Block& block = model.blocks[i];
-    const std::string prefix = names.block + std::to_string(i) + ".";
-    for_each_linear(block, names, prefix,
-                    [&](const LinearPlace& place, Linear& linear) { visit(place.name, linear, function); });
-    visit(prefix + names.attention_norm, block.attention_norm, function);
-    visit(prefix + names.mlp_norm, block.mlp_norm, function);
-    visit(prefix + "attention_output_norm", block.attention_output_norm, function);
-    visit(prefix + "mlp_output_norm", block.mlp_output_norm, function);
-    visit(prefix + names.q_norm, block.attention.q_norm, function);
-    visit(prefix + names.k_norm, block.attention.k_norm, function);
-    visit(prefix + "self_attn.key_min", block.attention.cache.key_min, function);
-    visit(prefix + "self_attn.key_max", block.attention.cache.key_max, function);
+    for_each_linear(model.blocks[i], names, prefix_of(names, i), function);
   }
-  visit(names.final_norm, model.final_norm, function);
-  visit(names.head, model.head.linear, function);
-  visit(names.head + ".map_bias", model.head.map.bias, function);
-  visit(names.head + ".map_a", model.head.map.a, function);
-  visit(names.head + ".map_b", model.head.map.b, function);
+  parts::visit_fields(model.head, Linears{names, "", function});
+}
+
+int64_t inputs_of(const Block& block) { return parts::kExperts + 2 * static_cast<int64_t>(block.experts.mlps.size()); }
+
+void for_each_tensor(Model& model, const TensorFunction& function) {
+  parts::visit_used(model, Tensors{model.config.names, "", function});
+}
+
+void for_each_stored(const Model& model, const std::function<void(const std::string&, const at::Tensor&)>& function) {
+  Model copy = model;
+  if (copy.tied()) {
+    copy.head.linear.weight = at::Tensor();
+  }
+  for_each_tensor(copy, function);
+}
+
+void for_each_constant(Model& model, const TensorFunction& function) {
+  parts::visit_fields(model, Constants{function});
 }
 
 }  // namespace hemostat

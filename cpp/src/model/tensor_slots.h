@@ -1,4 +1,4 @@
-// Every tensor of a model under the name it has in a checkpoint.
+// Every tensor and linear of a model under the name it has in a checkpoint.
 #pragma once
 
 #include <functional>
@@ -12,6 +12,12 @@ namespace hemostat {
 // by their origin. A slot may be replaced.
 void for_each_tensor(Model& model, const std::function<void(const std::string&, at::Tensor&)>& function);
 
+// The same of what a checkpoint of the model holds: without a head that is the embedding.
+void for_each_stored(const Model& model, const std::function<void(const std::string&, const at::Tensor&)>& function);
+
+// Calls function(name, slot) for each defined tensor that no checkpoint stores, and no dtype changes.
+void for_each_constant(Model& model, const std::function<void(const std::string&, at::Tensor&)>& function);
+
 struct LinearPlace {
   std::string name;
   Role role;
@@ -21,6 +27,9 @@ struct LinearPlace {
 // Calls function(place, linear) for each linear of a block, `prefix` before its name.
 void for_each_linear(Block& block, const Naming& names, const std::string& prefix,
                      const std::function<void(const LinearPlace&, Linear&)>& function);
+
+// The same for each linear of a model, the head last, by names that no two have: blocks are numbered as they stand.
+void for_each_linear(Model& model, const std::function<void(const LinearPlace&, Linear&)>& function);
 
 int64_t inputs_of(const Block& block);
 

@@ -102,6 +102,11 @@ class Checker {
   void measure(const Mlp& mlp) {
     require(label_ + " up", mlp.up.defined(), "is missing");
     size(Size::width) = (mlp.up.factored() ? mlp.up.a : mlp.up.weight).dim() == 2 ? mlp.up.out_features() : 0;
+    Checker inner = *this;  // of up first: the others' shapes follow from it
+    inner.label_ = joined("up");
+    inner.size(Size::out) = size(Size::width);
+    inner.size(Size::in) = size(Size::hidden);
+    inner.check(mlp.up);
   }
 
   void measure(const Experts& experts) { size(Size::experts) = static_cast<int64_t>(experts.mlps.size()); }

@@ -2777,6 +2777,16 @@ class ScanResult:
         One for each pair of methods.
         """
 
+def _explain_refusals(message: collections.abc.Callable) -> None:
+    """
+    Takes the function that says what is wrong with a call.
+    """
+
+def _find_checkpoints(directory: collections.abc.Callable) -> None:
+    """
+    Takes the function that says where a checkpoint lies, which may have to fetch it.
+    """
+
 def _restored_model(state: dict) -> Model:
     """
     A model of what pickling keeps of one.

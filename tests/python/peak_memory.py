@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 import hemostat
+from hemostat._checked_scan import CheckedScan
 from hemostat._plan import plan_memory
-from hemostat._scan import CheckedScan
 from hemostat._store import Store
 
 PR_SET_THP_DISABLE = 41

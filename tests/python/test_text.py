@@ -14,7 +14,7 @@ import pytest
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from hemostat import _text, data
+from hemostat import _streamed_text, data
 from hemostat.data import described_tokens, reference_directory
 
 LLAMA3 = (
@@ -112,12 +112,14 @@ def odd_text(draw: random.Random) -> str:
 
 @pytest.fixture
 def small_pieces(monkeypatch):
-    monkeypatch.setattr(_text, "FIRST_PIECE", 600)
-    monkeypatch.setattr(_text, "LARGEST_PIECE", 1200)
+    monkeypatch.setattr(_streamed_text, "FIRST_PIECE", 600)
+    monkeypatch.setattr(_streamed_text, "LARGEST_PIECE", 1200)
 
 
 def pieces(tokenizer: Tokenizer, text: str) -> list[list[int]]:
-    return list(_text.encoded(tokenizer, _text.Text(text, is_path=False, newlines="keep", where="test")))
+    return list(
+        _streamed_text.encoded(tokenizer, _streamed_text.Text(text, is_path=False, newlines="keep", where="test"))
+    )
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
@@ -184,7 +186,7 @@ def test_windows_bound_what_is_read(trained, tmp_path):
         return Counting()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_text, "open", counting, raising=False)
+        patch.setattr(_streamed_text, "open", counting, raising=False)
         found = data.tokens(trained.model, file, windows=4)
     assert torch.equal(found, expected)
     assert read <= 1 << 17  # of 4,200,000
@@ -195,10 +197,11 @@ def test_all_of_a_large_text_takes_little_memory(trained, tmp_path):
     file = tmp_path / "big.txt"
     file.write_text("the quick brown fox. " * 400_000)
     program = (
-        "import resource, sys; from hemostat import _text; from tokenizers import Tokenizer\n"
+        "import resource, sys; from hemostat import _streamed_text; from tokenizers import Tokenizer\n"
         "t = Tokenizer.from_file(sys.argv[1]); peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "before = peak(); n = 0\n"
-        "for ids in _text.encoded(t, _text.Text(sys.argv[2], is_path=True, newlines='keep', where='')): n += len(ids)\n"
+        "text = _streamed_text.Text(sys.argv[2], is_path=True, newlines='keep', where='')\n"
+        "for ids in _streamed_text.encoded(t, text): n += len(ids)\n"
         "print(n, (peak() - before) // 1024)"
     )
     arguments = [sys.executable, "-c", program, str(reference_directory() / "tokenizer.json"), str(file)]

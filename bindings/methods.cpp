@@ -290,6 +290,8 @@ Args:
       .def_property_readonly(
           "kind", [](const Method& self) { return name(self.kind); },
           "What it changes: weights, factors, activations, architecture, normalization, input, decoding; or 'user'.")
+      .def_property_readonly("packs", &Method::packs,
+                             "Whether linears come back packed, in as many bits a weight as the severity says.")
       .def_property_readonly(
           "in_place", [](const Method& self) { return properties(self.kind).in_place; },
           "Whether every block stays where it is.")

@@ -95,13 +95,16 @@ def described(declaration: Declaration) -> list[str]:
     if len(code) == 1 and "//" in code[0]:  # "int64_t rank();  // remark"
         code[0], remark = re.split(r"\s*// ?", code[0], maxsplit=1)
         comment.append(remark)
-    first = re.sub(r"__attribute__\(\(.*?\)\) ", "", code[0])
+    template, rest = template_head(code)
+    first = re.sub(r"__attribute__\(\(.*?\)\) ", "", rest[0])
     scope = declaration.scope
     whole: list[str] = []
-    if found := re.match(r"(struct|class) (\w+)", first):
-        head = f".. cpp:{found[1]}:: {scope}::{found[2]}"
+    if found := re.match(r"(struct|class) (\w+(?:<.*>)?)", first):
+        head = f".. cpp:{found[1]}:: {template}{scope}::{found[2]}"
         if not first.endswith(";"):
             whole = code
+    elif template and (first.startswith("concept ") or "=" in first.split("(")[0]):
+        head, whole = "", code  # a concept or a variable, which Sphinx's domain has no words for
     elif found := re.match(r"enum class (\w+)", first):
         head, whole = f".. cpp:enum-class:: {scope}::{found[1]}", code
     elif found := re.match(r"using ([\w:]+) = (.*);", " ".join(code)):
@@ -118,7 +121,17 @@ def described(declaration: Declaration) -> list[str]:
     body = prose(comment)
     if whole:
         body += ["", ".. code-block:: cpp", "", *(f"   {line}" for line in whole)]
+    if not head:
+        return ["", *body, ""]
     return ["", head, "", *(f"   {line}" if line else "" for line in body), ""]
+
+
+def template_head(code: list[str]) -> tuple[str, list[str]]:
+    """"template <typename T> " of a template, and the lines after it."""
+    if not code[0].startswith("template <"):
+        return "", code
+    end = next(index for index, line in enumerate(code) if line.endswith(">")) + 1
+    return " ".join(line.strip() for line in code[:end]) + " ", code[end:]
 
 
 def scoped(declaration: str, scope: str) -> str:

@@ -337,6 +337,8 @@ def _changed(checked: CheckedScan, entry: _C.PlannedMethod, budget: float) -> tu
         weights = sum(weight.numel() for _, weight in linears) * model.dtype.itemsize
     if method.kind == "factors" and method.on_linears:
         weights *= 1 - min(entry.severities)
+    elif method.packs:
+        weights *= max(entry.severities) / (8 * model.dtype.itemsize)
     if not propagated:
         held = _C.held_bytes(model, entry.method)
         return weights + min(held, HELD_BUDGET), max(0.0, held - HELD_BUDGET)

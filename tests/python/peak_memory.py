@@ -18,6 +18,7 @@ import torch
 import hemostat
 from hemostat._checked_scan import CheckedScan
 from hemostat._plan import plan_memory
+from hemostat._scan import run_scan
 from hemostat._store import Store
 
 PR_SET_THP_DISABLE = 41
@@ -79,7 +80,7 @@ def measured(checkpoint: str, scan: Mapping[str, Any]) -> dict[str, Any]:
     )
     stated = plan_memory(checked, memory_budget=budget)
     with Store(None) as store:
-        checked.run(checked.in_store(store), memory_budget=budget, progress=False)
+        run_scan(checked, checked.in_store(store), memory_budget=budget, progress=False)
     resident = bytes_of("VmHWM") - before
     anonymous.stop()
     seen = anonymous.bytes - anonymous_before

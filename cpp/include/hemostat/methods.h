@@ -96,6 +96,7 @@ struct OnLinears {
   // and the entries of their weights.
   std::function<double(const SharedInput&, const Options&)> holds = nullptr;
   std::function<double(const SharedInput&, const Options&)> costs = nullptr;
+  bool packs = false;  // linears come back packed, in as many bits a weight as the severity says
 };
 
 // A method on models. Without `hold` nothing is held.
@@ -170,6 +171,7 @@ struct Method {
   std::function<void(const Model&, const Options&)> check = nullptr;
 
   bool on_linears() const { return !std::holds_alternative<OnModel>(change); }
+  bool packs() const { return std::holds_alternative<OnLinears>(change) && std::get<OnLinears>(change).packs; }
 };
 
 // All registered methods, ours first, in catalogue order. The registry outlives the program's end on purpose.

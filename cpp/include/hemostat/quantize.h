@@ -51,7 +51,8 @@ struct GroupSize {
 };
 
 // Ranges of group sizes as fields declare them: within rows, or also the whole tensor.
-inline constexpr Range kGroupsOfRows = at_least(1), kGroupsOrTensor = at_least(0);
+inline constexpr Range kGroupsOfRows = at_least(1);
+inline constexpr Range kGroupsOrTensor = at_least(0);
 
 // round(2^bits); bits 2 … 8, fractions allowed (2.5 bits: 6 levels).
 int64_t levels(double bits);

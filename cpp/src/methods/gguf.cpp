@@ -81,6 +81,12 @@ Linear gguf(const Site& site, const at::Tensor& importance, const Options& optio
   return site.linear->with_packed(quantize::gguf_packed(weight, gguf));
 }
 
+OnLinears packed() {
+  OnLinears result = on_inputs(importance_of, gguf);
+  result.packs = true;
+  return result;
+}
+
 void check_blocks(const Model& model, const Options& options) {
   for (const NamedLinear& named : linears(model, filter_of(options))) {
     if (named.linear->in_features() % 32 != 0) {
@@ -108,7 +114,7 @@ Method gguf_method() {
                        "formats of the axis: k Q8_0, Q6_K … Q2_K; legacy Q8_0, Q5_0, Q4_1, Q4_0; iq IQ4_NL",
                        {"k", "legacy", "iq"}},
                       {"importance", false, "weighs errors by the mean squared input", {}}},
-          .change = on_inputs(importance_of, gguf),
+          .change = packed(),
           .axis_for = gguf_axis,
           .needs_for = gguf_needs,
           .check = check_blocks};

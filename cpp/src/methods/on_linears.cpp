@@ -197,14 +197,6 @@ void LinearMethod::number(SharedInput& sites) const {
 
 namespace {
 
-// Work on a layer leaves holes between what is kept of each.
-void trim_heap_after(const SharedInput& sites) {
-  const at::Tensor& weight = sites.front().linear->weight;
-  if (weight.defined()) {
-    trim_heap(weight);
-  }
-}
-
 std::vector<Linear> unchanged(const SharedInput& sites) {
   std::vector<Linear> linears;
   for (const Site& site : sites) {
@@ -251,7 +243,7 @@ std::vector<Held> LinearMethod::hold(SharedInput sites, MemoryBudget& budget) co
                          : Held());
     }
   }
-  trim_heap_after(sites);
+  trim_large_holes();
   return held;
 }
 
@@ -280,7 +272,7 @@ std::vector<Linear> LinearMethod::change(SharedInput sites, const std::vector<He
           about(method_.name, {sites[i]}, [&] { return linears_.change_site(sites[i], here, options_, own); }));
     }
   }
-  trim_heap_after(sites);
+  trim_large_holes();
   return linears;
 }
 

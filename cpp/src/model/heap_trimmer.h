@@ -19,6 +19,17 @@ inline void trim_heap(const at::Tensor& x) {
 #endif
 }
 
+// The same after each of many works that leave holes between what is kept of each: only where the holes are worth the
+// time that it takes to touch pages anew.
+inline void trim_large_holes() {
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 33)
+  constexpr size_t kWorth = size_t{32} << 20;
+  if (::mallinfo2().fordblks > kWorth) {
+    ::malloc_trim(0);
+  }
+#endif
+}
+
 class HeapTrimmer : public Observer {
  public:
   void hidden_state(size_t index, const at::Tensor& x) override {

@@ -243,7 +243,7 @@ std::vector<Held> LinearMethod::hold(SharedInput sites, MemoryBudget& budget) co
                          : Held());
     }
   }
-  trim_large_holes();
+  trim_grown_heap();
   return held;
 }
 
@@ -272,7 +272,7 @@ std::vector<Linear> LinearMethod::change(SharedInput sites, const std::vector<He
           about(method_.name, {sites[i]}, [&] { return linears_.change_site(sites[i], here, options_, own); }));
     }
   }
-  trim_large_holes();
+  trim_grown_heap();
   return linears;
 }
 

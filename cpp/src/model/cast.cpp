@@ -83,7 +83,7 @@ Model converted(const Model& model, std::optional<at::ScalarType> dtype, std::op
     if (!target.defined()) {
       if (type) {
         target = cast(tensor, *type, fmt::format("{}: {}", operation, name));
-        trim_large_holes();  // of what the check of each took between what is kept
+        trim_grown_heap();  // of what the check of each took between what is kept
       } else {
         target = tensor;
       }

@@ -1,6 +1,9 @@
 // For loops of passes over many tokens: gives back the holes that they leave in the heap.
 #pragma once
 
+#include <atomic>
+#include <cstddef>
+
 #ifdef __GLIBC__
 #include <malloc.h>
 #endif
@@ -19,13 +22,16 @@ inline void trim_heap(const at::Tensor& x) {
 #endif
 }
 
-// The same after each of many works that leave holes between what is kept of each: only where the holes are worth the
-// time that it takes to touch pages anew.
-inline void trim_large_holes() {
+// The same after each of many works that leave holes between what is kept of each: only where the heap has grown for
+// them, since pages that were given back cost time when they are touched again.
+inline void trim_grown_heap() {
 #if defined(__GLIBC__) && __GLIBC_PREREQ(2, 33)
-  constexpr size_t kWorth = size_t{32} << 20;
-  if (::mallinfo2().fordblks > kWorth) {
+  constexpr size_t kWorth = size_t{16} << 20;
+  static std::atomic<size_t> trimmed_at = 0;
+  const size_t size = ::mallinfo2().arena;
+  if (size > trimmed_at + kWorth) {
     ::malloc_trim(0);
+    trimmed_at = size;
   }
 #endif
 }

@@ -127,7 +127,7 @@ def described(declaration: Declaration) -> list[str]:
 
 
 def template_head(code: list[str]) -> tuple[str, list[str]]:
-    """"template <typename T> " of a template, and the lines after it."""
+    """ "template <typename T> " of a template, and the lines after it."""
     if not code[0].startswith("template <"):
         return "", code
     end = next(index for index, line in enumerate(code) if line.endswith(">")) + 1

@@ -189,8 +189,8 @@ def test_only_chosen_linears_change_and_share(tiny_model, statistics):
     ("options", "message"),
     [
         ({"group_size": 128}, "group_size = 128 does not divide the 32 input features"),
-        ({"group_size": "tensor"}, "group_size is 'tensor', but must be row or a positive integer"),
-        ({"group_size": "many"}, "group_size is 'many', but must be row, tensor or a positive integer"),
+        ({"group_size": "tensor"}, "group_size must be row or a positive integer, got 'tensor'"),
+        ({"group_size": "many"}, "group_size must be row, tensor or a positive integer, got 'many'"),
         ({"group_size": 16, "include": "nothing"}, "leave no linear layer"),
     ],
 )

@@ -105,7 +105,7 @@ def test_a_model_that_is_lost_is_reported(trained):
         ("bit_flip", {"bits": 9}, "option bits must be 0 or in 2 … 8, got 9"),
         ("bit_flip", {"bit": 32}, "option bit must be in -1 … 31, got 32"),
         ("bit_flip", {"bits": 4, "bit": 4}, "option bit must be in -1 … 3, got 4"),
-        ("stuck_at", {"value": 2}, "option 'value' of 'stuck_at' takes an integer, from 0 to 1, got '2'"),
+        ("stuck_at", {"value": 2}, r"prepare\(stuck_at\): option value must be 0 or 1, got 2"),
     ],
 )
 def test_options_that_cannot_be(tiny_model, method, options, message):

@@ -301,7 +301,7 @@ def test_nan_is_counted_and_named(device):
         (ValueError, 'pattern is "2:0"', lambda w: prune.mask(w, pattern="2:0")),
         (ValueError, 'pattern is "2:4x"', lambda w: prune.mask(w, pattern="2:4x")),
         (ValueError, "multiple of 5, but weight has 8", lambda w: prune.magnitude(w, pattern="2:5")),
-        (ValueError, "ria: alpha is -1, but must be finite", lambda w: prune.ria(w, w[0], alpha=-1, sparsity=0.5)),
+        (ValueError, "ria: alpha is -1, but must be 0 or more", lambda w: prune.ria(w, w[0], alpha=-1, sparsity=0.5)),
         (ValueError, "score_ria: alpha is inf", lambda w: prune.score_ria(w, w[0].abs(), alpha=math.inf)),
         (ValueError, "ria: give sparsity or pattern, neither", lambda w: prune.ria(w, w[0].abs())),
         (ValueError, "ria: activation_norm has 4 entries, but weight has 8", lambda w: prune.ria(w, w[0, :4].abs())),

@@ -152,14 +152,13 @@ struct RtnOptions {
   bool check_finite = true;
 
   static constexpr auto fields() {
-    return std::tuple{
-        bits_field<RtnOptions>(),
-        group_size_field<RtnOptions>(kGroupsOrTensor),
-        symmetric_field<RtnOptions>(),
-        Field{"search_clip", &RtnOptions::search_clip,
-              "shrinks each group's range by the factor of 1, .99, ..., .21 with the least squared error"},
-        out_field<RtnOptions>(),
-        check_finite_field<RtnOptions>()};
+    return std::tuple{bits_field<RtnOptions>(),
+                      group_size_field<RtnOptions>(kGroupsOrTensor),
+                      symmetric_field<RtnOptions>(),
+                      Field{"search_clip", &RtnOptions::search_clip,
+                            "shrinks each group's range by the factor of 1, .99, … .21 with the least squared error"},
+                      out_field<RtnOptions>(),
+                      check_finite_field<RtnOptions>()};
   }
 };
 
@@ -471,7 +470,7 @@ struct AwqOptions {
     return std::tuple{bits_field<AwqOptions>(), group_size_field<AwqOptions>(kGroupsOfRows),
                       symmetric_field<AwqOptions>(),
                       Field{"search_clip", &AwqOptions::search_clip,
-                            "clips each group of the scaled weight at the factor of 1, .95, ..., .55 of its largest "
+                            "clips each group of the scaled weight at the factor of 1, .95, … .55 of its largest "
                             "magnitude that has the least error in the outputs which the group alone adds to"},
                       check_finite_field<AwqOptions>()};
   }

@@ -37,7 +37,8 @@ void refuse_number(std::string_view operation, std::string_view name, double val
 }
 
 void refuse_number(std::string_view operation, std::string_view name, int64_t value, const Range& range) {
-  refuse(operation, name, value, to_string(range));
+  const bool two = std::isfinite(range.least) && range.most == range.least + 1;
+  refuse(operation, name, value, two ? fmt::format("{} or {}", range.least, range.most) : to_string(range));
 }
 
 void refuse_word(std::string_view operation, std::string_view name, std::string_view word,

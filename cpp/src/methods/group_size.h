@@ -27,7 +27,7 @@ inline int64_t weights_of(const std::string& method, const OptionSpec& spec, con
   const auto& text = option<std::string>(options, spec.name.c_str());
   const quantize::GroupSize size = quantize::GroupSize::from_text(operation, text);
   if (size == quantize::kPerTensor && !spec.range.holds(quantize::kPerTensor)) {
-    throw ValueError(fmt::format("{}: {} is 'tensor', but must be row or a positive integer", operation, spec.name));
+    throw ValueError(fmt::format("{}: {} must be row or a positive integer, got 'tensor'", operation, spec.name));
   }
   return size;
 }

@@ -56,14 +56,10 @@ const char* type_name(const OptionValue& value) {
 }
 
 [[noreturn]] void bad_value(const Method& method, const OptionSpec& option, const std::string& got) {
-  std::string takes = type_name(option.default_value);
-  if (!option.choices.empty()) {
-    takes = fmt::format("{}", fmt::join(option.choices, ", "));
-  } else if (const std::string range = to_string(option.range); !range.empty()) {
-    takes = fmt::format("{}, {}", takes, range);
-  }
-  throw ValueError(
-      fmt::format("hemostat: option '{}' of '{}' takes {}, got '{}'", option.name, method.name, takes, got));
+  throw ValueError(fmt::format("hemostat: option '{}' of '{}' takes {}, got '{}'", option.name, method.name,
+                               option.choices.empty() ? std::string(type_name(option.default_value))
+                                                      : fmt::format("{}", fmt::join(option.choices, ", ")),
+                               got));
 }
 
 OptionValue parse_value(const Method& method, const OptionSpec& option, const std::string& text) {
@@ -147,9 +143,11 @@ Options complete_options(const Method& method, const Options& given) {
     complete[name] = converted(method, option, value);
     const auto* real = std::get_if<double>(&complete[name]);
     const auto* integer = std::get_if<int64_t>(&complete[name]);
-    if ((real != nullptr && !option.range.holds(*real)) ||
-        (integer != nullptr && !option.range.holds(static_cast<double>(*integer)))) {
-      bad_value(method, option, to_string(complete[name]));
+    const std::string operation = fmt::format("hemostat.prepare({})", method.name);
+    if (real != nullptr) {
+      check_range(operation, name, *real, option.range);
+    } else if (integer != nullptr) {
+      check_range(operation, name, *integer, option.range);
     }
     const auto* text = std::get_if<std::string>(&complete[name]);
     if (text != nullptr && !option.choices.empty() &&

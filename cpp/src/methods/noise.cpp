@@ -64,6 +64,10 @@ Faults faults_of(const Options& options) {
 FitCheck fault_check(const std::string& method) {
   return [method](const Model& model, const Options& options) {
     const Faults faults = faults_of(options);
+    if (faults.stuck_at && *faults.stuck_at != 0 && *faults.stuck_at != 1) {
+      throw ValueError(
+          fmt::format("hemostat.prepare({}): option value must be 0 or 1, got {}", method, *faults.stuck_at));
+    }
     if (faults.bits != 0 && (faults.bits < 2 || faults.bits > 8)) {
       throw ValueError(
           fmt::format("hemostat.prepare({}): option bits must be 0 or in 2 … 8, got {}", method, faults.bits));
@@ -187,11 +191,7 @@ std::vector<Method> noise_methods() {
        .description = "stored bits of weights read 0, or 1, whatever was written",
        .axis = rate_axis({.bits = 0, .bit = std::nullopt, .stuck_at = 0}),
        .needs = {},
-       .options = fault_options({{.name = "value",
-                                  .default_value = int64_t{0},
-                                  .description = "what a stuck bit reads, 0 or 1",
-                                  .choices = {},
-                                  .range = between(0, 1)}}),
+       .options = fault_options({{"value", int64_t{0}, "what a stuck bit reads, 0 or 1", {}}}),
        .change = with_faults(),
        .axis_for = fault_axis,
        .check = fault_check("stuck_at")},

@@ -13,7 +13,6 @@ std::vector<OptionSpec> pattern_length() {
            .default_value = int64_t{0},
            .description = "n:m pruning on an axis of n kept of every m; 0: unstructured",
            .choices = {},
-           .range = at_least(0),
            .divides = true}};
 }
 

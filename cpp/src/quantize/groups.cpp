@@ -54,7 +54,7 @@ GroupSize GroupSize::from_text(std::string_view operation, std::string_view text
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), size);
   if (error != std::errc() || end != text.data() + text.size() || size < 1) {
     throw ValueError(
-        fmt::format("{}: group_size is '{}', but must be row, tensor or a positive integer", operation, text));
+        fmt::format("{}: group_size must be row, tensor or a positive integer, got '{}'", operation, text));
   }
   return size;
 }

@@ -222,23 +222,13 @@ Example:
       py::arg("bits") = py::none(), py::arg("group_size") = py::none(), py::arg("symmetric") = false,
       py::arg("check_finite") = true, release_gil());
 
-  room.def(
-      "admm",
-      [](const at::Tensor& weight, const at::Tensor& gram, std::optional<double> sparsity,
-         std::optional<std::string> pattern, const std::string& scope, double damp, int64_t iterations,
-         bool check_finite) {
-        auto [pruned, mask] = prune::admm(weight, gram,
-                                          {.sparsity = sparsity,
-                                           .pattern = std::move(pattern),
-                                           .scope = scope_of("admm", scope),
-                                           .damp = damp,
-                                           .iterations = iterations,
-                                           .check_finite = check_finite});
-        return std::pair(std::move(pruned), std::move(mask));
+  def_operator(
+      room, "admm",
+      +[](const at::Tensor& weight, const at::Tensor& gram, const prune::AdmmOptions& options) {
+        const prune::Pruned pruned = prune::admm(weight, gram, options);
+        return std::pair(pruned.weight, pruned.mask);
       },
-      py::arg("weight"), py::arg("gram"), py::kw_only(), py::arg("sparsity") = py::none(),
-      py::arg("pattern") = py::none(), py::arg("scope") = "tensor", py::arg("damp") = 0.1, py::arg("iterations") = 20,
-      py::arg("check_finite") = true, release_gil(), "hemostat.prune.admm as a pair of weight and mask.");
+      {"weight", "gram"}, "hemostat.prune.admm as a pair of weight and mask.\n\nArgs:\n{options}\n");
 
   def_operator(room, "dsnot", &prune::dsnot, {"weight", "mask", "activation_mean", "activation_norm"},
                R"doc(Refine a mask by swapping weights until each row's mean output is right.

@@ -30,18 +30,14 @@ namespace hemostat {
 struct Range {
   double least = -std::numeric_limits<double>::infinity();
   double most = std::numeric_limits<double>::infinity();
-  bool above_least = false;  // `least` itself is none of them
 
-  bool holds(double value) const {
-    return std::isfinite(value) && value <= most && (above_least ? value > least : value >= least);
-  }
+  bool holds(double value) const { return std::isfinite(value) && value >= least && value <= most; }
 };
 constexpr Range at_least(double least) { return {.least = least}; }
 constexpr Range between(double least, double most) { return {.least = least, .most = most}; }
-constexpr Range positive() { return {.least = 0, .above_least = true}; }
 constexpr Range not_negative_in_float32() { return between(0, std::numeric_limits<float>::max()); }
 
-// "from 0 to 1", "0 or more", "positive"; empty for any number.
+// "from 0 to 1", "0 or more"; empty for any number.
 std::string to_string(const Range& range);
 
 // Who sets a field: a method's options, the severity, or only those who call the operator itself (out, check_finite).

@@ -14,7 +14,7 @@ std::string to_string(const Range& range) {
     return fmt::format("from {} to {}", range.least, range.most);
   }
   if (above) {
-    return range.above_least && range.least == 0 ? "positive" : fmt::format("{} or more", range.least);
+    return fmt::format("{} or more", range.least);
   }
   return "";
 }

@@ -410,6 +410,24 @@ Returns:
     str | None: The first tensor that has NaN or infinite entries, or the first layer that gives some, and the dtype's
     part in it. None: all is finite.
 )");
+  module.def(
+      "families",
+      [] {
+        py::dict result;
+        for (const FamilyName& name : families()) {
+          result[py::str(name.model_type)] = name.architecture;
+        }
+        return result;
+      },
+      R"(The families of models that load.
+
+Returns:
+    dict[str, str]: By the ``model_type`` of their config.json, the class of transformers that computes the same.
+
+Example:
+    >>> hemostat.families()["qwen3"]
+    'Qwen3ForCausalLM'
+)");
   module.def("family_config", &family_config, "model"_a,
              R"(config.json for a model as it is now, as :meth:`Model.save` writes it.
 

@@ -152,7 +152,7 @@ Args:
       });
 
   py::class_<ModelConfig>(module, "ModelConfig", "What a checkpoint's config.json says. Read-only.")
-      .def_readonly("family", &ModelConfig::family, "model_type in config.json: 'llama', 'mistral', 'qwen2'.")
+      .def_readonly("family", &ModelConfig::family, "model_type in config.json, one of families().")
       .def_readonly("vocab_size", &ModelConfig::vocab_size, "Entries of the vocabulary.")
       .def_readonly("hidden_size", &ModelConfig::hidden_size, "Features of the residual stream.")
       .def_readonly("context", &ModelConfig::context, "Longest sequence in tokens (max_position_embeddings).")

@@ -271,7 +271,7 @@ bool read_config(std::string_view text) {
   Model model;
   try {
     config = parse_config(without_structure_mark(std::string(text), "config.json"), "config.json");
-    if (config.layers > 64) {
+    if (config.layers.size() > 64 || config.experts > 64) {
       return true;
     }
     model = skeleton(config);
@@ -279,7 +279,7 @@ bool read_config(std::string_view text) {
     return false;
   }
   const std::string saved =
-      updated_config(config.model, config.windows, config.tied, config.dtype.value_or(at::kFloat));
+      updated_config(config.model, model.blocks, config.tied, config.dtype.value_or(at::kFloat));
   const CheckpointConfig again =
       parse_config(without_structure_mark(with_structure_mark(saved), "config.json"), "config.json");
   const std::string described = structure(model);

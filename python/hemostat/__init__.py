@@ -10,6 +10,8 @@ Load a model, change it with a method, and compare:
 ``hemostat.methods()`` lists the methods; ``hemostat.scan`` measures many of them and writes a report.
 """
 
+from importlib.metadata import version as _version
+
 import torch  # noqa: F401  its libraries have to be loaded before ours
 
 import hemostat._compatibility  # noqa: F401  and have to be those that ours were compiled against
@@ -59,6 +61,7 @@ from hemostat._C import (
     Trial,
     Zone,
     compose,
+    families,
     find_threshold,
     judge,
     methods,
@@ -71,6 +74,8 @@ from hemostat._methods import collect, compress, method
 from hemostat._scan import scan
 from hemostat._surface import surface
 from hemostat.report import Report
+
+__version__ = _version("hemostat")
 
 __all__ = [
     "Axis",
@@ -107,6 +112,7 @@ __all__ = [
     "collect",
     "compare",
     "compose",
+    "families",
     "compress",
     "context",
     "data",

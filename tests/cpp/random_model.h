@@ -43,23 +43,6 @@ inline Model random_model(const RandomModelOptions& options = {}) {
   model.config.vocab_size = options.vocab;
   model.config.hidden_size = kHidden;
   model.config.context = 128;
-  model.config.names = {.embedding = "model.embed_tokens",
-                        .block = "model.layers.",
-                        .final_norm = "model.norm",
-                        .head = "lm_head",
-                        .q = "self_attn.q_proj",
-                        .k = "self_attn.k_proj",
-                        .v = "self_attn.v_proj",
-                        .o = "self_attn.o_proj",
-                        .q_norm = "self_attn.q_norm",
-                        .k_norm = "self_attn.k_norm",
-                        .gate = "mlp.gate_proj",
-                        .up = "mlp.up_proj",
-                        .down = "mlp.down_proj",
-                        .router = "mlp.gate",
-                        .expert = "mlp.experts.",
-                        .attention_norm = "input_layernorm",
-                        .mlp_norm = "post_attention_layernorm"};
   model.embedding = random({options.vocab, kHidden}, 1);
   for (int64_t layer = 0; layer < options.layers; ++layer) {
     Block block;

@@ -59,19 +59,27 @@ struct Linear {
 
 enum class NormKind { none, rms, layer, dynamic_tanh };
 
-// rms:  weight · x / sqrt(mean(x²) + epsilon)             layer: weight · (x − mean)/sqrt(var + epsilon) + bias
+// rms:  (offset + weight) · x / sqrt(mean(x²) + epsilon)  layer: weight · (x − mean)/sqrt(var + epsilon) + bias
 // dynamic_tanh: weight · tanh(alpha · x) + bias           none:  x
 struct Norm {
   NormKind kind = NormKind::none;
   at::Tensor weight, bias;
   double epsilon = 1e-5;
   double alpha = 1;
+  double offset = 0;  // of rms: Gemma's weights are stored less 1
 };
 
 // Rotary position embedding of the first 2·frequencies features of each head, halves rotated (not interleaved).
+// Frequencies may depend on how many tokens a call sees, those in the cache included; keys in a cache stay as they were
+// rotated, so that text read in steps then differs from text read at once.
 struct Rope {
   at::Tensor inverse_frequencies;  // [rotary_dim / 2] float32, radians per position. Undefined: no rotation
   double attention_scale = 1;      // multiplies cos and sin (YaRN)
+  int64_t context = 0;             // where more tokens than these are seen, the fields below hold
+  at::Tensor long_inverse_frequencies;  // in the place of inverse_frequencies (LongRoPE). Undefined: none
+  // > 0: the base of the frequencies is multiplied by (dynamic_factor · seen/context − dynamic_factor + 1)^(d/(d − 2)),
+  // d = rotary_dim (dynamic NTK)
+  double dynamic_factor = 0;
 };
 
 // Keys are quantized per channel in fixed ranges, values per token in their own: each token's cache entry depends
@@ -81,23 +89,33 @@ struct CacheQuantization {
   at::Tensor key_min, key_max;  // [kv_heads, head_dim] float32; undefined: keys per token too
 };
 
+enum class NormScope { head, all };  // over the features of each head, or over all heads' at once
+
 struct Attention {
   Linear q, k, v, o;
   int64_t heads = 0, kv_heads = 0, head_dim = 0;
-  Norm q_norm, k_norm;  // over head_dim, before the rotation
+  Norm q_norm, k_norm;  // before the rotation
+  NormScope qk_norm_scope = NormScope::head;
   Rope rope;
   double scale = 0;    // of q·k; 0: 1/sqrt(head_dim)
+  double softcap = 0;  // c > 0: scores become c · tanh(scores / c)
+  // [heads]: a logit beside each token's scores, that takes its share of the softmax and gives nothing. Undefined: none
+  at::Tensor sink_logits;
   int64_t window = 0;  // a token sees itself and the window − 1 before it; 0: all before it
   int64_t sinks = 0;   // with a window: the first `sinks` positions stay visible
   CacheQuantization cache;
 };
 
+// silu: x · sigmoid(slope · x), slope a field of Mlp
 enum class Activation { silu, gelu, gelu_tanh, relu };
 
-// down(activation(gate(x)) · up(x)), or down(activation(up(x))) where there is no gate.
+// down(activation(gate(x)) · (up(x) + up_offset)), or down(activation(up(x))) where there is no gate.
 struct Mlp {
   Linear gate, up, down;
   Activation activation = Activation::silu;
+  double slope = 1;      // of silu; 1.702: quick GELU
+  double limit = 0;      // c > 0: what gate gives is at most c, what up gives from −c to c
+  double up_offset = 0;  // of a gated MLP
 };
 
 // A mixture: softmax(router(x)/temperature) chooses top_k of mlps per token; empty: the block has a dense mlp.
@@ -120,6 +138,8 @@ struct Block {
   Experts experts;
   bool skip_attention = false, skip_mlp = false;        // the sublayer is not computed and adds nothing
   bool attention_residual = true, mlp_residual = true;  // false: the sublayer's input is not added to its output
+  double residual_scale = 1;                            // multiplies a sublayer's output before it is added
+  bool parallel = false;  // the MLP reads the block's input, as the attention does: x + f(norm(x)) + g(norm(x))
   int64_t origin = 0;  // index of the checkpoint's block; names and statistics follow it
 };
 
@@ -146,8 +166,11 @@ struct LogitMap {
   at::Tensor a, b;  // [V, r], [r, V], undefined: none
 };
 
+// c · tanh(scale · linear(x) / c), then the map
 struct Head {
-  Linear linear;  // [V, H]; shares the embedding's storage where they are tied
+  Linear linear;       // [V, H]; shares the embedding's storage where they are tied
+  double scale = 1;    // the family's own: a map may scale too
+  double softcap = 0;  // c; 0: none
   LogitMap map;
 };
 
@@ -159,16 +182,23 @@ struct Decoder {
   bool operator==(const Decoder&) const = default;
 };
 
-// The names of a family's tensors, as its checkpoints spell them.
+// The names of a family's linears and tensors, as its checkpoints spell them; LLaMA's unless a family says otherwise. A
+// linear that checkpoints store with others in one tensor has that tensor's name and its own: "attn.c_attn.q".
 struct Naming {
-  std::string embedding, block, final_norm, head;  // "model.embed_tokens", "model.layers.", …
-  std::string q, k, v, o, q_norm, k_norm;          // within a block: "self_attn.q_proj", …
-  std::string gate, up, down, router, expert;      // "mlp.gate_proj", …; expert: "mlp.experts."
-  std::string attention_norm, mlp_norm;            // "input_layernorm", …
+  std::string embedding = "model.embed_tokens", positions = "model.embed_positions", block = "model.layers.",
+              final_norm = "model.norm", head = "lm_head";
+  // Within a block.
+  std::string q = "self_attn.q_proj", k = "self_attn.k_proj", v = "self_attn.v_proj", o = "self_attn.o_proj",
+              q_norm = "self_attn.q_norm", k_norm = "self_attn.k_norm", sink_logits = "self_attn.sinks",
+              gate = "mlp.gate_proj", up = "mlp.up_proj", down = "mlp.down_proj", router = "mlp.gate",
+              attention_norm = "input_layernorm", mlp_norm = "post_attention_layernorm",
+              attention_output_norm = "attention_output_norm", mlp_output_norm = "mlp_output_norm";
+  // An expert's number follows the first, then a dot and one of the others.
+  std::string expert = "mlp.experts.", expert_gate = "gate_proj", expert_up = "up_proj", expert_down = "down_proj";
 };
 
 struct ModelConfig {
-  std::string family;                                    // model_type in config.json: llama, mistral, qwen2
+  std::string family;  // model_type in config.json, of families()
   int64_t vocab_size = 0, hidden_size = 0, context = 0;  // context: max_position_embeddings
   std::vector<int64_t> eos_token_ids;
   std::optional<int64_t> bos_token_id;
@@ -194,14 +224,17 @@ struct ModelState;
 struct Model {
   ModelConfig config;
   InputPerturbation input;
-  at::Tensor embedding;  // [V, H]
+  at::Tensor embedding;           // [V, H]
+  double embedding_scale = 1;     // multiplies what is read of it, rounded to the model's dtype
+  at::Tensor position_embedding;  // [P, H]: row position + position_offset is added. Undefined: none
+  int64_t position_offset = 0;
   std::vector<Block> blocks;
   Norm final_norm;
   Head head;
   Decoder decoder;
   std::string source;  // the directory or GGUF file it was loaded from, absolute; empty: none
 
-  // A Hugging Face directory: config.json and one or many *.safetensors (and hemostat.json where save() wrote one).
+  // A Hugging Face directory of one of families(): config.json and one or many *.safetensors (and hemostat.json where save() wrote one).
   // Tensors are private, writable views on the mapped files. Every config field that changes a number is honoured or
   // refused by name. Throws ValueError naming the file and the field or tensor.
   //
@@ -262,6 +295,13 @@ struct ModelState {
   std::vector<int64_t> origins;                                                 // of the blocks
   std::string source;
 };
+
+// What loads: the model_type of config.json, and the class in transformers that computes the same.
+struct FamilyName {
+  std::string model_type, architecture;
+};
+
+std::vector<FamilyName> families();
 
 // config.json for the model as it is now, as save() writes it. ValueError where its family's cannot express it.
 std::string family_config(const Model& model);

@@ -162,8 +162,12 @@ class Calibration {
       last = std::max(last, sites.front().block.value_or(changed.blocks.size() - 1) + 1);
     }
     for (size_t block = 0; block < last; ++block) {
-      attention(block);
-      mlp(block);
+      if (changed.blocks[block].parallel) {
+        parallel(block);
+      } else {
+        attention(block);
+        mlp(block);
+      }
       check_states();
       if (options_.progress) {
         options_.progress(static_cast<int64_t>(block) + 1, static_cast<int64_t>(last));
@@ -203,14 +207,40 @@ class Calibration {
   using LastStep = at::Tensor (Interpreter::*)(size_t block, const at::Tensor& x, const at::Tensor& inside);
 
   // What the first stage's linears read is `input` of the residual stream, and what the second's do is `inner` of that.
-  void sublayer(size_t block, Stage first, Step input, Stage second, Step inner, LastStep after) {
+  void stages(size_t block, Stage first, Step input, Stage second, Step inner) {
     const auto read = [=](Stream& stream, int64_t i) { return (stream.interpreter.*input)(block, stream.state(i)); };
     stage(block, first, read);
     stage(block, second, [&](Stream& stream, int64_t i) {
       return stream.set_inside(i, (stream.interpreter.*inner)(block, read(stream, i)));
     });
+  }
+
+  void sublayer(size_t block, Stage first, Step input, Stage second, Step inner, LastStep after) {
+    stages(block, first, input, second, inner);
     advance([=](Stream& stream, int64_t i) {
       return (stream.interpreter.*after)(block, stream.state(i), stream.inside(i));
+    });
+  }
+
+  // Both sublayers read the block's input, and the stream moves on once.
+  void parallel(size_t block) {
+    const Block& here = changed.blocks[block];
+    if (!here.experts.mlps.empty()) {
+      throw ValueError(fmt::format("{}: block {} has a mixture beside its attention, which is not supported",
+                                   kOperation, block));
+    }
+    if (here.skip_attention) {
+      replace_unread(block, {Stage::attention, Stage::attended});
+    } else {
+      stages(block, Stage::attention, &Interpreter::attention_input, Stage::attended, &Interpreter::attended);
+    }
+    if (here.skip_mlp) {
+      replace_unread(block, {Stage::router, Stage::mlp, Stage::activated});
+    } else {
+      stages(block, Stage::mlp, &Interpreter::mlp_input, Stage::activated, &Interpreter::activated);
+    }
+    advance([block](Stream& stream, int64_t i) {
+      return stream.interpreter.run(stream.state(i), block, block + 1);
     });
   }
 

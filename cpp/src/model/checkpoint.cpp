@@ -93,7 +93,7 @@ Model Model::load(const std::string& checkpoint, const LoadOptions& options) {
   if (structured) {
     check_consistency(model, structure_path.string());
   }
-  fill(model, load_tensors(directory), checkpoint);
+  fill(model, load_tensors(directory), checkpoint, structured ? StoredAs::model : StoredAs::checkpoint);
   model = with_one_dtype(std::move(model), options.dtype, config.dtype);
   model.source = settled(directory).string();
   return options.device == model.device() ? model : model.to(std::nullopt, options.device);
@@ -135,7 +135,7 @@ Model Model::from_state(const ModelState& state) {
       linear = linear.with_packed(found->second);
     }
   });
-  fill(model, state.tensors, "a pickled model");
+  fill(model, state.tensors, "a pickled model", StoredAs::model);
   size_t index = 0;
   if (stored_bits.size() != linears(model, kEveryLinear).size()) {
     throw ValueError(fmt::format("hemostat.Model.load: {} has {} sizes of {} linears", kStructure, stored_bits.size(),

@@ -16,8 +16,10 @@
 
 #include "cast.h"
 #include "checkpoint_files.h"
+#include "config.h"
 #include "json.h"
 #include "safetensors.h"
+#include "stored_form.h"
 #include "tensor_slots.h"
 
 namespace hemostat {
@@ -116,7 +118,11 @@ Tensors load_shards(const fs::path& directory) {
   return tensors;
 }
 
-bool changes_nothing(const std::string& name) { return name.ends_with(".rotary_emb.inv_freq"); }
+// Buffers that older releases stored.
+bool changes_nothing(const Family& family, const std::string& name) {
+  return std::any_of(family.ignored.begin(), family.ignored.end(),
+                     [&](const std::string& end) { return name.ends_with(end); });
+}
 
 // --- names ---
 
@@ -279,8 +285,11 @@ Tensors load_tensors(const fs::path& directory) {
   fail(fmt::format("{} has neither {} nor {}{}", directory.string(), kTensors, kIndex, found_instead(directory)));
 }
 
-void fill(Model& model, Tensors tensors, const std::string& where) {
+void fill(Model& model, Tensors tensors, const std::string& where, StoredAs form) {
   tensors = with_own_names(std::move(tensors), model.config.names, where);
+  if (form == StoredAs::checkpoint) {
+    tensors = taken_apart(std::move(tensors), model, where);
+  }
   const bool tied = model.tied();
   const std::string head_name = model.config.names.head + ".weight";
   if (tied) {
@@ -318,7 +327,7 @@ void fill(Model& model, Tensors tensors, const std::string& where) {
     model.head.linear.weight = model.embedding;
   }
   for (const auto& [name, tensor] : tensors) {
-    if (used.count(name) || changes_nothing(name)) {
+    if (used.count(name) || changes_nothing(family_of(model.config), name)) {
       continue;
     }
     if (tied && name == head_name) {

@@ -12,6 +12,7 @@
 #include "gguf/model.h"
 #include "partial_checkpoint.h"
 #include "safetensors.h"
+#include "stored_form.h"
 #include "tensor_slots.h"
 
 namespace hemostat {
@@ -27,6 +28,13 @@ Model unpacked(Model model) {
   return model;
 }
 
+NamedTensors stored(const Model& model, bool expressible) {
+  NamedTensors result;
+  for_each_stored(unpacked(model),
+                  [&](const std::string& name, const at::Tensor& tensor) { result.emplace(name, tensor); });
+  return expressible ? put_together(std::move(result), model) : result;
+}
+
 std::string save_directory(const Model& model, const std::string& path) {
   const FittedConfig saved = fitted_config(model);
   PartialCheckpoint checkpoint(path);
@@ -36,7 +44,7 @@ std::string save_directory(const Model& model, const std::string& path) {
   }
   std::vector<std::string> notes = copy_companions(model.source, checkpoint);
   NewFile file = checkpoint.file(kTensors);
-  safetensors::write(model.tensors(), [&](const void* data, size_t bytes) { file.write(data, bytes); });
+  safetensors::write(stored(model, saved.expressible), [&](const void* data, size_t bytes) { file.write(data, bytes); });
   file.finish();
   checkpoint.finish();
   if (!saved.expressible) {
@@ -49,12 +57,7 @@ std::string save_directory(const Model& model, const std::string& path) {
 
 }  // namespace
 
-std::map<std::string, at::Tensor> Model::tensors() const {
-  std::map<std::string, at::Tensor> result;
-  for_each_stored(unpacked(*this),
-                  [&](const std::string& name, const at::Tensor& tensor) { result.emplace(name, tensor); });
-  return result;
-}
+std::map<std::string, at::Tensor> Model::tensors() const { return stored(*this, fitted_config(*this).expressible); }
 
 std::string family_config(const Model& model) {
   const FittedConfig saved = fitted_config(model);

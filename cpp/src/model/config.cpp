@@ -1,12 +1,10 @@
 #include "config.h"
 
 #include <algorithm>
-#include <array>
 #include <cctype>
 #include <cmath>
 #include <optional>
 
-#include <ATen/ops/tensor.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
@@ -15,6 +13,7 @@
 
 #include "config_fields.h"
 #include "json.h"
+#include "rope_config.h"
 
 namespace hemostat {
 namespace {
@@ -26,54 +25,24 @@ const std::string kStructureMark = "hemostat-";
 // Beyond any model, so that a config that lies neither fills the memory nor takes for ever.
 constexpr int64_t kMostLayers = 10'000, kLargestHead = 65'536;
 
-enum class WindowRule { none, every_layer, by_layer };
-
-// A family is data: names, and the defaults that transformers gives fields a config leaves out.
-struct Family {
-  const char* model_type;
-  Naming names;
-  int64_t default_kv_heads;  // 0: as many as heads
-  int64_t default_context;
-  std::optional<int64_t> default_bos, default_eos;
-  bool configurable_bias;  // attention_bias, mlp_bias
-  bool qkv_bias;           // always
-  WindowRule window;
-};
-
-const Naming kLlamaNames = {
-    .embedding = "model.embed_tokens",
-    .block = "model.layers.",
-    .final_norm = "model.norm",
-    .head = "lm_head",
-    .q = "self_attn.q_proj",
-    .k = "self_attn.k_proj",
-    .v = "self_attn.v_proj",
-    .o = "self_attn.o_proj",
-    .q_norm = "self_attn.q_norm",
-    .k_norm = "self_attn.k_norm",
-    .gate = "mlp.gate_proj",
-    .up = "mlp.up_proj",
-    .down = "mlp.down_proj",
-    .router = "mlp.gate",
-    .expert = "mlp.experts.",
-    .attention_norm = "input_layernorm",
-    .mlp_norm = "post_attention_layernorm",
-};
-
-const std::array<Family, 3> kFamilies = {{
-    {"llama", kLlamaNames, 0, 2048, 1, 2, true, false, WindowRule::none},
-    {"mistral", kLlamaNames, 8, 131072, 1, 2, false, false, WindowRule::every_layer},
-    {"qwen2", kLlamaNames, 32, 32768, std::nullopt, std::nullopt, false, true, WindowRule::by_layer},
-}};
-
-Activation parse_activation(ConfigFields& fields) {
-  const std::string name = fields.text("hidden_act", "silu");
-  if (name == "silu" || name == "swish") return Activation::silu;
-  if (name == "gelu") return Activation::gelu;
-  if (name == "gelu_new" || name == "gelu_pytorch_tanh") return Activation::gelu_tanh;
-  if (name == "relu") return Activation::relu;
-  fields.fail(
-      fmt::format("field 'hidden_act' is '{}'; silu, gelu, gelu_new, gelu_pytorch_tanh and relu are supported", name));
+void parse_activation(ConfigFields& fields, const std::string& key, const std::string& missing, Mlp& mlp) {
+  const std::string name = fields.text(key, missing);
+  if (name == "silu" || name == "swish") {
+    mlp.activation = Activation::silu;
+  } else if (name == "quick_gelu") {
+    mlp.activation = Activation::silu;
+    mlp.slope = 1.702;
+  } else if (name == "gelu") {
+    mlp.activation = Activation::gelu;
+  } else if (name == "gelu_new" || name == "gelu_pytorch_tanh" || name == "gelu_fast") {
+    mlp.activation = Activation::gelu_tanh;
+  } else if (name == "relu") {
+    mlp.activation = Activation::relu;
+  } else {
+    fields.fail(
+        fmt::format("field '{}' is '{}'; silu, gelu, gelu_new, gelu_pytorch_tanh, quick_gelu and relu are supported",
+                    key, name));
+  }
 }
 
 // The dtype that weights stored in several are given. Any other says nothing: what is stored decides.
@@ -89,85 +58,33 @@ std::optional<at::ScalarType> parse_dtype(ConfigFields& fields) {
   return std::nullopt;
 }
 
-// The rotations that one spelling of them gives: rope_parameters or rope_scaling.
-std::vector<float> parse_frequencies(ConfigFields& fields, const json& given, const std::string& where,
-                                     int64_t head_dim, double& theta) {
-  if (!given.is_null() && !given.is_object()) {
-    fields.fail(fmt::format("field '{}' is {}; it takes an object", where, ConfigFields::abbreviated(given)));
-  }
-  const json object = given.is_null() ? json::object() : given;
-  ConfigFields rope(object, fmt::format("{}: {}", fields.file(), where));
-  theta = rope.positive("rope_theta", theta);
-  const std::string type = rope.text("rope_type", rope.text("type", "default"));
-  if (rope.positive("partial_rotary_factor", 1.0) != 1.0) {
-    fields.fail("field 'partial_rotary_factor' is not 1; partial rotation is not supported");
-  }
-  std::vector<float> frequencies = inverse_frequencies(theta, head_dim);
-  std::vector<NeutralField> unused = {{"attention_factor", {1}}};
-  if (type == "llama3") {
-    const double factor = rope.positive("factor");
-    const double low = rope.positive("low_freq_factor");
-    const double high = rope.positive("high_freq_factor");
-    const bool outside = rope.take("original_max_position_embeddings").is_null();
-    const double original = (outside ? fields : rope).positive("original_max_position_embeddings");
-    for (float& frequency : frequencies) {
-      const double wavelength = 2 * M_PI / frequency;
-      if (wavelength > original / low) {
-        frequency = static_cast<float>(frequency / factor);
-      } else if (wavelength >= original / high) {
-        const double smooth = (original / wavelength - low) / (high - low);
-        frequency = static_cast<float>((1 - smooth) * frequency / factor + smooth * frequency);
-      }
-    }
-  } else {
-    for (const char* of_others : {"original_max_position_embeddings", "low_freq_factor", "high_freq_factor",
-                                  "beta_fast", "beta_slow", "finetuned"}) {
-      unused.push_back({of_others, {}});
-    }
-    if (type == "linear") {
-      const auto factor = static_cast<float>(rope.positive("factor"));
-      for (float& frequency : frequencies) {
-        frequency /= factor;
-      }
-    } else if (type == "default") {
-      unused.push_back({"factor", {1}});
-    } else {
-      fields.fail(fmt::format("field '{}' has rope_type '{}'; default, linear and llama3 are supported", where, type));
-    }
-  }
-  rope.refuse_the_rest(unused);
-  return frequencies;
-}
-
-// Both spellings: rope_theta with rope_scaling (transformers 4), rope_parameters (5).
-Rope parse_rope(ConfigFields& fields, int64_t head_dim, double& theta) {
-  const json& parameters = fields.take("rope_parameters");
-  const json& scaling = fields.take("rope_scaling");
-  theta = fields.positive("rope_theta", 10000.0);
-  if (fields.positive("partial_rotary_factor", 1.0) != 1.0) {
-    fields.fail("field 'partial_rotary_factor' is not 1; partial rotation is not supported");
-  }
-  const bool newer = !parameters.is_null();
-  const std::string where = newer ? "rope_parameters" : "rope_scaling";
-  const auto frequencies = parse_frequencies(fields, newer ? parameters : scaling, where, head_dim, theta);
-  double older_theta = theta;
-  if (newer && !scaling.is_null() &&
-      parse_frequencies(fields, scaling, "rope_scaling", head_dim, older_theta) != frequencies) {
-    fields.fail("fields 'rope_parameters' and 'rope_scaling' differ; give one");
-  }
-  fields.take("original_max_position_embeddings");
-  if (!std::all_of(frequencies.begin(), frequencies.end(), [](float f) { return std::isfinite(f); })) {
-    fields.fail(fmt::format("fields 'rope_theta' and '{}' give rotations that are not finite", where));
-  }
-  return Rope{at::tensor(frequencies), 1.0};
-}
-
-std::vector<int64_t> parse_windows(ConfigFields& fields, WindowRule rule, int64_t layers, int64_t context) {
-  std::vector<int64_t> windows(layers, 0);
+// Whether each layer has a window, by layer_types; none where the field is missing.
+std::optional<std::vector<bool>> parse_layer_types(ConfigFields& fields, int64_t layers) {
   const json& types = fields.take("layer_types");
+  if (types.is_null()) {
+    return std::nullopt;
+  }
+  if (!types.is_array() || static_cast<int64_t>(types.size()) != layers) {
+    fields.fail(fmt::format("field 'layer_types' is not a list of {} entries", layers));
+  }
+  std::vector<bool> sliding;
+  for (const json& type : types) {
+    sliding.push_back(type == "sliding_attention");
+    if (!sliding.back() && type != "full_attention" && type != "attention") {
+      fields.fail(fmt::format("field 'layer_types' names {}; full_attention and sliding_attention are supported",
+                              ConfigFields::abbreviated(type)));
+    }
+  }
+  return sliding;
+}
+
+std::vector<int64_t> parse_windows(ConfigFields& fields, const Family& family, int64_t layers, int64_t context) {
+  const WindowRule rule = family.windows;
+  std::vector<int64_t> windows(layers, 0);
+  const std::optional<std::vector<bool>> types = parse_layer_types(fields, layers);
   const json& width = fields.take("sliding_window");
   const bool switched_off = fields.take("use_sliding_window") == false;
-  const bool used = fields.boolean("use_sliding_window", rule != WindowRule::by_layer);
+  const bool used = fields.boolean("use_sliding_window", rule != WindowRule::past_layer);
   int64_t window = 0, first = 0;
   if (rule == WindowRule::none) {
     const bool matters = used && !width.is_null() && !(width.is_number() && width.get<double>() <= 0) &&
@@ -176,37 +93,36 @@ std::vector<int64_t> parse_windows(ConfigFields& fields, WindowRule rule, int64_
       fields.fail(fmt::format("field 'sliding_window' is {}, but models of this family have none; remove the field",
                               ConfigFields::abbreviated(width)));
     }
-  } else if (rule == WindowRule::every_layer || used) {
-    window = fields.contains("sliding_window") && width.is_null() ? 0 : fields.integer("sliding_window", 4096);
-    if (rule == WindowRule::by_layer) {
+  } else if (rule != WindowRule::past_layer || used) {
+    const bool none = fields.contains("sliding_window") ? width.is_null() : family.default_window == 0;
+    window = none ? 0 : fields.integer("sliding_window", family.default_window);
+    if (rule == WindowRule::past_layer && !family.windows_everywhere) {
       first = fields.integer("max_window_layers", 28, 0);
-    } else if (switched_off && window > 0 && window < context) {
+    } else if (rule == WindowRule::every_layer && switched_off && window > 0 && window < context) {
       fields.fail(
           fmt::format("field 'use_sliding_window' is false, but this family has its window of {} whatever it "
                       "says; remove one of the two",
                       window));
     }
   }
-  for (int64_t layer = 0; layer < layers; ++layer) {
-    windows[layer] = layer >= first ? window : 0;
-  }
-  if (types.is_null()) {
-    return windows;
-  }
-  if (!types.is_array() || static_cast<int64_t>(types.size()) != layers) {
-    fields.fail(fmt::format("field 'layer_types' is not a list of {} entries", layers));
-  }
-  for (int64_t layer = 0; layer < layers; ++layer) {
-    const bool sliding = types[layer] == "sliding_attention";
-    if (!sliding && types[layer] != "full_attention" && types[layer] != "attention") {
-      fields.fail(fmt::format("field 'layer_types' names {}; full_attention and sliding_attention are supported",
-                              ConfigFields::abbreviated(types[layer])));
+  const int64_t period = family.window_period;
+  if (rule == WindowRule::by_type && period > 0) {
+    // The older spelling of a period, beside which newer files have the types.
+    const int64_t older = fields.integer("_sliding_window_pattern", period);
+    const int64_t given = fields.integer("sliding_window_pattern", older);
+    for (int64_t layer = 0; layer < layers; ++layer) {
+      windows[layer] = (layer + 1) % given != 0 ? window : 0;
     }
-    if (rule == WindowRule::by_layer) {
+  } else {
+    std::fill(windows.begin() + std::min(first, layers), windows.end(), window);
+  }
+  for (int64_t layer = 0; types && layer < layers; ++layer) {
+    const bool sliding = (*types)[layer];
+    if (rule == WindowRule::by_type || (rule == WindowRule::past_layer && !family.windows_everywhere)) {
       windows[layer] = sliding ? window : 0;
     } else if (sliding != (windows[layer] > 0)) {
       fields.fail(fmt::format("field 'layer_types' gives layer {} {}, which this family ignores; remove the field",
-                              layer, types[layer].dump()));
+                              layer, sliding ? "\"sliding_attention\"" : "\"full_attention\""));
     }
   }
   return windows;
@@ -214,17 +130,21 @@ std::vector<int64_t> parse_windows(ConfigFields& fields, WindowRule rule, int64_
 
 // Whether a class is a causal language model of the family, or one that was saved without its head.
 bool is_language_model(const std::string& architecture, const std::string& family) {
-  const std::string bare = family + "Model";  // LlamaModel
-  return architecture.ends_with("ForCausalLM") ||
-         std::equal(architecture.begin(), architecture.end(), bare.begin(), bare.end(),
-                    [](unsigned char x, unsigned char y) { return std::tolower(x) == std::tolower(y); });
+  const auto bare = [](std::string name) {
+    std::erase(name, '_');
+    std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
+    return name;
+  };
+  return architecture.ends_with("ForCausalLM") || architecture.ends_with("LMHeadModel") ||
+         bare(architecture) == bare(family) + "model";  // LlamaModel, GPTNeoXModel
 }
 
 // What other families compute as this one does at these values.
-std::vector<NeutralField> computed_neutrals(const CheckpointConfig& config, const json& activation) {
+std::vector<NeutralField> computed_neutrals(const CheckpointConfig& config, const Family& family, const json& activation) {
   const auto head_dim = static_cast<double>(config.head_dim);
-  return {
-      {"attention_bias", {config.qkv_bias, false}},
+  std::vector<NeutralField> neutral = family.neutral;
+  const std::vector<NeutralField> computed = {
+      {"attention_bias", {config.shape.qkv_bias, false}},
       {"attention_multiplier", {1 / std::sqrt(head_dim), std::pow(head_dim, -0.5)}},
       {"dim_model_base", {config.model.hidden_size}},
       {"hidden_activation", {activation}},
@@ -233,44 +153,46 @@ std::vector<NeutralField> computed_neutrals(const CheckpointConfig& config, cons
       {"layer_norm_eps", {config.norm_epsilon}},
       {"norm_eps", {config.norm_epsilon}},
       {"qk_head_dim", {config.head_dim}},
-      {"qkv_bias", {config.qkv_bias}},
+      {"qkv_bias", {config.shape.qkv_bias}},
       {"query_pre_attn_scalar", {config.head_dim}},
       {"rotary_dim", {config.head_dim}},
-      {"use_qkv_bias", {config.qkv_bias}},
+      {"use_qkv_bias", {config.shape.qkv_bias}},
       {"v_head_dim", {config.head_dim}},
   };
+  neutral.insert(neutral.end(), computed.begin(), computed.end());
+  return neutral;
 }
 
 }  // namespace
 
-std::vector<float> inverse_frequencies(double theta, int64_t head_dim) {
-  std::vector<float> frequencies;
-  for (int64_t i = 0; i < head_dim; i += 2) {
-    frequencies.push_back(1.0f /
-                          std::pow(static_cast<float>(theta), static_cast<float>(i) / static_cast<float>(head_dim)));
-  }
-  return frequencies;
+bool is_model_type(const std::string& type) {
+  const bool marked = type.starts_with(kStructureMark);
+  return family_tables::find(marked ? type.substr(kStructureMark.size()) : type) != nullptr;
 }
 
-bool is_model_type(const std::string& type) {
-  return std::any_of(kFamilies.begin(), kFamilies.end(), [&](const Family& family) {
-    return type == family.model_type || type == kStructureMark + family.model_type;
-  });
+const Family& family_of(const ModelConfig& config) {
+  const Family* family = family_tables::find(config.family);
+  if (family == nullptr) {
+    throw ValueError(fmt::format("hemostat.Model: '{}' is no family of models that hemostat knows", config.family));
+  }
+  return *family;
 }
 
 CheckpointConfig parse_config(const std::string& text, const std::string& file) {
   const json object = parse_object(text, file);
   ConfigFields fields(object, file);
   const std::string type = fields.text("model_type", "");
-  const auto family =
-      std::find_if(kFamilies.begin(), kFamilies.end(), [&](const Family& f) { return type == f.model_type; });
-  if (family == kFamilies.end()) {
+  const Family* found = family_tables::find(type);
+  if (found == nullptr) {
     std::vector<std::string> known;
-    for (const Family& f : kFamilies) {
-      known.emplace_back(f.model_type);
+    for (const Family& family : family_tables::all()) {
+      known.push_back(family.model_type);
     }
     fields.fail(fmt::format("field 'model_type' is '{}'; supported are {}", type, fmt::join(known, ", ")));
   }
+  const Family& family = *found;
+  const ConfigKeys& keys = family.keys;
+  const ConfigDefaults& defaults = family.defaults;
   const json& architectures = fields.take("architectures");
   if (architectures.is_array() && !architectures.empty() && architectures[0].is_string() &&
       !is_language_model(architectures[0], type)) {
@@ -279,57 +201,77 @@ CheckpointConfig parse_config(const std::string& text, const std::string& file) 
   }
 
   CheckpointConfig config;
+  config.shape = family.shape;
+  config.block = family.block;
   config.model.family = type;
-  config.model.names = family->names;
+  config.model.names = family.names;
   config.model.json = text;
   config.model.vocab_size = fields.integer("vocab_size");
-  config.model.hidden_size = fields.integer("hidden_size");
-  config.model.context = fields.integer("max_position_embeddings", family->default_context);
-  config.intermediate_size = fields.integer("intermediate_size");
-  config.layers = fields.integer("num_hidden_layers", std::nullopt, 0, kMostLayers);
-  config.heads = fields.integer("num_attention_heads");
-  config.kv_heads =
-      fields.integer("num_key_value_heads", family->default_kv_heads > 0 ? family->default_kv_heads : config.heads);
+  config.model.hidden_size = fields.integer(keys.hidden_size);
+  config.model.context = fields.integer(keys.context, defaults.context);
+  const auto positive = [](int64_t value) { return value > 0 ? std::optional(value) : std::nullopt; };
+  const bool four_times = keys.intermediate_size == "n_inner";
+  config.intermediate_size =
+      fields.integer(keys.intermediate_size, four_times ? 4 * config.model.hidden_size : positive(defaults.intermediate_size));
+  const int64_t layers = fields.integer(keys.layers, std::nullopt, 0, kMostLayers);
+  config.layers.resize(layers);
+  config.heads = fields.integer(keys.heads);
+  config.kv_heads = keys.kv_heads.empty()
+                        ? config.heads
+                        : fields.integer(keys.kv_heads, defaults.kv_heads > 0 ? defaults.kv_heads : config.heads);
   if (config.heads % config.kv_heads != 0) {
-    fields.fail(fmt::format("field 'num_attention_heads' is {}, which num_key_value_heads = {} does not divide",
-                            config.heads, config.kv_heads));
+    fields.fail(fmt::format("field '{}' is {}, which {} = {} does not divide", keys.heads, config.heads, keys.kv_heads,
+                            config.kv_heads));
   }
-  const bool has_head_dim = !fields.take("head_dim").is_null();
-  if (!has_head_dim && config.model.hidden_size % config.heads != 0) {
-    fields.fail(fmt::format("field 'hidden_size' is {}, which num_attention_heads = {} does not divide",
-                            config.model.hidden_size, config.heads));
+  const bool given_head_dim = !keys.head_dim.empty() && !fields.take(keys.head_dim).is_null();
+  const bool own_head_dim = given_head_dim || (defaults.head_dim > 0 && !fields.contains(keys.head_dim));
+  if (!own_head_dim && config.model.hidden_size % config.heads != 0) {
+    fields.fail(fmt::format("field '{}' is {}, which {} = {} does not divide", keys.hidden_size,
+                            config.model.hidden_size, keys.heads, config.heads));
   }
-  config.head_dim = fields.integer("head_dim", config.model.hidden_size / config.heads, 1, kLargestHead);
-  if (config.head_dim % 2 != 0 || config.head_dim > kLargestHead) {
+  config.head_dim = given_head_dim ? fields.integer(keys.head_dim, std::nullopt, 1, kLargestHead)
+                    : own_head_dim ? defaults.head_dim
+                                   : config.model.hidden_size / config.heads;
+  if ((config.shape.rotary && config.head_dim % 2 != 0) || config.head_dim > kLargestHead) {
     fields.fail(
         fmt::format("field 'head_dim' is {}; rotation takes an even one of at most {}", config.head_dim, kLargestHead));
   }
-  config.norm_epsilon = fields.positive("rms_norm_eps", 1e-6);
-  if (family->configurable_bias) {
-    config.qkv_bias = config.o_bias = fields.boolean("attention_bias", false);
-    config.mlp_bias = fields.boolean("mlp_bias", false);
-  } else {
-    config.qkv_bias = family->qkv_bias;
-    config.o_bias = config.mlp_bias = false;
+  config.norm_epsilon = keys.epsilon.empty() ? defaults.epsilon : fields.positive(keys.epsilon, defaults.epsilon);
+  if (family.attention_bias) {
+    config.shape.qkv_bias = config.shape.o_bias = fields.boolean("attention_bias", false);
   }
-  config.tied = fields.boolean("tie_word_embeddings", false);
-  config.activation = parse_activation(fields);
+  if (family.mlp_bias) {
+    config.shape.mlp_bias = fields.boolean("mlp_bias", false);
+  }
+  config.tied = fields.boolean("tie_word_embeddings", defaults.tied);
+  parse_activation(fields, keys.activation, defaults.activation, config.block.mlp);
   config.dtype = parse_dtype(fields);
-  config.rope = parse_rope(fields, config.head_dim, config.rope_theta);
-  config.windows = parse_windows(fields, family->window, config.layers, config.model.context);
+  const std::vector<int64_t> windows = parse_windows(fields, family, layers, config.model.context);
+  RopeConfig rope;
+  if (config.shape.rotary) {
+    rope = parse_rope(fields, family, config.head_dim, config.model.context);
+    config.rope_theta = rope.theta;
+  }
+  for (int64_t i = 0; i < layers; ++i) {
+    config.layers[i].window = windows[i];
+    config.layers[i].rope = windows[i] > 0 ? rope.local : rope.rope;
+  }
+  if (family.read != nullptr) {
+    family.read(fields, config);
+  }
 
   const auto bos = fields.tokens("bos_token_id");
   if (bos && bos->size() > 1) {
     fields.fail(fmt::format("field 'bos_token_id' is {}; it takes one token ID",
                             ConfigFields::abbreviated(object["bos_token_id"])));
   }
-  config.model.bos_token_id = !bos ? family->default_bos : bos->empty() ? std::nullopt : std::optional(bos->front());
+  config.model.bos_token_id = !bos ? defaults.bos : bos->empty() ? std::nullopt : std::optional(bos->front());
   if (const auto eos = fields.tokens("eos_token_id")) {
     config.model.eos_token_ids = *eos;
-  } else if (family->default_eos) {
-    config.model.eos_token_ids = {*family->default_eos};
+  } else if (defaults.eos) {
+    config.model.eos_token_ids = {*defaults.eos};
   }
-  fields.refuse_the_rest(computed_neutrals(config, object.value("hidden_act", json("silu"))));
+  fields.refuse_the_rest(computed_neutrals(config, family, object.value(keys.activation, json(defaults.activation))));
   return config;
 }
 
@@ -339,18 +281,39 @@ std::optional<std::vector<int64_t>> generation_eos(const std::string& text, cons
   return eos && !eos->empty() ? eos : std::nullopt;
 }
 
-std::string updated_config(const ModelConfig& config, const std::vector<int64_t>& windows, bool tied,
+std::string updated_config(const ModelConfig& config, const std::vector<Block>& blocks, bool tied,
                            at::ScalarType dtype) {
+  const Family& family = family_of(config);
   json object = parse_object(config.json, "config.json");
-  object["num_hidden_layers"] = windows.size();
+  const bool other_layers = object.value(family.keys.layers, json()) != blocks.size();
+  object[family.keys.layers] = blocks.size();
   object["tie_word_embeddings"] = tied;
   object.erase("torch_dtype");
   object["dtype"] = dtype == at::kFloat ? "float32" : dtype == at::kHalf ? "float16" : "bfloat16";
-  if (object.contains("layer_types") ||
-      (object.contains("use_sliding_window") && object["use_sliding_window"] == true)) {
+  // What a list says of each layer follows its block.
+  for (const char* of_layers : {"no_rope_layers"}) {
+    const json given = object.value(of_layers, json());
+    const auto known = [&](const Block& block) { return block.origin < static_cast<int64_t>(given.size()); };
+    if (given.is_array() && std::all_of(blocks.begin(), blocks.end(), known)) {
+      object[of_layers] = json::array();
+      for (const Block& block : blocks) {
+        object[of_layers].push_back(given.at(block.origin));
+      }
+    }
+  }
+  if (const json dense = object.value("mlp_only_layers", json()); dense.is_array()) {
+    object["mlp_only_layers"] = json::array();
+    for (size_t i = 0; i < blocks.size(); ++i) {
+      if (std::find(dense.begin(), dense.end(), blocks[i].origin) != dense.end()) {
+        object["mlp_only_layers"].push_back(i);
+      }
+    }
+  }
+  if (object.contains("layer_types") || (object.contains("use_sliding_window") && object["use_sliding_window"] == true) ||
+      (family.windows == WindowRule::by_type && other_layers)) {
     object["layer_types"] = json::array();
-    for (const int64_t window : windows) {
-      object["layer_types"].push_back(window > 0 ? "sliding_attention" : "full_attention");
+    for (const Block& block : blocks) {
+      object["layer_types"].push_back(block.attention.window > 0 ? "sliding_attention" : "full_attention");
     }
   }
   return object.dump(2) + "\n";

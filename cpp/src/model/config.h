@@ -8,17 +8,31 @@
 
 #include <hemostat/model.h>
 
+#include "families/family.h"
+
 namespace hemostat {
 
+struct LayerConfig {
+  int64_t window = 0;  // 0: none
+  Rope rope;
+  double attention_scale = 0;  // 0: the block's
+  bool experts = false;        // a mixture in the place of the MLP
+};
+
+// A family with what config.json says of one of its models.
 struct CheckpointConfig {
   ModelConfig model;
   std::optional<at::ScalarType> dtype;  // of weights that are stored in several; none: it names none of ours
-  int64_t layers, heads, kv_heads, head_dim, intermediate_size;
-  double norm_epsilon, rope_theta;
-  bool qkv_bias, o_bias, mlp_bias, tied;
-  Activation activation;
-  Rope rope;
-  std::vector<int64_t> windows;  // one a layer; 0: none
+  int64_t heads, kv_heads, head_dim, intermediate_size;
+  int64_t experts = 0, expert_size = 0;
+  double norm_epsilon, rope_theta = 0;
+  bool tied;
+  Shape shape;
+  Block block;  // what all blocks have alike, without tensors
+  Head head;    // without tensors
+  double embedding_scale = 1;
+  int64_t position_offset = 0;
+  std::vector<LayerConfig> layers;
 };
 
 // `file` names the source in messages. Throws ValueError.
@@ -27,14 +41,14 @@ CheckpointConfig parse_config(const std::string& json, const std::string& file);
 // Whether a config.json of that model_type is of a family that hemostat reads, perhaps with the structure's mark.
 bool is_model_type(const std::string& model_type);
 
+// The family of a model, which parse_config() found.
+const Family& family_of(const ModelConfig& config);
+
 // The tokens that end a text by generation_config.json, which comes before config.json; none where it names none.
 std::optional<std::vector<int64_t>> generation_eos(const std::string& json, const std::string& file);
 
-// 1/theta^(2i/head_dim): a rotation without scaling, in float32 as transformers computes it.
-std::vector<float> inverse_frequencies(double theta, int64_t head_dim);
-
-// config.json for a model of the same family with one block for each of `windows`.
-std::string updated_config(const ModelConfig& config, const std::vector<int64_t>& windows, bool tied,
+// config.json for a model of the same family with these blocks, as far as it can say so.
+std::string updated_config(const ModelConfig& config, const std::vector<Block>& blocks, bool tied,
                            at::ScalarType dtype);
 
 // The same with a model_type that other loaders don't know, so that none of them computes something else without a

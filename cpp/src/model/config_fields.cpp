@@ -244,6 +244,52 @@ double ConfigFields::positive(const std::string& name, std::optional<double> mis
   return value.get<double>();
 }
 
+double ConfigFields::number(const std::string& name, double missing) {
+  const json& value = take(name);
+  if (value.is_null()) {
+    return missing;
+  }
+  if (!value.is_number() || !std::isfinite(value.get<double>())) {
+    fail(fmt::format("field '{}' is {}; it takes a number", name, abbreviated(value)));
+  }
+  return value.get<double>();
+}
+
+double ConfigFields::cap(const std::string& name, double missing) {
+  return contains(name) && take(name).is_null() ? 0 : missing > 0 || contains(name) ? positive(name, missing) : 0;
+}
+
+std::vector<int64_t> ConfigFields::integers(const std::string& name, std::optional<size_t> count) {
+  const json& value = take(name);
+  std::vector<int64_t> result;
+  if (value.is_null()) {
+    return result;
+  }
+  const bool fits = value.is_array() && (!count || value.size() == *count) &&
+                    std::all_of(value.begin(), value.end(), [](const json& entry) {
+                      return is_integer(entry, 0, int64_t{1} << 31);
+                    });
+  if (!fits) {
+    fail(fmt::format("field '{}' is {}; it takes a list of {}integers of 0 or more", name, abbreviated(value),
+                     count ? fmt::format("{} ", *count) : ""));
+  }
+  return value.get<std::vector<int64_t>>();
+}
+
+std::vector<double> ConfigFields::numbers(const std::string& name, size_t count) {
+  const json& value = take(name);
+  const bool fits = value.is_array() && value.size() == count &&
+                    std::all_of(value.begin(), value.end(), [](const json& entry) {
+                      return entry.is_number() && entry.get<double>() > 0 && std::isfinite(entry.get<double>());
+                    });
+  if (!fits) {
+    fail(value.is_null() ? fmt::format("field '{}' is missing", name)
+                         : fmt::format("field '{}' is {}; it takes a list of {} positive numbers", name,
+                                       abbreviated(value), count));
+  }
+  return value.get<std::vector<double>>();
+}
+
 bool ConfigFields::boolean(const std::string& name, bool missing) {
   const json& value = take(name);
   if (value.is_null()) {
@@ -285,7 +331,7 @@ std::optional<std::vector<int64_t>> ConfigFields::tokens(const std::string& name
   return ids;
 }
 
-void ConfigFields::refuse_the_rest(const std::vector<NeutralField>& computed) const {
+void ConfigFields::refuse_the_rest(const std::vector<NeutralField>& own) const {
   for (const auto& field : object_.items()) {
     const std::string& name = field.key();
     const json& value = field.value();
@@ -293,8 +339,8 @@ void ConfigFields::refuse_the_rest(const std::vector<NeutralField>& computed) co
       continue;
     }
     const auto named = [&](const NeutralField& neutral) { return neutral.name == name; };
-    auto found = std::find_if(computed.begin(), computed.end(), named);
-    if (found == computed.end()) {
+    auto found = std::find_if(own.begin(), own.end(), named);
+    if (found == own.end()) {
       found = std::find_if(neutral_fields().begin(), neutral_fields().end(), named);
       if (found == neutral_fields().end()) {
         fail(fmt::format("field '{}' ({}) is not supported", name, abbreviated(value)));

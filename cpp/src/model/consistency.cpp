@@ -25,6 +25,7 @@ class Checker {
   Checker(const Model& model, const std::string& file) : file_(file) {
     size(Size::hidden) = model.config.hidden_size;
     size(Size::vocabulary) = model.config.vocab_size;
+    size(Size::positions) = model.position_embedding.defined() ? model.position_embedding.size(0) : 0;
   }
 
   template <typename Part>
@@ -93,10 +94,14 @@ class Checker {
     require("kv_heads", counts(attention.kv_heads) && attention.heads % attention.kv_heads == 0,
             "does not divide heads");
     require("head_dim", counts(attention.head_dim), "is not a count");
+    size(Size::heads) = attention.heads;
     size(Size::kv_heads) = attention.kv_heads;
     size(Size::head_dim) = attention.head_dim;
     size(Size::queries) = attention.heads * attention.head_dim;
     size(Size::keys) = attention.kv_heads * attention.head_dim;
+    const bool over_all = attention.qk_norm_scope == NormScope::all;
+    size(Size::q_norm) = over_all ? size(Size::queries) : attention.head_dim;
+    size(Size::k_norm) = over_all ? size(Size::keys) : attention.head_dim;
   }
 
   void measure(const Mlp& mlp) {
@@ -130,12 +135,25 @@ class Checker {
       require("inverse_frequencies", 2 * frequencies.numel() <= attention.head_dim, "are more than half of head_dim");
       require("inverse_frequencies", at::isfinite(frequencies).all().item<bool>(), "are not finite");
     }
+    const Rope& rope = attention.rope;
+    if (rope.long_inverse_frequencies.defined()) {
+      require("long_inverse_frequencies", frequencies.defined() && rope.long_inverse_frequencies.sizes() == frequencies.sizes(),
+              "are not as many as inverse_frequencies");
+      require("long_inverse_frequencies", at::isfinite(rope.long_inverse_frequencies).all().item<bool>(), "are not finite");
+    }
+    const bool bounded = rope.long_inverse_frequencies.defined() || rope.dynamic_factor > 0;
+    require("rope_context", bounded ? rope.context > 0 : rope.context >= 0, "is not a count");
     require("window", attention.window >= 0 && attention.sinks >= 0, "or sinks is negative");
   }
 
   void relate(const Experts& experts) const {
     require("top_k", experts.top_k >= 1 && experts.top_k <= size(Size::experts), "is not one to all of the experts");
     require("router temperature", parts::kPositive.fits(experts.temperature), parts::kPositive.problem);
+  }
+
+  void relate(const Model& model) const {
+    require("position_offset", model.position_offset >= 0 && model.position_offset <= size(Size::positions),
+            "is not a row of position_embedding");
   }
 
   void relate(const LogitMap& map) const {

@@ -17,12 +17,8 @@ Model shapes_only(Model model) {
 }
 
 FittedConfig fitted_config(const Model& model) {
-  std::vector<int64_t> windows;
-  for (const Block& block : model.blocks) {
-    windows.push_back(block.attention.window);
-  }
   FittedConfig fitted;
-  fitted.config = updated_config(model.config, windows, model.tied(), model.dtype());
+  fitted.config = updated_config(model.config, model.blocks, model.tied(), model.dtype());
   fitted.structure = saved_structure(shapes_only(model));
   fitted.expressible = saved_structure(skeleton(parse_config(fitted.config, "config.json"))) == fitted.structure;
   return fitted;

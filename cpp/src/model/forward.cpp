@@ -4,6 +4,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/matmul.h>
+#include <ATen/ops/scalar_tensor.h>
 #include <ATen/ops/where.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -13,6 +14,7 @@
 
 #include "common/token_hash.h"
 #include "interpreter.h"
+#include "softcap.h"
 
 namespace hemostat {
 namespace {
@@ -37,6 +39,17 @@ std::pair<at::Tensor, at::Tensor> perturbed_tokens(const Model& model, const at:
     default:
       return {tokens, falls};
   }
+}
+
+// The rows of the learned positions [T, H].
+at::Tensor positions_of(const Model& model, int64_t length, const KvCache* cache) {
+  const int64_t past = cache != nullptr ? cache->length() : 0;
+  const int64_t known = model.position_embedding.size(0) - model.position_offset;
+  if (past + length > known) {
+    throw ValueError(fmt::format("hemostat.Model.forward: the model has positions for {} tokens, got {}", known,
+                                 past + length));
+  }
+  return model.position_embedding.narrow(0, model.position_offset + past, length);
 }
 
 }  // namespace
@@ -66,7 +79,13 @@ at::Tensor checked_tokens(const Model& model, const at::Tensor& tokens, const ch
 at::Tensor embed(const Model& model, const at::Tensor& tokens, KvCache* cache) {
   const auto [read, dropped] = perturbed_tokens(model, tokens, cache);
   at::Tensor x = at::embedding(model.embedding, read);
-  return dropped.defined() ? x.masked_fill(dropped.unsqueeze(-1), 0) : x;
+  if (model.embedding_scale != 1) {
+    x = x * at::scalar_tensor(model.embedding_scale, x.options());
+  }
+  if (dropped.defined()) {
+    x = x.masked_fill(dropped.unsqueeze(-1), 0);
+  }
+  return model.position_embedding.defined() ? x + positions_of(model, tokens.size(1), cache) : x;
 }
 
 at::Tensor run_blocks(const Model& model, const at::Tensor& x, size_t first, size_t last,
@@ -91,6 +110,12 @@ at::Tensor logits(const Model& model, const at::Tensor& hidden) {
   const at::Tensor positions =
       at::arange(hidden.size(-2), at::TensorOptions().dtype(at::kLong).device(hidden.device()));
   at::Tensor y = apply_linear(model.head.linear, hidden, positions);
+  if (model.head.scale != 1) {
+    y = y * model.head.scale;
+  }
+  if (model.head.softcap > 0) {
+    y = softcapped(y, model.head.softcap);
+  }
   const LogitMap& map = model.head.map;
   if (map.a.defined()) {
     const at::Tensor low_rank = at::matmul(at::matmul(y, map.b.t()), map.a.t());

@@ -21,8 +21,8 @@ bool reads_positions(const Model& model) { return model.head.linear.input.noise 
 bool is_plain(const Model& model) {
   const Linear& linear = model.head.linear;
   const LogitMap& map = model.head.map;
-  return linear.weight.defined() && !linear.bias.defined() && linear.input.neutral() && map.scale == 1 &&
-         !map.bias.defined() && !map.a.defined();
+  return linear.weight.defined() && !linear.bias.defined() && linear.input.neutral() && model.head.scale == 1 &&
+         model.head.softcap == 0 && map.scale == 1 && !map.bias.defined() && !map.a.defined();
 }
 
 }  // namespace

@@ -6,20 +6,22 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/bincount.h>
+#include <ATen/ops/bmm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/cos.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/outer.h>
+#include <ATen/ops/pow.h>
 #include <ATen/ops/relu.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
+#include <ATen/ops/sigmoid.h>
 #include <ATen/ops/silu.h>
 #include <ATen/ops/sin.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/topk.h>
-#include <ATen/ops/where.h>
-#include <ATen/ops/zeros_like.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -28,6 +30,7 @@
 #include <hemostat/model.h>
 
 #include "interpreter.h"
+#include "softcap.h"
 #include "treated_input.h"
 
 namespace hemostat {
@@ -39,9 +42,12 @@ bool recorded(const Tensors&... tensors) {
   return at::GradMode::is_enabled() && (tensors.requires_grad() || ...);
 }
 
-at::Tensor activate(Activation activation, at::Tensor x) {
-  switch (activation) {
+at::Tensor activate(const Mlp& mlp, at::Tensor x) {
+  switch (mlp.activation) {
     case Activation::silu:
+      if (mlp.slope != 1) {
+        return x * at::sigmoid(x * mlp.slope);
+      }
       return recorded(x) ? at::silu(x) : at::silu_(x);
     case Activation::gelu:
       return at::gelu(x);
@@ -75,12 +81,14 @@ struct Interpreter::Sublayer {
   NormPlacement placement;
   const Norm &norm, &output_norm;
   bool residual;
+  double scale;
 
   static Sublayer attention(const Block& block) {
-    return {block.placement, block.attention_norm, block.attention_output_norm, block.attention_residual};
+    return {block.placement, block.attention_norm, block.attention_output_norm, block.attention_residual,
+            block.residual_scale};
   }
   static Sublayer mlp(const Block& block) {
-    return {block.placement, block.mlp_norm, block.mlp_output_norm, block.mlp_residual};
+    return {block.placement, block.mlp_norm, block.mlp_output_norm, block.mlp_residual, block.residual_scale};
   }
 
   at::Tensor input(const at::Tensor& x) const { return placement == NormPlacement::pre ? apply_norm(norm, x) : x; }
@@ -117,11 +125,12 @@ at::Tensor Interpreter::run(at::Tensor x, size_t first, size_t last) {
 
 at::Tensor Interpreter::run_block(size_t index, at::Tensor x) {
   const Block& block = model_.blocks[index];
+  const at::Tensor before = block.parallel ? x : at::Tensor();
   if (!block.skip_attention) {
     x = after_attention(index, x, attended(index, attention_input(index, x)));
   }
   if (!block.skip_mlp) {
-    const at::Tensor input = mlp_input(index, x);
+    const at::Tensor input = mlp_input(index, block.parallel ? before : x);
     x = block.experts.mlps.empty() ? after_mlp(index, x, activated(index, input))
                                    : after_experts(index, x, routed(index, input));
   }
@@ -155,6 +164,9 @@ at::Tensor Interpreter::after_experts(size_t block, const at::Tensor& x, const a
 // `given` is this sublayer's own, and may become the sum.
 at::Tensor Interpreter::add(const Sublayer& sublayer, const at::Tensor& x, const at::Tensor& given) {
   at::Tensor y = apply_norm(sublayer.output_norm, given);
+  if (sublayer.scale != 1) {
+    y = recorded(y) ? y * sublayer.scale : y.mul_(sublayer.scale);
+  }
   if (sublayer.residual) {
     y = recorded(x, y) ? x + y : y.add_(x);
   }
@@ -193,9 +205,11 @@ at::Tensor Interpreter::output(const Linear& linear, const std::string& name, co
 }
 
 at::Tensor Interpreter::heads(const Linear& linear, const std::string& name, const at::Tensor& x, int64_t count,
-                              int64_t head_dim, const Norm& norm) {
-  at::Tensor y = output(linear, name, x).view({x.size(0), x.size(1), count, head_dim});
-  return apply_norm(norm, y).transpose(1, 2);
+                              const Attention& attention, const Norm& norm) {
+  const at::Tensor y = output(linear, name, x);
+  const std::array<int64_t, 4> sizes{x.size(0), x.size(1), count, attention.head_dim};
+  const bool over_all = attention.qk_norm_scope == NormScope::all;
+  return (over_all ? apply_norm(norm, y).view(sizes) : apply_norm(norm, y.view(sizes))).transpose(1, 2);
 }
 
 at::Tensor Interpreter::attended(size_t block, const at::Tensor& x) {
@@ -204,10 +218,10 @@ at::Tensor Interpreter::attended(size_t block, const at::Tensor& x) {
   const auto [x_q, x_k, x_v] =
       inputs<3>({{{&attention.q, &names.q}, {&attention.k, &names.k}, {&attention.v, &names.v}}}, x, positions_);
   at::Tensor q =
-      rotated(attention.rope, heads(attention.q, names.q, x_q, attention.heads, attention.head_dim, attention.q_norm));
-  at::Tensor k = rotated(attention.rope,
-                         heads(attention.k, names.k, x_k, attention.kv_heads, attention.head_dim, attention.k_norm));
-  at::Tensor v = heads(attention.v, names.v, x_v, attention.kv_heads, attention.head_dim, Norm{});
+      rotated(attention.rope, heads(attention.q, names.q, x_q, attention.heads, attention, attention.q_norm));
+  at::Tensor k =
+      rotated(attention.rope, heads(attention.k, names.k, x_k, attention.kv_heads, attention, attention.k_norm));
+  at::Tensor v = heads(attention.v, names.v, x_v, attention.kv_heads, attention, Norm{});
   if (attention.cache.bits < 16) {
     std::tie(k, v) = quantized_cache(attention.cache, k, v);
   }
@@ -216,9 +230,10 @@ at::Tensor Interpreter::attended(size_t block, const at::Tensor& x) {
   }
   const double scale = attention.scale > 0 ? attention.scale : 1 / std::sqrt(static_cast<double>(attention.head_dim));
   const std::optional<at::Tensor> visible = mask(attention.window, attention.sinks);
+  const bool observed = observer_ != nullptr && observer_->wants_attention();
   at::Tensor y;
-  if (observer_ != nullptr && observer_->wants_attention()) {
-    y = explicit_attention(q, k, v, visible, scale);
+  if (observed || attention.softcap > 0 || attention.sink_logits.defined()) {
+    y = explicit_attention(attention, q, k, v, visible, scale);
   } else {
     y = at::scaled_dot_product_attention(q, k, v, visible, 0.0, !visible && length_ > 1, scale,
                                          attention.heads != attention.kv_heads);
@@ -226,15 +241,29 @@ at::Tensor Interpreter::attended(size_t block, const at::Tensor& x) {
   return y.transpose(1, 2).reshape({x.size(0), x.size(1), attention.heads * attention.head_dim});
 }
 
-at::Tensor Interpreter::explicit_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                           const std::optional<at::Tensor>& visible, double scale) {
+at::Tensor Interpreter::explicit_attention(const Attention& attention, const at::Tensor& q, const at::Tensor& k,
+                                           const at::Tensor& v, const std::optional<at::Tensor>& visible,
+                                           double scale) {
   const int64_t repeats = q.size(1) / k.size(1);
   const at::Tensor keys = k.repeat_interleave(repeats, 1), values = v.repeat_interleave(repeats, 1);
   at::Tensor scores = at::matmul(q, keys.transpose(-1, -2)) * scale;
+  if (attention.softcap > 0) {
+    scores = softcapped(scores, attention.softcap);
+  }
   const at::Tensor seen = visible ? *visible : positions_.unsqueeze(1).ge(positions_);
   scores = scores.masked_fill(seen.logical_not(), -std::numeric_limits<double>::infinity());
-  const at::Tensor probabilities = at::softmax(scores, -1, at::kFloat).to(v.scalar_type());
-  observer_->attention(block_, probabilities);
+  if (attention.sink_logits.defined()) {
+    const at::Tensor sinks =
+        attention.sink_logits.view({1, -1, 1, 1}).expand({scores.size(0), -1, scores.size(2), 1});
+    scores = at::cat({scores, sinks.to(scores.scalar_type())}, -1);
+  }
+  at::Tensor probabilities = at::softmax(scores, -1, at::kFloat).to(v.scalar_type());
+  if (attention.sink_logits.defined()) {
+    probabilities = probabilities.narrow(-1, 0, probabilities.size(-1) - 1);
+  }
+  if (observer_ != nullptr && observer_->wants_attention()) {
+    observer_->attention(block_, probabilities);
+  }
   return at::matmul(probabilities, values);
 }
 
@@ -287,11 +316,31 @@ const std::pair<at::Tensor, at::Tensor>& Interpreter::rotation(const Rope& rope,
   if (found != rotations_.end()) {
     return found->second;
   }
-  const at::Tensor angles = at::outer(positions_.to(at::kFloat), rope.inverse_frequencies);
+  const at::Tensor angles = at::outer(positions_.to(at::kFloat), frequencies(rope));
   return rotations_
       .emplace(key, std::pair((angles.cos() * rope.attention_scale).to(dtype),
                               (angles.sin() * rope.attention_scale).to(dtype)))
       .first->second;
+}
+
+at::Tensor Interpreter::frequencies(const Rope& rope) const {
+  const int64_t seen = past_ + length_;
+  if (rope.context == 0 || seen <= rope.context) {
+    return rope.inverse_frequencies;
+  }
+  if (rope.long_inverse_frequencies.defined()) {
+    return rope.long_inverse_frequencies;
+  }
+  if (rope.dynamic_factor <= 0) {
+    return rope.inverse_frequencies;
+  }
+  const int64_t count = rope.inverse_frequencies.size(0);
+  const double growth = rope.dynamic_factor * static_cast<double>(seen) / static_cast<double>(rope.context) -
+                        rope.dynamic_factor + 1;
+  // base^(−2i/d) with the base multiplied by growth^(d/(d − 2))
+  const double dimension = 2 * static_cast<double>(count);
+  const at::Tensor exponents = at::arange(count, rope.inverse_frequencies.options()) * (-2 / (dimension - 2));
+  return rope.inverse_frequencies * at::pow(growth, exponents);
 }
 
 Interpreter::MlpNames Interpreter::dense_names() const {
@@ -299,13 +348,27 @@ Interpreter::MlpNames Interpreter::dense_names() const {
   return {names.gate, names.up, names.down};
 }
 
+Interpreter::MlpNames Interpreter::expert_names(int64_t expert) const {
+  const Naming& names = model_.config.names;
+  const std::string begin = names.expert + std::to_string(expert) + ".";
+  return {begin + names.expert_gate, begin + names.expert_up, begin + names.expert_down};
+}
+
 at::Tensor Interpreter::gated(const Mlp& mlp, const MlpNames& names, const at::Tensor& x, const at::Tensor& positions) {
   const auto [x_gate, x_up] = inputs<2>({{{&mlp.gate, &names.gate}, {&mlp.up, &names.up}}}, x, positions);
   if (!mlp.gate.defined()) {
-    return activate(mlp.activation, output(mlp.up, names.up, x_up));
+    return activate(mlp, output(mlp.up, names.up, x_up));
   }
-  at::Tensor y = activate(mlp.activation, output(mlp.gate, names.gate, x_gate));
-  const at::Tensor up = output(mlp.up, names.up, x_up);
+  at::Tensor gate = output(mlp.gate, names.gate, x_gate);
+  at::Tensor up = output(mlp.up, names.up, x_up);
+  if (mlp.limit > 0) {
+    gate = gate.clamp_max(mlp.limit);
+    up = up.clamp(-mlp.limit, mlp.limit);
+  }
+  if (mlp.up_offset != 0) {
+    up = up + mlp.up_offset;
+  }
+  const at::Tensor y = activate(mlp, gate);
   return recorded(y, up) ? y * up : y.mul_(up);
 }
 
@@ -315,6 +378,7 @@ at::Tensor Interpreter::projected(const Linear& linear, const std::string& name,
   return output(linear, name, treated);
 }
 
+// The rows of all tokens for all their experts, sorted by expert once: each expert then reads its own rows where they lie.
 at::Tensor Interpreter::routed(size_t block, const at::Tensor& x) {
   const Experts& experts = enter(block).experts;
   const Naming& names = model_.config.names;
@@ -329,22 +393,29 @@ at::Tensor Interpreter::routed(size_t block, const at::Tensor& x) {
   if (observer_ != nullptr) {
     observer_->routing(block_, chosen, weights);
   }
-  at::Tensor y = at::zeros_like(tokens);
-  for (size_t expert = 0; expert < experts.mlps.size(); ++expert) {
-    const std::vector<at::Tensor> at_expert = at::where(chosen.eq(static_cast<int64_t>(expert)));
-    if (at_expert[0].numel() == 0) {
+
+  const at::Tensor places = chosen.reshape(-1);  // of token t and choice c: t · top_k + c
+  const at::Tensor order = std::get<1>(places.sort(/*stable=*/true, /*dim=*/0, /*descending=*/false));
+  const at::Tensor token = order.div(experts.top_k, "floor");
+  const at::Tensor rows = tokens.index_select(0, token), row_positions = positions.index_select(0, token);
+  const at::Tensor counted =
+      at::bincount(places, /*weights=*/{}, static_cast<int64_t>(experts.mlps.size())).to(at::kCPU);
+  const auto counts = counted.accessor<int64_t, 1>();
+  std::vector<at::Tensor> outputs;
+  for (int64_t expert = 0, first = 0; expert < counts.size(0); first += counts[expert++]) {
+    if (counts[expert] == 0) {
       continue;
     }
-    const std::string name = names.expert + std::to_string(expert) + ".";
-    const MlpNames own{name + "gate_proj", name + "up_proj", name + "down_proj"};
+    const MlpNames own = expert_names(expert);
     const Mlp& mlp = experts.mlps[expert];
-    const at::Tensor there = positions.index_select(0, at_expert[0]);
-    const at::Tensor output =
-        projected(mlp.down, own.down, gated(mlp, own, tokens.index_select(0, at_expert[0]), there), there);
-    const at::Tensor weight = weights.index({at_expert[0], at_expert[1]}).unsqueeze(-1).to(output.scalar_type());
-    y = y.index_add(0, at_expert[0], output * weight);
+    const at::Tensor there = row_positions.narrow(0, first, counts[expert]);
+    outputs.push_back(
+        projected(mlp.down, own.down, gated(mlp, own, rows.narrow(0, first, counts[expert]), there), there));
   }
-  return y.view_as(x);
+  const at::Tensor sorted = at::cat(outputs);
+  const at::Tensor back = at::empty_like(order).scatter_(0, order, at::arange(order.size(0), order.options()));
+  const at::Tensor by_choice = sorted.index_select(0, back).view({tokens.size(0), experts.top_k, x.size(-1)});
+  return at::bmm(weights.unsqueeze(1).to(sorted.scalar_type()), by_choice).view_as(x);
 }
 
 }  // namespace hemostat

@@ -28,6 +28,7 @@ class Interpreter {
   //   attended         of o             [B, T, heads · head_dim], from attention_input
   //   mlp_input        of gate, up, router [B, T, H]
   //   activated        of down          [B, T, intermediate], from mlp_input; of a block without experts
+  // In a parallel block mlp_input reads the stream as it is before the attention.
   at::Tensor attention_input(size_t block, const at::Tensor& x);
   at::Tensor attended(size_t block, const at::Tensor& attention_input);
   at::Tensor after_attention(size_t block, const at::Tensor& x, const at::Tensor& attended);
@@ -48,18 +49,21 @@ class Interpreter {
   std::array<at::Tensor, n> inputs(const std::array<std::pair<const Linear*, const std::string*>, n>& linears,
                                    const at::Tensor& x, const at::Tensor& positions);
   at::Tensor output(const Linear& linear, const std::string& name, const at::Tensor& x);
-  at::Tensor heads(const Linear& linear, const std::string& name, const at::Tensor& x, int64_t count, int64_t head_dim,
-                   const Norm& norm);
-  at::Tensor explicit_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                const std::optional<at::Tensor>& visible, double scale);
+  at::Tensor heads(const Linear& linear, const std::string& name, const at::Tensor& x, int64_t count,
+                   const Attention& attention, const Norm& norm);
+  at::Tensor explicit_attention(const Attention& attention, const at::Tensor& q, const at::Tensor& k,
+                                const at::Tensor& v, const std::optional<at::Tensor>& visible, double scale);
   std::optional<at::Tensor> mask(int64_t window, int64_t sinks);
   at::Tensor rotated(const Rope& rope, const at::Tensor& x);
   const std::pair<at::Tensor, at::Tensor>& rotation(const Rope& rope, at::ScalarType dtype);
+
+  at::Tensor frequencies(const Rope& rope) const;
 
   struct MlpNames {
     std::string gate, up, down;
   };
   MlpNames dense_names() const;
+  MlpNames expert_names(int64_t expert) const;
   at::Tensor gated(const Mlp& mlp, const MlpNames& names, const at::Tensor& x, const at::Tensor& positions);
   at::Tensor projected(const Linear& linear, const std::string& name, const at::Tensor& x, const at::Tensor& positions);
 

@@ -18,6 +18,10 @@ at::Tensor apply_norm(const Norm& norm, const at::Tensor& x) {
     case NormKind::none:
       return x;
     case NormKind::rms:
+      if (norm.offset != 0 && norm.weight.defined()) {  // in float32, as Gemma's weights are near −1 … 1
+        const at::Tensor weight = norm.weight.to(at::kFloat) + norm.offset;
+        return at::rms_norm(x.to(at::kFloat), {x.size(-1)}, weight, norm.epsilon).to(x.scalar_type());
+      }
       return at::rms_norm(x, {x.size(-1)}, optional(norm.weight), norm.epsilon);
     case NormKind::layer:
       return at::layer_norm(x, {x.size(-1)}, optional(norm.weight), optional(norm.bias), norm.epsilon);

@@ -27,6 +27,8 @@ inline constexpr std::array kWords<NormKind> = {"none", "rms", "layer", "dynamic
 template <>
 inline constexpr std::array kWords<Activation> = {"silu", "gelu", "gelu_tanh", "relu"};
 template <>
+inline constexpr std::array kWords<NormScope> = {"head", "all"};
+template <>
 inline constexpr std::array kWords<NormPlacement> = {"pre", "post"};
 template <>
 inline constexpr std::array kWords<TokenNoise> = {"none", "replace", "drop", "swap"};
@@ -76,10 +78,14 @@ enum class Size {
   none,
   hidden,
   vocabulary,
+  positions,
   queries,
   keys,
+  heads,
   kv_heads,
   head_dim,
+  q_norm,
+  k_norm,
   width,
   experts,
   out,
@@ -87,7 +93,7 @@ enum class Size {
   rank,
   features
 };
-inline constexpr size_t kSizes = 13;
+inline constexpr size_t kSizes = 17;
 
 struct Shape {
   Size rows;
@@ -136,6 +142,7 @@ struct Numbers : Field<Owner, at::Tensor> {};
 template <typename Owner, typename V>
 struct Value : Field<Owner, V> {
   Rule rule;
+  bool sparse = false;  // written only where it is not neutral, so that models without it are known by what they were
 };
 
 // What hemostat.json leaves out: pickling and copies keep it.
@@ -157,7 +164,8 @@ struct LinearPart : Part<Owner, Linear> {
   Place place;
   int64_t input;
   Shape shape;
-  bool optional = false;  // left out of the model's linears where it is not defined
+  bool optional = false;                     // left out of the model's linears where it is not defined
+  std::string Naming::* in_expert = nullptr;  // its name where the MLP is an expert
 };
 
 template <typename Owner>
@@ -197,6 +205,10 @@ constexpr auto value(V Owner::* member, Names names, const char* text, Rule rule
   return Value<Owner, V>{{member, names, text}, rule};
 }
 template <typename Owner, typename V>
+constexpr auto sparse(V Owner::* member, Names names, const char* text, Rule rule = {}) {
+  return Value<Owner, V>{{member, names, text}, rule, true};
+}
+template <typename Owner, typename V>
 constexpr auto unsaved(V Owner::* member, Names names, const char* text = nullptr) {
   return Unsaved<Owner, V>{{member, names, text}};
 }
@@ -207,8 +219,8 @@ constexpr auto part(P Owner::* member, Names names, const char* text, const char
 }
 template <typename Owner>
 constexpr auto linear(Linear Owner::* member, Names names, Role role, Place place, int64_t input, Shape shape,
-                      const char* text, bool optional = false) {
-  return LinearPart<Owner>{{{member, names, text}, names.key}, role, place, input, shape, optional};
+                      const char* text, bool optional = false, std::string Naming::* in_expert = nullptr) {
+  return LinearPart<Owner>{{{member, names, text}, names.key}, role, place, input, shape, optional, in_expert};
 }
 template <typename Owner>
 constexpr auto norm(Norm Owner::* member, Names names, Place place, Size features, const char* text) {
@@ -252,13 +264,20 @@ inline constexpr auto kFields<Norm> =
                tensor(&Norm::weight, "weight", {features}, "[features], or None."),
                tensor(&Norm::bias, "bias", {features}, "[features], or None."),
                value(&Norm::epsilon, "epsilon", "Added to the mean square (rms) or the variance (layer)."),
-               value(&Norm::alpha, "alpha", "dynamic_tanh: weight · tanh(alpha · x) + bias."));
+               value(&Norm::alpha, "alpha", "dynamic_tanh: weight · tanh(alpha · x) + bias."),
+               sparse(&Norm::offset, "offset", "Added to the weight of rms.", kFinite));
 
 template <>
 inline constexpr auto kFields<Rope> = std::tuple(
     numbers(&Rope::inverse_frequencies, "inverse_frequencies",
             "float32 [rotary_dim / 2], radians per position; None: no rotation."),
-    value(&Rope::attention_scale, {"attention_scale", "rope_attention_scale"}, "Multiplies cosine and sine (YaRN)."));
+    value(&Rope::attention_scale, {"attention_scale", "rope_attention_scale"}, "Multiplies cosine and sine (YaRN)."),
+    sparse(&Rope::context, {"context", "rope_context"},
+           "Where a call sees more tokens, long_inverse_frequencies or dynamic_factor hold."),
+    numbers(&Rope::long_inverse_frequencies, "long_inverse_frequencies",
+            "Beyond `context`, in the place of inverse_frequencies (LongRoPE), or None."),
+    sparse(&Rope::dynamic_factor, {"dynamic_factor", "rope_dynamic_factor"},
+           "Beyond `context`, the base grows with what is seen (dynamic NTK); 0: it does not.", kNotNegative));
 
 template <>
 inline constexpr auto kFields<CacheQuantization> = std::tuple(
@@ -276,10 +295,15 @@ inline constexpr auto kFields<Attention> = std::tuple(
     linear(&Attention::o, "o", Role::o, {&Naming::o}, kAttended, {hidden, queries}, "Output projection."),
     value(&Attention::heads, "heads", "Query heads."), value(&Attention::kv_heads, "kv_heads", "Key-value heads."),
     value(&Attention::head_dim, "head_dim", "Features of a head."),
-    norm(&Attention::q_norm, "q_norm", {&Naming::q_norm}, head_dim, "Norm of each query head, before the rotation."),
-    norm(&Attention::k_norm, "k_norm", {&Naming::k_norm}, head_dim, "Norm of each key head, before the rotation."),
+    norm(&Attention::q_norm, "q_norm", {&Naming::q_norm}, Size::q_norm, "Norm of the queries, before the rotation."),
+    norm(&Attention::k_norm, "k_norm", {&Naming::k_norm}, Size::k_norm, "Norm of the keys, before the rotation."),
+    sparse(&Attention::qk_norm_scope, "qk_norm_scope", "'head': those norms are over each head; 'all': over all."),
     part(&Attention::rope, {"rope", kInlined}, "Rotary position embedding."),
     value(&Attention::scale, "scale", "Of q·k; 0: 1/sqrt(head_dim).", kFinite),
+    sparse(&Attention::softcap, "softcap", "c > 0: scores become c · tanh(scores / c).", kNotNegative),
+    tensor(&Attention::sink_logits, "sink_logits", {Size::heads},
+           "[heads], a logit beside each token's scores that takes its share of the softmax; None: none.",
+           Place{&Naming::sink_logits}),
     value(&Attention::window, "window", "Tokens that one sees, itself included; 0: all before it."),
     value(&Attention::sinks, "sinks", "With a window: first positions that stay visible."),
     part(&Attention::cache, {"cache", kInlined}, "Quantization of the key-value cache."));
@@ -287,10 +311,16 @@ inline constexpr auto kFields<Attention> = std::tuple(
 template <>
 inline constexpr auto kFields<Mlp> =
     std::tuple(linear(&Mlp::gate, "gate", Role::gate, {&Naming::gate}, kMlp, {width, hidden},
-                      "Gate projection; not defined where there is none.", /*optional=*/true),
-               linear(&Mlp::up, "up", Role::up, {&Naming::up}, kMlp, {width, hidden}, "Up projection."),
-               linear(&Mlp::down, "down", Role::down, {&Naming::down}, kActivated, {hidden, width}, "Down projection."),
-               value(&Mlp::activation, "activation", "'silu', 'gelu', 'gelu_tanh' or 'relu'."));
+                      "Gate projection; not defined where there is none.", /*optional=*/true, &Naming::expert_gate),
+               linear(&Mlp::up, "up", Role::up, {&Naming::up}, kMlp, {width, hidden}, "Up projection.",
+                      /*optional=*/false, &Naming::expert_up),
+               linear(&Mlp::down, "down", Role::down, {&Naming::down}, kActivated, {hidden, width}, "Down projection.",
+                      /*optional=*/false, &Naming::expert_down),
+               value(&Mlp::activation, "activation", "'silu', 'gelu', 'gelu_tanh' or 'relu'."),
+               sparse(&Mlp::slope, "slope", "silu: x · sigmoid(slope · x).", kFinite),
+               sparse(&Mlp::limit, "limit", "c > 0: what gate gives is at most c, what up gives from −c to c.",
+                      kNotNegative),
+               sparse(&Mlp::up_offset, "up_offset", "Added to what up gives, where there is a gate.", kFinite));
 
 template <>
 inline constexpr auto kFields<Experts> =
@@ -307,9 +337,9 @@ inline constexpr auto kFields<Block> = std::tuple(
     norm(&Block::attention_norm, "attention_norm", {&Naming::attention_norm}, hidden,
          "Norm of the attention sublayer."),
     norm(&Block::mlp_norm, "mlp_norm", {&Naming::mlp_norm}, hidden, "Norm of the MLP sublayer."),
-    norm(&Block::attention_output_norm, "attention_output_norm", {nullptr, "attention_output_norm"}, hidden,
+    norm(&Block::attention_output_norm, "attention_output_norm", {&Naming::attention_output_norm}, hidden,
          "Norm of the attention's output before it is added."),
-    norm(&Block::mlp_output_norm, "mlp_output_norm", {nullptr, "mlp_output_norm"}, hidden,
+    norm(&Block::mlp_output_norm, "mlp_output_norm", {&Naming::mlp_output_norm}, hidden,
          "Norm of the MLP's output before it is added."),
     part(&Block::attention, "attention", "The attention sublayer."),
     part(
@@ -322,6 +352,8 @@ inline constexpr auto kFields<Block> = std::tuple(
     value(&Block::skip_mlp, "skip_mlp", "The MLP is not computed and adds nothing."),
     value(&Block::attention_residual, "attention_residual", "False: the attention's input is not added to its output."),
     value(&Block::mlp_residual, "mlp_residual", "False: the MLP's input is not added to its output."),
+    sparse(&Block::residual_scale, "residual_scale", "Multiplies a sublayer's output before it is added.", kFinite),
+    sparse(&Block::parallel, "parallel", "The MLP reads the block's input, as the attention does."),
     unsaved(&Block::origin, "origin", "Index of the checkpoint's block that this one came from."));
 
 template <>
@@ -344,6 +376,9 @@ template <>
 inline constexpr auto kFields<Head> =
     std::tuple(linear(&Head::linear, {"linear", "head"}, Role::head, {&Naming::head}, 0, {vocabulary, hidden},
                       "[vocab_size, hidden_size]; the embedding's storage where they are tied."),
+               sparse(&Head::scale, {"scale", "head_scale"}, "The family's own factor of the logits.", kFinite),
+               sparse(&Head::softcap, {"softcap", "head_softcap"}, "c > 0: logits become c · tanh(logits / c).",
+                      kNotNegative),
                part(&Head::map, {"map", kInlined}, "What happens to the logits."));
 
 template <>
@@ -357,6 +392,12 @@ inline constexpr auto kFields<Model> =
                part(&Model::input, {"input", kInlined}, "What happens to the tokens that the model reads."),
                tensor(&Model::embedding, "embedding", {vocabulary, hidden}, "[vocab_size, hidden_size].",
                       Place{&Naming::embedding, ".weight"}, /*required=*/true),
+               sparse(&Model::embedding_scale, "embedding_scale", "Multiplies what is read of the embedding.",
+                      kFinite),
+               tensor(&Model::position_embedding, "position_embedding", {positions, hidden},
+                      "[P, hidden_size]: row position + position_offset is added; None: none.",
+                      Place{&Naming::positions, ".weight"}),
+               sparse(&Model::position_offset, "position_offset", "Of the row of position 0."),
                part(&Model::blocks, "blocks", "The blocks in order."),
                norm(&Model::final_norm, "final_norm", {&Naming::final_norm}, hidden, "The norm before the head."),
                part(&Model::head, {"head", kInlined}, "The output head."),

@@ -35,6 +35,19 @@ class Writer {
  public:
   explicit Writer(bool words) : words_(words) {}
 
+  template <typename Owner, typename V>
+  void operator()(const parts::Value<Owner, V>& field, const V& value) {
+    static const Owner neutral{};
+    if (field.sparse && value == neutral.*field.member) {
+      return;
+    }
+    if constexpr (std::is_enum_v<V>) {
+      object[field.names.key] = words_ ? json(parts::word(value)) : json(static_cast<size_t>(value));
+    } else {
+      object[field.names.key] = value;
+    }
+  }
+
   void operator()(const parts::IsTensor auto& field, const at::Tensor& tensor) {
     if (tensor.defined()) {
       object[field.names.key] = tensor.sizes().vec();
@@ -45,13 +58,6 @@ class Writer {
       const at::Tensor values = tensor.to(at::kCPU).contiguous();
       object[field.names.key] =
           std::vector<float>(values.const_data_ptr<float>(), values.const_data_ptr<float>() + values.numel());
-    }
-  }
-  void operator()(const parts::IsValue auto& field, const auto& value) {
-    if constexpr (std::is_enum_v<std::decay_t<decltype(value)>>) {
-      object[field.names.key] = words_ ? json(parts::word(value)) : json(static_cast<size_t>(value));
-    } else {
-      object[field.names.key] = value;
     }
   }
   void operator()(const parts::IsPart auto& field, const auto& part) {

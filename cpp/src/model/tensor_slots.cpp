@@ -28,7 +28,8 @@ struct Linears {
     }
     if (expert) {
       const int64_t first = parts::kExperts + 2 * static_cast<int64_t>(*expert);
-      function({fmt::format("{}{}{}.{}_proj", prefix, names.expert, *expert, field.names.name), field.role,
+      const std::string& name = names.*field.in_expert;
+      function({fmt::format("{}{}{}.{}", prefix, names.expert, *expert, name), field.role,
                 first + field.input - parts::kMlp},
                linear);
     } else {

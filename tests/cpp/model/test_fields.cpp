@@ -81,8 +81,23 @@ const std::map<std::string, std::function<void(Model&)>>& changes() {
       {"sandwich_norm",
        [](Model& m) { m.blocks[1].attention_output_norm = {NormKind::rms, random({32}, 11), {}, 1e-5, 1}; }},
       {"q_norm", [](Model& m) { m.blocks[1].attention.q_norm = {NormKind::rms, random({8}, 12), {}, 1e-5, 1}; }},
+      {"q_norm_over_all",
+       [](Model& m) {
+         m.blocks[1].attention.qk_norm_scope = NormScope::all;
+         m.blocks[1].attention.q_norm = {NormKind::rms, random({32}, 12), {}, 1e-5, 1};
+       }},
+      {"norm_offset", [](Model& m) { m.blocks[1].mlp_norm.offset = 1; }},
+      {"softcap", [](Model& m) { m.blocks[1].attention.softcap = 0.5; }},
+      {"sink_logits", [](Model& m) { m.blocks[1].attention.sink_logits = random({4}, 16); }},
       {"no_rope", [](Model& m) { m.blocks[1].attention.rope = {}; }},
       {"rope_scale", [](Model& m) { m.blocks[1].attention.rope.attention_scale = 1.2; }},
+      // Read in steps, both would rotate otherwise than at once where the context is passed; see Rope.
+      {"long_rope",
+       [](Model& m) {
+         Rope& rope = m.blocks[1].attention.rope;
+         rope.context = 1;
+         rope.long_inverse_frequencies = rope.inverse_frequencies / 3;
+       }},
       {"attention_scale", [](Model& m) { m.blocks[1].attention.scale = 0.1; }},
       {"window", [](Model& m) { m.blocks[1].attention.window = 3; }},
       {"sinks",
@@ -94,6 +109,9 @@ const std::map<std::string, std::function<void(Model&)>>& changes() {
       {"cache_per_channel",
        [](Model& m) { m.blocks[1].attention.cache = {3, at::full({2, 8}, -2.0f), at::full({2, 8}, 2.0f)}; }},
       {"activation", [](Model& m) { m.blocks[1].mlp.activation = Activation::relu; }},
+      {"slope", [](Model& m) { m.blocks[1].mlp.slope = 1.702; }},
+      {"limit", [](Model& m) { m.blocks[1].mlp.limit = 0.1; }},
+      {"up_offset", [](Model& m) { m.blocks[1].mlp.up_offset = 1; }},
       {"no_gate", [](Model& m) { m.blocks[1].mlp.gate = {}; }},
       {"experts",
        [](Model& m) {
@@ -104,6 +122,16 @@ const std::map<std::string, std::function<void(Model&)>>& changes() {
       {"skip_mlp", [](Model& m) { m.blocks[1].skip_mlp = true; }},
       {"attention_residual", [](Model& m) { m.blocks[1].attention_residual = false; }},
       {"mlp_residual", [](Model& m) { m.blocks[1].mlp_residual = false; }},
+      {"residual_scale", [](Model& m) { m.blocks[1].residual_scale = 0.5; }},
+      {"parallel", [](Model& m) { m.blocks[1].parallel = true; }},
+      {"embedding_scale", [](Model& m) { m.embedding_scale = 2; }},
+      {"position_embedding",
+       [](Model& m) {
+         m.position_embedding = random({130, 32}, 17);
+         m.position_offset = 2;
+       }},
+      {"head_scale", [](Model& m) { m.head.scale = 0.5; }},
+      {"head_softcap", [](Model& m) { m.head.softcap = 2; }},
       {"replace", [](Model& m) { m.input = {TokenNoise::replace, 0.4, 5}; }},
       {"drop", [](Model& m) { m.input = {TokenNoise::drop, 0.4, 5}; }},
       {"swap", [](Model& m) { m.input = {TokenNoise::swap, 0.4, 5}; }},
@@ -202,7 +230,8 @@ TEST(Rope, BlocksThatShareFrequenciesKeepTheirOwnScale) {
     Rope& rope = shared.blocks[i].attention.rope;
     rope.inverse_frequencies = shared.blocks[0].attention.rope.inverse_frequencies;
     rope.attention_scale = 1 + 0.5 * static_cast<double>(i);
-    apart.blocks[i].attention.rope = {rope.inverse_frequencies.clone(), rope.attention_scale};
+    apart.blocks[i].attention.rope = rope;
+    apart.blocks[i].attention.rope.inverse_frequencies = rope.inverse_frequencies.clone();
   }
   const at::Tensor tokens = random_tokens(2, 10);
   EXPECT_TRUE(at::equal(shared.forward(tokens), apart.forward(tokens)));

@@ -45,7 +45,7 @@ constexpr bool all_listed() {
   return ((members<Parts>() == std::tuple_size_v<std::decay_t<decltype(parts::kFields<Parts>)>>) && ...);
 }
 
-static_assert(members<Rope>() == 2);
+static_assert(members<CacheQuantization>() == 3);
 static_assert(all_listed<LinearInput, Linear, Norm>(), "a field is missing in parts.h");
 static_assert(all_listed<Rope, CacheQuantization, Attention>(), "a field is missing in parts.h");
 static_assert(all_listed<Mlp, Experts, Block>(), "a field is missing in parts.h");
@@ -64,7 +64,7 @@ Linear random_linear(int64_t out, int64_t in) {
   return linear;
 }
 
-Norm random_norm(int64_t size) { return {NormKind::dynamic_tanh, random({size}), random({size}), 1e-3, 0.7}; }
+Norm random_norm(int64_t size) { return {NormKind::dynamic_tanh, random({size}), random({size}), 1e-3, 0.7, 1}; }
 
 Model changed_everywhere() {
   Model model = testing::random_model();
@@ -76,6 +76,11 @@ Model changed_everywhere() {
   model.head.linear.packed = quantize::rtn_packed(model.head.linear.weight, {.bits = 8, .group_size = 8});
   model.head.linear.weight = at::Tensor();
   model.decoder = {1.5, false};
+  model.embedding_scale = 2;
+  model.position_embedding = random({130, 32});
+  model.position_offset = 2;
+  model.head.scale = 0.5;
+  model.head.softcap = 30;
   Block& first = model.blocks[0];
   first.placement = NormPlacement::post;
   first.attention_output_norm = first.mlp_output_norm = random_norm(32);
@@ -86,20 +91,34 @@ Model changed_everywhere() {
   attention.k.packed = quantize::rtn_packed(attention.k.weight, {.bits = 3, .group_size = 8});
   attention.k.weight = at::Tensor();
   attention.v = {.weight = {}, .a = random({16, 3}), .b = random({3, 32}), .packed = {}, .bias = {}, .input = {}};
-  attention.q_norm = random_norm(8);
-  attention.k_norm = random_norm(8);
+  attention.q_norm = random_norm(32);
+  attention.k_norm = random_norm(16);
+  attention.qk_norm_scope = NormScope::all;
   attention.rope.attention_scale = 1.2;
+  attention.rope.context = 64;
+  attention.rope.long_inverse_frequencies = attention.rope.inverse_frequencies / 2;
+  attention.rope.dynamic_factor = 2;
   attention.scale = 0.1;
+  attention.softcap = 20;
+  attention.sink_logits = random({4});
   attention.window = 3;
   attention.sinks = 2;
   attention.cache = {3, random({2, 8}), random({2, 8})};
   first.mlp.activation = Activation::relu;
+  first.mlp.slope = 1.702;
+  first.mlp.limit = 7;
+  first.mlp.up_offset = 1;
+  first.residual_scale = 0.5;
+  first.parallel = true;
   first.skip_attention = first.skip_mlp = true;
   first.attention_residual = first.mlp_residual = false;
   model.blocks[1].mlp = {};
-  model.blocks[1].experts = {.router = random_linear(4, 32), .top_k = 2, .normalize = false, .temperature = 1.5};
+  model.blocks[1].experts = {.router = random_linear(4, 32), .top_k = 2, .normalize = false, .temperature = 1.5, .mlps = {}};
   for (int64_t i = 0; i < 4; ++i) {
-    model.blocks[1].experts.mlps.push_back({random_linear(24, 32), random_linear(24, 32), random_linear(32, 24)});
+    Mlp& expert = model.blocks[1].experts.mlps.emplace_back();
+    expert.gate = random_linear(24, 32);
+    expert.up = random_linear(24, 32);
+    expert.down = random_linear(32, 24);
   }
   return model;
 }

@@ -13,6 +13,7 @@
 
 #include <hemostat/error.h>
 
+#include "model/rope_config.h"
 #include "model/structure.h"
 
 namespace hemostat::gguf {
@@ -20,21 +21,8 @@ namespace {
 
 using nlohmann::json;
 
-// An architecture's name is a family's model_type. Mistral's models are written as LLaMA's, which they are but for the
-// window.
-struct Architecture {
-  const char* name;
-  const char* class_name;
-  bool adjacent_pairs;
-  bool optional_bias;  // a tensor of that name makes it so
-};
-
-constexpr std::array<Architecture, 2> kArchitectures = {{
-    {"llama", "LlamaForCausalLM", true, true},
-    {"qwen2", "Qwen2ForCausalLM", false, false},
-}};
-
-std::string architecture_of(const std::string& family) { return family == "mistral" ? "llama" : family; }
+// What can be read and written so far; Mistral's models are written as LLaMA's.
+constexpr std::array<const char*, 2> kReadable = {"llama", "qwen2"};
 
 // The hyperparameters of one architecture: "llama.context_length" and so on.
 class Hyperparameters {
@@ -126,24 +114,19 @@ Rope divided(const File& file, const Rope& rope) {
   if (!at::isfinite(frequencies).all().item<bool>()) {
     file.fail(fmt::format("has in tensor '{}' divisors that give rotations that are not finite", kRopeFactors));
   }
-  return Rope{frequencies, rope.attention_scale};
+  Rope result = rope;
+  result.inverse_frequencies = frequencies;
+  return result;
 }
 
 bool has(const File& file, const char* tensor) { return file.tensors().count(std::string_view(tensor)) != 0; }
 
 }  // namespace
 
-bool adjacent_pairs(const std::string& family) {
-  const std::string name = architecture_of(family);
-  return std::any_of(kArchitectures.begin(), kArchitectures.end(),
-                     [&](const Architecture& a) { return name == a.name && a.adjacent_pairs; });
-}
-
 CheckpointConfig read_config(const File& file) {
   const std::string name(file.text("general.architecture").value_or(""));
-  const auto architecture =
-      std::find_if(kArchitectures.begin(), kArchitectures.end(), [&](const auto& a) { return name == a.name; });
-  if (architecture == kArchitectures.end()) {
+  const Family* family = family_tables::find(name);
+  if (family == nullptr || std::find(kReadable.begin(), kReadable.end(), name) == kReadable.end()) {
     file.fail(
         fmt::format("has the architecture '{}'; llama (as which Mistral's models are written) and qwen2 are "
                     "supported",
@@ -160,7 +143,7 @@ CheckpointConfig read_config(const File& file) {
 
   Hyperparameters parameters(file, name);
   json config = {
-      {"architectures", {architecture->class_name}},
+      {"architectures", {family->architecture}},
       {"model_type", name},
       {"hidden_act", "silu"},
       {"vocab_size", embedding->second.shape[0]},
@@ -177,7 +160,7 @@ CheckpointConfig read_config(const File& file) {
   config["dtype"] = dtype == at::kFloat ? "float32" : dtype == at::kHalf ? "float16" : "bfloat16";
   config["num_key_value_heads"] =
       parameters.integer("attention.head_count_kv").value_or(config["num_attention_heads"].get<int64_t>());
-  if (architecture->optional_bias) {
+  if (family->gguf.optional_bias) {
     config["attention_bias"] = has(file, "blk.0.attn_q.bias");
     config["mlp_bias"] = has(file, "blk.0.ffn_up.bias");
   }
@@ -238,7 +221,9 @@ CheckpointConfig read_config(const File& file) {
     file.fail(fmt::format("rotates {} of a head's {} features; partial rotation is not supported", *rotated,
                           result.head_dim));
   }
-  result.rope = divided(file, result.rope);
+  for (LayerConfig& layer : result.layers) {
+    layer.rope = divided(file, layer.rope);
+  }
   return result;
 }
 
@@ -264,14 +249,18 @@ std::string tensor_name(const Naming& names, const std::string& name) {
 }
 
 std::string add_config(Writer& writer, const Model& model, const CheckpointConfig& config) {
-  const std::string name = architecture_of(model.config.family);
+  const std::string name = family_of(model.config).gguf.name;
   const auto fail = [](const std::string& what) {
     throw ValueError(fmt::format("hemostat.Model.save: a GGUF file cannot express {}", what));
   };
-  if (config.activation != Activation::silu) {
+  if (std::find(kReadable.begin(), kReadable.end(), name) == kReadable.end()) {
+    fail(fmt::format("a model of the family {} yet", model.config.family));
+  }
+  if (config.block.mlp.activation != Activation::silu) {
     fail("an activation other than silu");
   }
-  const Rope plain{at::tensor(inverse_frequencies(config.rope_theta, config.head_dim)), 1.0};
+  Rope plain;
+  plain.inverse_frequencies = at::tensor(inverse_frequencies(config.rope_theta, config.head_dim));
   const Rope& rope = model.blocks.empty() ? plain : model.blocks[0].attention.rope;
   for (const Block& block : model.blocks) {
     const int64_t window = block.attention.window;
@@ -332,7 +321,7 @@ std::string add_config(Writer& writer, const Model& model, const CheckpointConfi
     }
     note = "its scaled rotation";
   }
-  if (name == "llama" && (config.qkv_bias || config.mlp_bias)) {
+  if (name == "llama" && (config.shape.qkv_bias || config.shape.mlp_bias)) {
     note += std::string(note.empty() ? "" : " and ") + "its biases";
   }
   return note;

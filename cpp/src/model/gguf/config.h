@@ -18,10 +18,6 @@ CheckpointConfig read_config(const File& file);
 // says what transformers' reader would overlook, empty: nothing. ValueError where no metadata can say it.
 std::string add_config(Writer& writer, const Model& model, const CheckpointConfig& config);
 
-// llama.cpp rotates adjacent pairs of a head's features for this family, so that its files order the rows of q and k
-// otherwise.
-bool adjacent_pairs(const std::string& family);
-
 // The name of a GGUF tensor for the name that the family's checkpoints give it; empty: there is none.
 std::string tensor_name(const Naming& names, const std::string& name);
 

@@ -49,7 +49,7 @@ bool rotated(const Naming& names, const std::string& name) {
 class Source {
  public:
   Source(const File& file, const CheckpointConfig& config)
-      : file_(file), config_(config), adjacent_(adjacent_pairs(config.model.family)) {}
+      : file_(file), config_(config), adjacent_(family_of(config.model).gguf.adjacent_pairs) {}
 
   // The tensor for a slot, null where it is missing; of the slot's shape, if it is there.
   const TensorInfo* find(const std::string& name, at::IntArrayRef sizes) {
@@ -130,7 +130,7 @@ uint32_t file_type(const std::string& type) {
 // The model's tensors, and the type that most linears have.
 std::string add_tensors(Writer& writer, Model model, int64_t head_dim) {
   const Naming& names = model.config.names;
-  const bool adjacent = adjacent_pairs(model.config.family);
+  const bool adjacent = family_of(model.config).gguf.adjacent_pairs;
   const auto rows = [&](const std::string& name, const at::Tensor& tensor) {
     return adjacent && rotated(names, name)
                ? tensor.index_select(0, row_order(tensor.size(0), head_dim, /*to_file=*/true).to(tensor.device()))
@@ -253,8 +253,8 @@ std::string save_model(const Model& model, const std::string& path) {
   // GGUF holds what a family's config expresses, and other rotations.
   Model plain = shapes_only(model);
   const CheckpointConfig config = parse_config(fitted_config(plain).config, path);
-  for (Block& block : plain.blocks) {
-    block.attention.rope = config.rope;
+  for (size_t i = 0; i < plain.blocks.size(); ++i) {
+    plain.blocks[i].attention.rope = config.layers[i].rope;
   }
   if (!fitted_config(plain).expressible) {
     fail(

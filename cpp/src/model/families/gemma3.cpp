@@ -1,0 +1,30 @@
+#include <cmath>
+
+#include "family.h"
+#include "model/config.h"
+
+namespace hemostat::family_tables {
+
+// The text model: alone, or within a multimodal checkpoint.
+Family gemma3() {
+  Family family = gemma2();
+  family.model_type = "gemma3_text";
+  family.architecture = "Gemma3ForCausalLM";
+  family.keys.local_rope_theta = "rope_local_base_freq";
+  family.defaults.context = 131072;
+  family.defaults.rope_theta = 1'000'000;
+  family.defaults.local_rope_theta = 10'000;
+  family.shape.qk_norms = true;
+  family.window_period = 6;
+  family.neutral.push_back({"_sliding_window_pattern", {}});  // layer_types beside it say the same
+  family.read = [](ConfigFields& fields, CheckpointConfig& config) {
+    config.embedding_scale = std::sqrt(static_cast<double>(config.model.hidden_size));
+    config.block.attention.scale = 1 / std::sqrt(fields.positive("query_pre_attn_scalar", 256));
+    config.block.attention.softcap = fields.cap("attn_logit_softcapping", 0);
+    config.head.softcap = fields.cap("final_logit_softcapping", 0);
+  };
+  family.gguf = {.name = "gemma3"};
+  return family;
+}
+
+}  // namespace hemostat::family_tables

@@ -1,0 +1,16 @@
+#include "family.h"
+
+namespace hemostat::family_tables {
+
+Family llama() {
+  return {
+      .model_type = "llama",
+      .architecture = "LlamaForCausalLM",
+      .defaults = {.bos = 1, .eos = 2},
+      .attention_bias = true,
+      .mlp_bias = true,
+      .gguf = {.name = "llama", .adjacent_pairs = true, .optional_bias = true},
+  };
+}
+
+}  // namespace hemostat::family_tables

@@ -155,8 +155,20 @@ PyObject* checkpoint_directory = nullptr;  // what the package gave for it; outl
 Model load(const CheckpointArgument& checkpoint, std::optional<at::ScalarType> dtype, const DeviceArgument& device) {
   const std::string directory = file_name_from(py::handle(checkpoint_directory)(checkpoint));
   const LoadOptions options{.dtype = dtype, .device = device_from(device)};
-  py::gil_scoped_release release;
-  return Model::load(directory, options);
+  Model model;
+  {
+    const py::gil_scoped_release release;
+    model = Model::load(directory, options);
+  }
+  if (!model.config.left_out.empty()) {
+    const std::string text =
+        fmt::format("hemostat.Model.load: {} is multimodal, and only its language model is loaded: {} are left out",
+                    directory, model.config.left_out);
+    if (PyErr_WarnEx(PyExc_UserWarning, text.c_str(), 1) != 0) {
+      throw py::error_already_set();
+    }
+  }
+  return model;
 }
 
 Model from_tensors(const std::variant<std::string, py::dict>& config,
@@ -217,7 +229,8 @@ void register_model_class(py::class_<Model>& model) {
                   "device"_a = "cpu", R"(Loads a checkpoint.
 
 Args:
-    checkpoint: A Hugging Face directory (config.json and one or many \*.safetensors), a GGUF file (a path that ends in
+    checkpoint: A Hugging Face directory (config.json and one or many \*.safetensors) of one of families(), or of a
+        multimodal model around one, whose language model alone is loaded with a warning; a GGUF file (a path that ends in
         .gguf, of the architectures llama or qwen2), or a model's id on the Hub, which is looked for in the local cache
         first and downloaded if it is not there.
     dtype: None keeps the stored one. Of a GGUF file None keeps block formats packed in the linear layers, which

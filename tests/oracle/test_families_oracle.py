@@ -4,6 +4,7 @@ names."""
 from __future__ import annotations
 
 import functools
+import json
 import pickle
 import re
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import torch
 from families import CASES, Case, checkpoint
 from safetensors.torch import load_file, save_file
+from small_models import SIZES
 
 import hemostat
 
@@ -44,8 +46,8 @@ class Made(NamedTuple):
 
 
 def drawn(length: int) -> torch.Tensor:
-    """Two random texts, without the padding token: transformers gives its embedding no gradient."""
-    return torch.randint(3, 97, (2, length), generator=torch.Generator().manual_seed(1))
+    """Two random texts, the padding token among them: its row of the embedding gets no gradient in transformers."""
+    return torch.randint(0, 97, (2, length), generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture(scope="module")
@@ -223,3 +225,67 @@ def test_tensors_as_first_published(name, prefix, buffers, makes, tmp_path):
     save_file(tensors | {key: torch.ones(shape) for key, shape in buffers.items()}, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_bytes((made.directory / "config.json").read_bytes())
     assert_same(hemostat.Model.load(tmp_path).forward(drawn(24)), made.module(drawn(24)).logits)
+
+
+@pytest.mark.parametrize("names", ["as stored", "as in memory"])
+def test_the_language_model_of_a_multimodal_checkpoint(names, tmp_path):
+    text = SIZES | CASES["gemma3"].fields | {"final_logit_softcapping": None}  # which that class does not read
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.Gemma3Config(
+        text_config=text, vision_config=vision | {"image_size": 28, "patch_size": 14}, mm_tokens_per_image=4
+    )
+    torch.manual_seed(0)
+    module = transformers.Gemma3ForConditionalGeneration(config).eval()
+    module.save_pretrained(tmp_path / "both")
+    if names == "as in memory":  # as transformers 5 names what it holds, and some checkpoints what they store
+        tensors = {
+            name: tensor.contiguous() for name, tensor in module.state_dict().items() if name != "lm_head.weight"
+        }
+        save_file(tensors, tmp_path / "both" / "model.safetensors")
+    tokens = drawn(24)
+    with pytest.warns(UserWarning, match="tensors of multi_modal_projector and vision_tower are left out"):
+        model = hemostat.Model.load(tmp_path / "both")
+    with torch.no_grad():
+        expected = module(tokens).logits
+    assert_same(model(tokens), expected)
+    model.save(tmp_path / "text")
+    alone = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "text").eval()
+    assert type(alone).__name__ == "Gemma3ForCausalLM"
+    with torch.no_grad():
+        assert_same(alone(tokens).logits, expected)
+
+
+def test_experts_in_mxfp4(tmp_path):
+    from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+
+    case = Case("gpt_oss", CASES["gpt_oss"].fields | {"hidden_size": 64, "intermediate_size": 32})
+    module = checkpoint(case, tmp_path / "packed")
+    path = tmp_path / "packed" / "model.safetensors"
+    generator = torch.Generator().manual_seed(2)
+    stored: dict[str, torch.Tensor] = {}
+    for name, tensor in load_file(path).items():
+        if not name.endswith(("experts.gate_up_proj", "experts.down_proj")):
+            stored[name] = tensor.to(torch.bfloat16)
+            continue
+        experts, rows, columns = tensor.shape[0], tensor.shape[2], tensor.shape[1]
+        blocks = torch.randint(0, 256, (experts, rows, columns // 32, 16), generator=generator).byte()
+        scales = torch.randint(118, 126, (experts, rows, columns // 32), generator=generator).byte()
+        stored |= {f"{name}_blocks": blocks, f"{name}_scales": scales}
+        module.get_parameter(name).data = convert_moe_packed_tensors(blocks, scales).float()
+    save_file(stored, path)
+    config = json.loads((tmp_path / "packed" / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}
+    (tmp_path / "packed" / "config.json").write_text(json.dumps(config))
+    for parameter in module.parameters():
+        parameter.data = parameter.data.bfloat16().float()
+
+    model = hemostat.Model.load(tmp_path / "packed")
+    assert model.dtype == torch.bfloat16
+    assert model.save(tmp_path / "whole") is None
+    again = load_file(tmp_path / "whole" / "model.safetensors")
+    for name, parameter in module.state_dict().items():
+        assert torch.equal(again[name].float(), parameter), name
+    assert "quantization_config" not in json.loads((tmp_path / "whole" / "config.json").read_text())
+    tokens = drawn(24)
+    with torch.no_grad():
+        assert_same(model.to(torch.float32)(tokens), module(tokens).logits)

@@ -46,11 +46,11 @@ def test_config_that_is_no_json(checkpoint):
 @pytest.mark.parametrize(
     "fields, words",
     [
-        ({"model_type": "mamba"}, ["model_type", "mamba", "llama, mistral, qwen2"]),
+        ({"model_type": "mamba"}, ["model_type", "mamba", "llama, mistral", "gpt_oss"]),
         ({"architectures": ["LlamaForSequenceClassification"]}, ["architectures"]),
         ({"hidden_act": "mish"}, ["hidden_act", "mish"]),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, ["rope_scaling", "yarn"]),
-        ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, ["partial_rotary_factor"]),
+        ({"rope_scaling": {"rope_type": "proportional", "factor": 2.0}}, ["rope_scaling", "proportional"]),
+        ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.4}}, ["partial_rotary_factor"]),
         ({"rope_parameters": {"rope_type": "default", "mrope_section": [1]}}, ["rope_parameters", "mrope_section"]),
         ({"pretraining_tp": 2}, ["pretraining_tp", "2"]),
         ({"rope_interleaved": True}, ["rope_interleaved"]),

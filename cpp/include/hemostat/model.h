@@ -73,9 +73,9 @@ struct Norm {
 // Frequencies may depend on how many tokens a call sees, those in the cache included; keys in a cache stay as they were
 // rotated, so that text read in steps then differs from text read at once.
 struct Rope {
-  at::Tensor inverse_frequencies;  // [rotary_dim / 2] float32, radians per position. Undefined: no rotation
-  double attention_scale = 1;      // multiplies cos and sin (YaRN)
-  int64_t context = 0;             // where more tokens than these are seen, the fields below hold
+  at::Tensor inverse_frequencies;       // [rotary_dim / 2] float32, radians per position. Undefined: no rotation
+  double attention_scale = 1;           // multiplies cos and sin (YaRN)
+  int64_t context = 0;                  // where more tokens than these are seen, the fields below hold
   at::Tensor long_inverse_frequencies;  // in the place of inverse_frequencies (LongRoPE). Undefined: none
   // > 0: the base of the frequencies is multiplied by (dynamic_factor · seen/context − dynamic_factor + 1)^(d/(d − 2)),
   // d = rotary_dim (dynamic NTK)
@@ -140,7 +140,7 @@ struct Block {
   bool attention_residual = true, mlp_residual = true;  // false: the sublayer's input is not added to its output
   double residual_scale = 1;                            // multiplies a sublayer's output before it is added
   bool parallel = false;  // the MLP reads the block's input, as the attention does: x + f(norm(x)) + g(norm(x))
-  int64_t origin = 0;  // index of the checkpoint's block; names and statistics follow it
+  int64_t origin = 0;     // index of the checkpoint's block; names and statistics follow it
 };
 
 enum class TokenNoise { none, replace, drop, swap };
@@ -198,11 +198,13 @@ struct Naming {
 };
 
 struct ModelConfig {
-  std::string family;  // model_type in config.json, of families()
+  std::string family;                                    // model_type in config.json, of families()
   int64_t vocab_size = 0, hidden_size = 0, context = 0;  // context: max_position_embeddings
   std::vector<int64_t> eos_token_ids;
   std::optional<int64_t> bos_token_id;
-  std::string json;  // config.json as loaded
+  std::optional<int64_t> padding_row;  // of the embedding: gets no gradient, as in transformers (pad_token_id)
+  std::string left_out;                // what of a multimodal checkpoint is no language model's; empty: nothing
+  std::string json;                    // config.json as loaded
   Naming names;
 };
 
@@ -234,9 +236,9 @@ struct Model {
   Decoder decoder;
   std::string source;  // the directory or GGUF file it was loaded from, absolute; empty: none
 
-  // A Hugging Face directory of one of families(): config.json and one or many *.safetensors (and hemostat.json where save() wrote one).
-  // Tensors are private, writable views on the mapped files. Every config field that changes a number is honoured or
-  // refused by name. Throws ValueError naming the file and the field or tensor.
+  // A Hugging Face directory of one of families(): config.json and one or many *.safetensors (and hemostat.json where
+  // save() wrote one). Tensors are private, writable views on the mapped files. Every config field that changes a
+  // number is honoured or refused by name. Throws ValueError naming the file and the field or tensor.
   //
   // Or a GGUF file (a path that ends in .gguf) of llama.cpp's architectures llama (Mistral's models too) and qwen2. Its
   // block formats stay packed in linears, as GgufPacked; an embedding or a head in one is dequantized. Without a dtype

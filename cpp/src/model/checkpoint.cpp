@@ -1,9 +1,14 @@
+#include <algorithm>
 #include <filesystem>
+#include <map>
+#include <optional>
+#include <set>
 #include <string>
 #include <system_error>
 #include <vector>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 
 #include <hemostat/error.h>
@@ -15,6 +20,7 @@
 #include "family_fit.h"
 #include "gguf/model.h"
 #include "json.h"
+#include "mxfp4_experts.h"
 #include "partial_checkpoint.h"
 #include "skeleton.h"
 #include "structure.h"
@@ -49,6 +55,32 @@ void refuse_adapter(const fs::path& directory) {
                                of, kAdapter, merge));
 }
 
+// The tensors of a multimodal checkpoint's language model, as it alone would have them; `left_out` says what else there
+// is.
+std::map<std::string, at::Tensor> of_language_model(const std::map<std::string, at::Tensor>& tensors,
+                                                    std::string& left_out) {
+  const std::pair<std::string, std::string> kPrefixes[] = {
+      {"language_model.", ""}, {"model.language_model.", "model."}, {"lm_head.", "lm_head."}};
+  std::map<std::string, at::Tensor> result;
+  std::set<std::string> others;
+  size_t count = 0;
+  for (const auto& [name, tensor] : tensors) {
+    const auto prefix = std::find_if(std::begin(kPrefixes), std::end(kPrefixes),
+                                     [&name = name](const auto& p) { return name.starts_with(p.first); });
+    if (prefix != std::end(kPrefixes)) {
+      result.emplace(prefix->second + name.substr(prefix->first.size()), tensor);
+    } else {
+      const std::string inner = name.starts_with("model.") ? name.substr(6) : name;
+      others.insert(inner.substr(0, inner.find('.')));
+      ++count;
+    }
+  }
+  if (count > 0) {
+    left_out = fmt::format("{} tensors of {}", count, fmt::join(others, " and "));
+  }
+  return result;
+}
+
 // --- state ---
 
 // Beside hemostat.json's own fields: Linear::stored_bits of every linear, in order.
@@ -80,8 +112,11 @@ Model Model::load(const std::string& checkpoint, const LoadOptions& options) {
   const fs::path structure_path = directory / kStructure;
   const bool structured = fs::exists(structure_path);
   const std::string config_text = read_text(config_path);
-  CheckpointConfig config = parse_config(
-      structured ? without_structure_mark(config_text, config_path.string()) : config_text, config_path.string());
+  const std::optional<std::string> language_model = language_model_config(config_text, config_path.string());
+  CheckpointConfig config = parse_config(language_model ? *language_model
+                                         : structured   ? without_structure_mark(config_text, config_path.string())
+                                                        : config_text,
+                                         config_path.string());
   const fs::path generation_path = directory / kGeneration;
   if (std::error_code error; fs::is_regular_file(generation_path, error)) {
     if (auto eos = generation_eos(read_text(generation_path), generation_path.string())) {
@@ -93,7 +128,11 @@ Model Model::load(const std::string& checkpoint, const LoadOptions& options) {
   if (structured) {
     check_consistency(model, structure_path.string());
   }
-  fill(model, load_tensors(directory), checkpoint, structured ? StoredAs::model : StoredAs::checkpoint);
+  std::map<std::string, at::Tensor> tensors = with_mxfp4_dequantized(load_tensors(directory));
+  if (language_model) {
+    tensors = of_language_model(tensors, model.config.left_out);
+  }
+  fill(model, std::move(tensors), checkpoint, structured ? StoredAs::model : StoredAs::checkpoint);
   model = with_one_dtype(std::move(model), options.dtype, config.dtype);
   model.source = settled(directory).string();
   return options.device == model.device() ? model : model.to(std::nullopt, options.device);

@@ -44,7 +44,8 @@ std::string save_directory(const Model& model, const std::string& path) {
   }
   std::vector<std::string> notes = copy_companions(model.source, checkpoint);
   NewFile file = checkpoint.file(kTensors);
-  safetensors::write(stored(model, saved.expressible), [&](const void* data, size_t bytes) { file.write(data, bytes); });
+  safetensors::write(stored(model, saved.expressible),
+                     [&](const void* data, size_t bytes) { file.write(data, bytes); });
   file.finish();
   checkpoint.finish();
   if (!saved.expressible) {

@@ -39,9 +39,8 @@ void parse_activation(ConfigFields& fields, const std::string& key, const std::s
   } else if (name == "relu") {
     mlp.activation = Activation::relu;
   } else {
-    fields.fail(
-        fmt::format("field '{}' is '{}'; silu, gelu, gelu_new, gelu_pytorch_tanh, quick_gelu and relu are supported",
-                    key, name));
+    fields.fail(fmt::format(
+        "field '{}' is '{}'; silu, gelu, gelu_new, gelu_pytorch_tanh, quick_gelu and relu are supported", key, name));
   }
 }
 
@@ -140,7 +139,8 @@ bool is_language_model(const std::string& architecture, const std::string& famil
 }
 
 // What other families compute as this one does at these values.
-std::vector<NeutralField> computed_neutrals(const CheckpointConfig& config, const Family& family, const json& activation) {
+std::vector<NeutralField> computed_neutrals(const CheckpointConfig& config, const Family& family,
+                                            const json& activation) {
   const auto head_dim = static_cast<double>(config.head_dim);
   std::vector<NeutralField> neutral = family.neutral;
   const std::vector<NeutralField> computed = {
@@ -178,6 +178,29 @@ const Family& family_of(const ModelConfig& config) {
   return *family;
 }
 
+std::optional<std::string> language_model_config(const std::string& text, const std::string& file) {
+  const json object = parse_object(text, file);
+  const json type = object.value("model_type", json());
+  const auto family = std::find_if(family_tables::all().begin(), family_tables::all().end(),
+                                   [&](const Family& f) { return !f.multimodal.empty() && type == f.multimodal; });
+  if (family == family_tables::all().end()) {
+    return std::nullopt;
+  }
+  json own = object.value("text_config", json());
+  if (!own.is_object()) {
+    throw ValueError(fmt::format("hemostat.Model.load: {}: field 'text_config' is missing, or no object", file));
+  }
+  own["model_type"] = family->model_type;
+  own["architectures"] = {family->architecture};
+  for (const char* of_both :
+       {"dtype", "torch_dtype", "bos_token_id", "eos_token_id", "pad_token_id", "tie_word_embeddings"}) {
+    if (!own.contains(of_both) && object.contains(of_both)) {
+      own[of_both] = object[of_both];
+    }
+  }
+  return own.dump(2) + "\n";
+}
+
 CheckpointConfig parse_config(const std::string& text, const std::string& file) {
   const json object = parse_object(text, file);
   ConfigFields fields(object, file);
@@ -206,16 +229,16 @@ CheckpointConfig parse_config(const std::string& text, const std::string& file) 
   config.model.family = type;
   config.model.names = family.names;
   config.model.json = text;
-  config.model.vocab_size = fields.integer("vocab_size");
-  config.model.hidden_size = fields.integer(keys.hidden_size);
-  config.model.context = fields.integer(keys.context, defaults.context);
   const auto positive = [](int64_t value) { return value > 0 ? std::optional(value) : std::nullopt; };
-  const bool four_times = keys.intermediate_size == "n_inner";
-  config.intermediate_size =
-      fields.integer(keys.intermediate_size, four_times ? 4 * config.model.hidden_size : positive(defaults.intermediate_size));
-  const int64_t layers = fields.integer(keys.layers, std::nullopt, 0, kMostLayers);
+  config.model.vocab_size = fields.integer("vocab_size", positive(defaults.vocab_size));
+  config.model.hidden_size = fields.integer(keys.hidden_size, positive(defaults.hidden_size));
+  config.model.context = fields.integer(keys.context, defaults.context);
+  config.intermediate_size = fields.integer(
+      keys.intermediate_size,
+      positive(std::max(defaults.intermediate_size, defaults.intermediate_multiple * config.model.hidden_size)));
+  const int64_t layers = fields.integer(keys.layers, positive(defaults.layers), 0, kMostLayers);
   config.layers.resize(layers);
-  config.heads = fields.integer(keys.heads);
+  config.heads = fields.integer(keys.heads, positive(defaults.heads));
   config.kv_heads = keys.kv_heads.empty()
                         ? config.heads
                         : fields.integer(keys.kv_heads, defaults.kv_heads > 0 ? defaults.kv_heads : config.heads);
@@ -266,6 +289,10 @@ CheckpointConfig parse_config(const std::string& text, const std::string& file) 
                             ConfigFields::abbreviated(object["bos_token_id"])));
   }
   config.model.bos_token_id = !bos ? defaults.bos : bos->empty() ? std::nullopt : std::optional(bos->front());
+  const auto pad = fields.tokens("pad_token_id");
+  if (family.padded_embedding) {
+    config.model.padding_row = !pad ? defaults.pad : pad->empty() ? std::nullopt : std::optional(pad->front());
+  }
   if (const auto eos = fields.tokens("eos_token_id")) {
     config.model.eos_token_ids = *eos;
   } else if (defaults.eos) {
@@ -290,26 +317,25 @@ std::string updated_config(const ModelConfig& config, const std::vector<Block>& 
   object["tie_word_embeddings"] = tied;
   object.erase("torch_dtype");
   object["dtype"] = dtype == at::kFloat ? "float32" : dtype == at::kHalf ? "float16" : "bfloat16";
-  // What a list says of each layer follows its block.
-  for (const char* of_layers : {"no_rope_layers"}) {
-    const json given = object.value(of_layers, json());
-    const auto known = [&](const Block& block) { return block.origin < static_cast<int64_t>(given.size()); };
-    if (given.is_array() && std::all_of(blocks.begin(), blocks.end(), known)) {
-      object[of_layers] = json::array();
-      for (const Block& block : blocks) {
-        object[of_layers].push_back(given.at(block.origin));
-      }
+  object.erase("quantization_config");
+  const ConfigKeys& keys = family.keys;
+  if (!keys.rotated_layers.empty() && other_layers) {
+    object[keys.rotated_layers] = json::array();
+    for (const Block& block : blocks) {
+      object[keys.rotated_layers].push_back(block.attention.rope.inverse_frequencies.defined() ? 1 : 0);
     }
   }
-  if (const json dense = object.value("mlp_only_layers", json()); dense.is_array()) {
-    object["mlp_only_layers"] = json::array();
+  if (!keys.dense_layers.empty() && other_layers) {
+    object[keys.sparse_step] = 1;
+    object[keys.dense_layers] = json::array();
     for (size_t i = 0; i < blocks.size(); ++i) {
-      if (std::find(dense.begin(), dense.end(), blocks[i].origin) != dense.end()) {
-        object["mlp_only_layers"].push_back(i);
+      if (blocks[i].experts.mlps.empty()) {
+        object[keys.dense_layers].push_back(i);
       }
     }
   }
-  if (object.contains("layer_types") || (object.contains("use_sliding_window") && object["use_sliding_window"] == true) ||
+  if (object.contains("layer_types") ||
+      (object.contains("use_sliding_window") && object["use_sliding_window"] == true) ||
       (family.windows == WindowRule::by_type && other_layers)) {
     object["layer_types"] = json::array();
     for (const Block& block : blocks) {

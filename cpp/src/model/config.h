@@ -35,6 +35,10 @@ struct CheckpointConfig {
   std::vector<LayerConfig> layers;
 };
 
+// Of a multimodal checkpoint's config.json, whose language model is of a family that hemostat reads, that model's own;
+// else none.
+std::optional<std::string> language_model_config(const std::string& json, const std::string& file);
+
 // `file` names the source in messages. Throws ValueError.
 CheckpointConfig parse_config(const std::string& json, const std::string& file);
 

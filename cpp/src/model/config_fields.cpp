@@ -265,10 +265,9 @@ std::vector<int64_t> ConfigFields::integers(const std::string& name, std::option
   if (value.is_null()) {
     return result;
   }
-  const bool fits = value.is_array() && (!count || value.size() == *count) &&
-                    std::all_of(value.begin(), value.end(), [](const json& entry) {
-                      return is_integer(entry, 0, int64_t{1} << 31);
-                    });
+  const bool fits =
+      value.is_array() && (!count || value.size() == *count) &&
+      std::all_of(value.begin(), value.end(), [](const json& entry) { return is_integer(entry, 0, int64_t{1} << 31); });
   if (!fits) {
     fail(fmt::format("field '{}' is {}; it takes a list of {}integers of 0 or more", name, abbreviated(value),
                      count ? fmt::format("{} ", *count) : ""));
@@ -278,10 +277,10 @@ std::vector<int64_t> ConfigFields::integers(const std::string& name, std::option
 
 std::vector<double> ConfigFields::numbers(const std::string& name, size_t count) {
   const json& value = take(name);
-  const bool fits = value.is_array() && value.size() == count &&
-                    std::all_of(value.begin(), value.end(), [](const json& entry) {
-                      return entry.is_number() && entry.get<double>() > 0 && std::isfinite(entry.get<double>());
-                    });
+  const bool fits =
+      value.is_array() && value.size() == count && std::all_of(value.begin(), value.end(), [](const json& entry) {
+        return entry.is_number() && entry.get<double>() > 0 && std::isfinite(entry.get<double>());
+      });
   if (!fits) {
     fail(value.is_null() ? fmt::format("field '{}' is missing", name)
                          : fmt::format("field '{}' is {}; it takes a list of {} positive numbers", name,

@@ -28,6 +28,12 @@ class ConfigFields {
   // The field's value, or null where it is missing; it counts as honoured.
   const nlohmann::json& take(const std::string& name);
 
+  // The same object without taking it; empty where it is none.
+  nlohmann::json peek(const std::string& name) const {
+    const auto found = object_.find(name);
+    return found != object_.end() && found->is_object() ? *found : nlohmann::json::object();
+  }
+
   const std::string& file() const { return file_; }
   bool contains(const std::string& name) const { return object_.contains(name); }
 

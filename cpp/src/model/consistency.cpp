@@ -137,9 +137,11 @@ class Checker {
     }
     const Rope& rope = attention.rope;
     if (rope.long_inverse_frequencies.defined()) {
-      require("long_inverse_frequencies", frequencies.defined() && rope.long_inverse_frequencies.sizes() == frequencies.sizes(),
+      require("long_inverse_frequencies",
+              frequencies.defined() && rope.long_inverse_frequencies.sizes() == frequencies.sizes(),
               "are not as many as inverse_frequencies");
-      require("long_inverse_frequencies", at::isfinite(rope.long_inverse_frequencies).all().item<bool>(), "are not finite");
+      require("long_inverse_frequencies", at::isfinite(rope.long_inverse_frequencies).all().item<bool>(),
+              "are not finite");
     }
     const bool bounded = rope.long_inverse_frequencies.defined() || rope.dynamic_factor > 0;
     require("rope_context", bounded ? rope.context > 0 : rope.context >= 0, "is not a count");

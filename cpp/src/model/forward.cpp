@@ -46,8 +46,8 @@ at::Tensor positions_of(const Model& model, int64_t length, const KvCache* cache
   const int64_t past = cache != nullptr ? cache->length() : 0;
   const int64_t known = model.position_embedding.size(0) - model.position_offset;
   if (past + length > known) {
-    throw ValueError(fmt::format("hemostat.Model.forward: the model has positions for {} tokens, got {}", known,
-                                 past + length));
+    throw ValueError(
+        fmt::format("hemostat.Model.forward: the model has positions for {} tokens, got {}", known, past + length));
   }
   return model.position_embedding.narrow(0, model.position_offset + past, length);
 }
@@ -78,7 +78,8 @@ at::Tensor checked_tokens(const Model& model, const at::Tensor& tokens, const ch
 
 at::Tensor embed(const Model& model, const at::Tensor& tokens, KvCache* cache) {
   const auto [read, dropped] = perturbed_tokens(model, tokens, cache);
-  at::Tensor x = at::embedding(model.embedding, read);
+  const int64_t padding = model.config.padding_row.value_or(-1);
+  at::Tensor x = at::embedding(model.embedding, read, padding < model.embedding.size(0) ? padding : -1);
   if (model.embedding_scale != 1) {
     x = x * at::scalar_tensor(model.embedding_scale, x.options());
   }

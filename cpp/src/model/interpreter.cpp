@@ -253,8 +253,7 @@ at::Tensor Interpreter::explicit_attention(const Attention& attention, const at:
   const at::Tensor seen = visible ? *visible : positions_.unsqueeze(1).ge(positions_);
   scores = scores.masked_fill(seen.logical_not(), -std::numeric_limits<double>::infinity());
   if (attention.sink_logits.defined()) {
-    const at::Tensor sinks =
-        attention.sink_logits.view({1, -1, 1, 1}).expand({scores.size(0), -1, scores.size(2), 1});
+    const at::Tensor sinks = attention.sink_logits.view({1, -1, 1, 1}).expand({scores.size(0), -1, scores.size(2), 1});
     scores = at::cat({scores, sinks.to(scores.scalar_type())}, -1);
   }
   at::Tensor probabilities = at::softmax(scores, -1, at::kFloat).to(v.scalar_type());
@@ -335,8 +334,8 @@ at::Tensor Interpreter::frequencies(const Rope& rope) const {
     return rope.inverse_frequencies;
   }
   const int64_t count = rope.inverse_frequencies.size(0);
-  const double growth = rope.dynamic_factor * static_cast<double>(seen) / static_cast<double>(rope.context) -
-                        rope.dynamic_factor + 1;
+  const double growth =
+      rope.dynamic_factor * static_cast<double>(seen) / static_cast<double>(rope.context) - rope.dynamic_factor + 1;
   // base^(−2i/d) with the base multiplied by growth^(d/(d − 2))
   const double dimension = 2 * static_cast<double>(count);
   const at::Tensor exponents = at::arange(count, rope.inverse_frequencies.options()) * (-2 / (dimension - 2));
@@ -378,7 +377,8 @@ at::Tensor Interpreter::projected(const Linear& linear, const std::string& name,
   return output(linear, name, treated);
 }
 
-// The rows of all tokens for all their experts, sorted by expert once: each expert then reads its own rows where they lie.
+// The rows of all tokens for all their experts, sorted by expert once: each expert then reads its own rows where they
+// lie.
 at::Tensor Interpreter::routed(size_t block, const at::Tensor& x) {
   const Experts& experts = enter(block).experts;
   const Naming& names = model_.config.names;

@@ -164,7 +164,7 @@ struct LinearPart : Part<Owner, Linear> {
   Place place;
   int64_t input;
   Shape shape;
-  bool optional = false;                     // left out of the model's linears where it is not defined
+  bool optional = false;                      // left out of the model's linears where it is not defined
   std::string Naming::* in_expert = nullptr;  // its name where the MLP is an expert
 };
 
@@ -309,18 +309,17 @@ inline constexpr auto kFields<Attention> = std::tuple(
     part(&Attention::cache, {"cache", kInlined}, "Quantization of the key-value cache."));
 
 template <>
-inline constexpr auto kFields<Mlp> =
-    std::tuple(linear(&Mlp::gate, "gate", Role::gate, {&Naming::gate}, kMlp, {width, hidden},
-                      "Gate projection; not defined where there is none.", /*optional=*/true, &Naming::expert_gate),
-               linear(&Mlp::up, "up", Role::up, {&Naming::up}, kMlp, {width, hidden}, "Up projection.",
-                      /*optional=*/false, &Naming::expert_up),
-               linear(&Mlp::down, "down", Role::down, {&Naming::down}, kActivated, {hidden, width}, "Down projection.",
-                      /*optional=*/false, &Naming::expert_down),
-               value(&Mlp::activation, "activation", "'silu', 'gelu', 'gelu_tanh' or 'relu'."),
-               sparse(&Mlp::slope, "slope", "silu: x · sigmoid(slope · x).", kFinite),
-               sparse(&Mlp::limit, "limit", "c > 0: what gate gives is at most c, what up gives from −c to c.",
-                      kNotNegative),
-               sparse(&Mlp::up_offset, "up_offset", "Added to what up gives, where there is a gate.", kFinite));
+inline constexpr auto kFields<Mlp> = std::tuple(
+    linear(&Mlp::gate, "gate", Role::gate, {&Naming::gate}, kMlp, {width, hidden},
+           "Gate projection; not defined where there is none.", /*optional=*/true, &Naming::expert_gate),
+    linear(&Mlp::up, "up", Role::up, {&Naming::up}, kMlp, {width, hidden}, "Up projection.",
+           /*optional=*/false, &Naming::expert_up),
+    linear(&Mlp::down, "down", Role::down, {&Naming::down}, kActivated, {hidden, width}, "Down projection.",
+           /*optional=*/false, &Naming::expert_down),
+    value(&Mlp::activation, "activation", "'silu', 'gelu', 'gelu_tanh' or 'relu'."),
+    sparse(&Mlp::slope, "slope", "silu: x · sigmoid(slope · x).", kFinite),
+    sparse(&Mlp::limit, "limit", "c > 0: what gate gives is at most c, what up gives from −c to c.", kNotNegative),
+    sparse(&Mlp::up_offset, "up_offset", "Added to what up gives, where there is a gate.", kFinite));
 
 template <>
 inline constexpr auto kFields<Experts> =
@@ -373,13 +372,12 @@ inline constexpr auto kFields<LogitMap> =
                       Place{&Naming::head, ".map_b"}));
 
 template <>
-inline constexpr auto kFields<Head> =
-    std::tuple(linear(&Head::linear, {"linear", "head"}, Role::head, {&Naming::head}, 0, {vocabulary, hidden},
-                      "[vocab_size, hidden_size]; the embedding's storage where they are tied."),
-               sparse(&Head::scale, {"scale", "head_scale"}, "The family's own factor of the logits.", kFinite),
-               sparse(&Head::softcap, {"softcap", "head_softcap"}, "c > 0: logits become c · tanh(logits / c).",
-                      kNotNegative),
-               part(&Head::map, {"map", kInlined}, "What happens to the logits."));
+inline constexpr auto kFields<Head> = std::tuple(
+    linear(&Head::linear, {"linear", "head"}, Role::head, {&Naming::head}, 0, {vocabulary, hidden},
+           "[vocab_size, hidden_size]; the embedding's storage where they are tied."),
+    sparse(&Head::scale, {"scale", "head_scale"}, "The family's own factor of the logits.", kFinite),
+    sparse(&Head::softcap, {"softcap", "head_softcap"}, "c > 0: logits become c · tanh(logits / c).", kNotNegative),
+    part(&Head::map, {"map", kInlined}, "What happens to the logits."));
 
 template <>
 inline constexpr auto kFields<Decoder> =
@@ -392,8 +390,7 @@ inline constexpr auto kFields<Model> =
                part(&Model::input, {"input", kInlined}, "What happens to the tokens that the model reads."),
                tensor(&Model::embedding, "embedding", {vocabulary, hidden}, "[vocab_size, hidden_size].",
                       Place{&Naming::embedding, ".weight"}, /*required=*/true),
-               sparse(&Model::embedding_scale, "embedding_scale", "Multiplies what is read of the embedding.",
-                      kFinite),
+               sparse(&Model::embedding_scale, "embedding_scale", "Multiplies what is read of the embedding.", kFinite),
                tensor(&Model::position_embedding, "position_embedding", {positions, hidden},
                       "[P, hidden_size]: row position + position_offset is added; None: none.",
                       Place{&Naming::positions, ".weight"}),

@@ -106,9 +106,10 @@ Rope parse_one(const RopeSource& source, const json& given, double& theta, doubl
   partial = rope.positive("partial_rotary_factor", partial);
   const auto rotary_dim = static_cast<int64_t>(static_cast<double>(source.head_dim) * partial);
   if (partial > 1 || rotary_dim < 2 || rotary_dim % 2 != 0) {
-    fields.fail(fmt::format("field 'partial_rotary_factor' is {}; it rotates {} of a head's {} features, but takes an "
-                            "even number of them",
-                            partial, rotary_dim, source.head_dim));
+    fields.fail(
+        fmt::format("field 'partial_rotary_factor' is {}; it rotates {} of a head's {} features, but takes an "
+                    "even number of them",
+                    partial, rotary_dim, source.head_dim));
   }
   // The config's own comes before the object's.
   const auto original = [&] {
@@ -188,12 +189,21 @@ RopeConfig parse_rope(ConfigFields& fields, const Family& family, int64_t head_d
   }
   RopeConfig result{.theta = fields.positive(keys.rope_theta, defaults.rope_theta)};
   const double partial = fields.positive(keys.partial_rotary, defaults.partial_rotary);
+  // Families with names of their own may have the usual ones beside them.
+  for (const auto& [usual, value] :
+       {std::pair("rope_theta", result.theta), std::pair("partial_rotary_factor", partial)}) {
+    if (fields.positive(usual, value) != value) {
+      fields.fail(fmt::format("field '{}' differs from '{}' of this family", usual,
+                              usual == std::string("rope_theta") ? keys.rope_theta : keys.partial_rotary));
+    }
+  }
   fields.take("original_max_position_embeddings");
   RopeSource source{fields, family, "rope_parameters", head_dim, context};
   if (defaults.local_rope_theta > 0) {  // an object for each type of layer; the older spelling scales global ones
     double local_theta = fields.positive(keys.local_rope_theta, defaults.local_rope_theta);
     if (!parameters.is_null() && !parameters.is_object()) {
-      fields.fail(fmt::format("field 'rope_parameters' is {}; it takes an object", ConfigFields::abbreviated(parameters)));
+      fields.fail(
+          fmt::format("field 'rope_parameters' is {}; it takes an object", ConfigFields::abbreviated(parameters)));
     }
     ConfigFields by_type(parameters.is_null() ? (parameters = json::object()) : parameters,
                          fields.file() + ": rope_parameters");

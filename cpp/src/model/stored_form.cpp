@@ -161,8 +161,8 @@ NamedTensors taken_apart(NamedTensors stored, Model model, const std::string& wh
   });
   for (auto& [name, tensor] : stored) {
     if (!result.emplace(name, tensor).second) {
-      throw ValueError(fmt::format("hemostat.Model.load: {}: tensor '{}' is there twice, once with others in one tensor",
-                                   where, name));
+      throw ValueError(fmt::format(
+          "hemostat.Model.load: {}: tensor '{}' is there twice, once with others in one tensor", where, name));
     }
   }
   return result;

@@ -20,21 +20,26 @@ struct ConfigKeys {
   std::string hidden_size = "hidden_size", layers = "num_hidden_layers", heads = "num_attention_heads",
               kv_heads = "num_key_value_heads", head_dim = "head_dim", intermediate_size = "intermediate_size",
               context = "max_position_embeddings", activation = "hidden_act", epsilon = "rms_norm_eps",
-              rope_theta = "rope_theta", partial_rotary = "partial_rotary_factor", local_rope_theta = "";
+              rope_theta = "rope_theta", partial_rotary = "partial_rotary_factor", local_rope_theta = "",
+              rotated_layers = "",  // a list of 1 and 0: whether a layer sees positions
+      dense_layers = "",            // a list of the layers without experts
+      sparse_step = "";             // each so-many-th of the others has them
 };
 
 // What transformers gives fields that a config leaves out.
 struct ConfigDefaults {
-  int64_t kv_heads = 0;           // 0: as many as heads
-  int64_t head_dim = 0;           // 0: hidden_size / heads
-  int64_t intermediate_size = 0;  // 0: none
+  int64_t vocab_size = 0, hidden_size = 0, layers = 0, heads = 0;  // 0: none
+  int64_t kv_heads = 0;                                            // 0: as many as heads
+  int64_t head_dim = 0;                                            // 0: hidden_size / heads
+  int64_t intermediate_size = 0;                                   // 0: none
+  int64_t intermediate_multiple = 0;                               // of hidden_size; 0: none
   int64_t context = 2048;
   std::string activation = "silu";
   double epsilon = 1e-6, rope_theta = 10000, partial_rotary = 1;
-  int64_t original_context = 0;  // original_max_position_embeddings, where rotations are scaled; 0: none
-  double local_rope_theta = 0;   // of layers with a window, which have their own rotation; 0: they have not
+  int64_t original_context = 0;      // original_max_position_embeddings, where rotations are scaled; 0: none
+  double local_rope_theta = 0;       // of layers with a window, which have their own rotation; 0: they have not
   std::string rope_parameters = {};  // JSON
-  std::optional<int64_t> bos = {}, eos = {};
+  std::optional<int64_t> bos = {}, eos = {}, pad = {};
   bool tied = false;
 };
 
@@ -60,14 +65,14 @@ struct Shape {
 
 // A tensor of a checkpoint that holds what the model keeps apart, or keeps otherwise.
 struct Stored {
-  enum class Scope { model, block, experts };  // experts: the first dimension counts them
+  enum class Scope { model, block, experts };            // experts: the first dimension counts them
   enum class Order { sequence, per_head, alternating };  // part after part; of each head one after another; row by row
 
   Scope scope = Scope::block;
   std::string name;                // within the scope, without ".weight"
   std::vector<std::string> parts;  // the linears, within the scope; of experts within one
   Order order = Order::sequence;
-  bool transposed = false;  // [in_features, out_features]
+  bool transposed = false;                         // [in_features, out_features]
   std::string weight = ".weight", bias = ".bias";  // what follows the name
   bool read_only = false;                          // another spelling, which is not written
 };
@@ -80,6 +85,7 @@ struct GgufArchitecture {
 
 struct Family {
   std::string model_type, architecture;  // "llama", "LlamaForCausalLM"
+  std::string multimodal = {};           // model_type of checkpoints whose text_config is one of these
   Naming names = {};
   ConfigKeys keys = {};
   ConfigDefaults defaults = {};
@@ -87,12 +93,13 @@ struct Family {
   Block block = {};  // what all blocks have alike, without tensors
   WindowRule windows = WindowRule::none;
   int64_t window_period = 0, default_window = 4096;  // default_window 0: none
-  bool windows_everywhere = false;  // past_layer: use_sliding_window alone decides
+  bool windows_everywhere = false;                   // past_layer: use_sliding_window alone decides
   std::vector<Stored> stored = {};
-  std::vector<std::string> ignored = {".rotary_emb.inv_freq"};  // how tensors end that change no number
-  std::vector<NeutralField> neutral = {};  // fields of its own that change no number
-  bool attention_bias = false, mlp_bias = false;  // whether config.json may say so
-  bool yarn_is_longrope = false;                  // what older files call yarn is LongRoPE
+  std::vector<std::string> ignored = {".rotary_emb.inv_freq"};             // how tensors end that change no number
+  std::vector<NeutralField> neutral = {};                                  // fields of its own that change no number
+  bool attention_bias = false, mlp_bias = false;                           // whether config.json may say so
+  bool padded_embedding = true;                                            // the row of pad_token_id gets no gradient
+  bool yarn_is_longrope = false;                                           // what older files call yarn is LongRoPE
   void (*read)(ConfigFields& fields, CheckpointConfig& config) = nullptr;  // fields that no other family has
   GgufArchitecture gguf = {};
 };

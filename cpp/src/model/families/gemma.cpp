@@ -15,6 +15,7 @@ Family gemma() {
                    .activation = "gelu_pytorch_tanh",
                    .bos = 2,
                    .eos = 1,
+                   .pad = 0,
                    .tied = true},
       .shape = {.norm_offset = 1},
       .attention_bias = true,

@@ -11,6 +11,12 @@ Family gemma3() {
   family.model_type = "gemma3_text";
   family.architecture = "Gemma3ForCausalLM";
   family.keys.local_rope_theta = "rope_local_base_freq";
+  family.multimodal = "gemma3";
+  family.defaults.vocab_size = 262208;  // a multimodal config leaves out what is as in the smallest model
+  family.defaults.hidden_size = 2304;
+  family.defaults.layers = 26;
+  family.defaults.heads = 8;
+  family.defaults.intermediate_size = 9216;
   family.defaults.context = 131072;
   family.defaults.rope_theta = 1'000'000;
   family.defaults.local_rope_theta = 10'000;
@@ -20,7 +26,7 @@ Family gemma3() {
   family.read = [](ConfigFields& fields, CheckpointConfig& config) {
     config.embedding_scale = std::sqrt(static_cast<double>(config.model.hidden_size));
     config.block.attention.scale = 1 / std::sqrt(fields.positive("query_pre_attn_scalar", 256));
-    config.block.attention.softcap = fields.cap("attn_logit_softcapping", 0);
+    fields.take("attn_logit_softcapping");  // which transformers' Gemma 3 does not read
     config.head.softcap = fields.cap("final_logit_softcapping", 0);
   };
   family.gguf = {.name = "gemma3"};

@@ -30,7 +30,8 @@ Family gpt2() {
                .context = "n_positions",
                .activation = "activation_function",
                .epsilon = "layer_norm_epsilon"},
-      .defaults = {.context = 1024,
+      .defaults = {.intermediate_multiple = 4,
+                   .context = 1024,
                    .activation = "gelu_new",
                    .epsilon = 1e-5,
                    .bos = 50256,
@@ -43,7 +44,9 @@ Family gpt2() {
                 .o_bias = true,
                 .mlp_bias = true,
                 .rotary = false},
-      .stored = {{.name = "attn.c_attn", .parts = {"attn.c_attn.q", "attn.c_attn.k", "attn.c_attn.v"}, .transposed = true},
+      .stored = {{.name = "attn.c_attn",
+                  .parts = {"attn.c_attn.q", "attn.c_attn.k", "attn.c_attn.v"},
+                  .transposed = true},
                  {.name = "attn.c_proj", .parts = {"attn.c_proj"}, .transposed = true},
                  {.name = "mlp.c_fc", .parts = {"mlp.c_fc"}, .transposed = true},
                  {.name = "mlp.c_proj", .parts = {"mlp.c_proj"}, .transposed = true}},
@@ -55,6 +58,7 @@ Family gpt2() {
                   {"summary_proj_to_labels", {}},
                   {"summary_type", {}},
                   {"summary_use_proj", {}}},
+      .padded_embedding = false,
       .read =
           [](ConfigFields& fields, CheckpointConfig& config) {
             const bool scaled = fields.boolean("scale_attn_weights", true);

@@ -34,6 +34,7 @@ Family gpt_neox() {
       .stored = {{.name = qkv, .parts = {qkv + ".q", qkv + ".k", qkv + ".v"}, .order = Stored::Order::per_head},
                  {.scope = Stored::Scope::model, .name = "lm_head", .parts = {"embed_out"}, .read_only = true}},
       .ignored = {".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"},
+      .padded_embedding = false,
       .read =
           [](ConfigFields& fields, CheckpointConfig& config) {
             config.shape.qkv_bias = config.shape.o_bias = fields.boolean("attention_bias", true);

@@ -41,6 +41,9 @@ Family gpt_oss() {
                   {"experts_per_token", {}}},
       .read =
           [](ConfigFields& fields, CheckpointConfig& config) {
+            if (fields.peek("quantization_config").value("quant_method", "") == "mxfp4") {
+              fields.take("quantization_config");  // loading dequantizes the experts
+            }
             config.shape.qkv_bias = config.shape.o_bias = fields.boolean("attention_bias", true);
             read_experts(fields, config, 128, 4);
             config.block.mlp.slope = fields.positive("swiglu_alpha", 1.702);

@@ -10,7 +10,7 @@ Family olmo2() {
       .model_type = "olmo2",
       .architecture = "Olmo2ForCausalLM",
       .names = {.attention_output_norm = "post_attention_layernorm", .mlp_output_norm = "post_feedforward_layernorm"},
-      .defaults = {.epsilon = 1e-5, .eos = 50279},
+      .defaults = {.epsilon = 1e-5, .eos = 50279, .pad = 1},
       .shape = {.input_norms = false, .output_norms = true, .qk_norms = true},
       .block = block,
       .attention_bias = true,

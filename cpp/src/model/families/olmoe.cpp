@@ -9,7 +9,7 @@ Family olmoe() {
   return {
       .model_type = "olmoe",
       .architecture = "OlmoeForCausalLM",
-      .defaults = {.context = 4096, .epsilon = 1e-5, .eos = 50279},
+      .defaults = {.context = 4096, .epsilon = 1e-5, .eos = 50279, .pad = 1},
       .shape = {.qk_norms = true},
       .block = block,
       .stored = stacked_experts({}),

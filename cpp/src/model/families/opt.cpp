@@ -23,21 +23,22 @@ Family opt() {
                .intermediate_size = "ffn_dim",
                .activation = "activation_function",
                .epsilon = ""},
-      .defaults = {.activation = "relu", .epsilon = 1e-5, .bos = 2, .eos = 2, .tied = true},
+      .defaults = {.activation = "relu", .epsilon = 1e-5, .bos = 2, .eos = 2, .pad = 1, .tied = true},
       .shape = {.norm = NormKind::layer, .norm_bias = true, .gate = false, .rotary = false},
       .read =
           [](ConfigFields& fields, CheckpointConfig& config) {
             const bool before = fields.boolean("do_layer_norm_before", true);
             config.block.placement = before ? NormPlacement::pre : NormPlacement::post;
-            config.shape.final_norm = before && !fields.boolean("_remove_final_layer_norm", false);
+            const bool removed = fields.boolean("_remove_final_layer_norm", false);
+            config.shape.final_norm = before && !removed;
             config.shape.norm_weight = config.shape.norm_bias = fields.boolean("layer_norm_elementwise_affine", true);
             const bool bias = fields.boolean("enable_bias", true);
             config.shape.qkv_bias = config.shape.o_bias = config.shape.mlp_bias = bias;
             config.position_offset = 2;  // the rows before are of padding
             const int64_t width = fields.integer("word_embed_proj_dim", config.model.hidden_size);
             if (width != config.model.hidden_size) {
-              fields.fail(fmt::format("field 'word_embed_proj_dim' is {}, and only hidden_size = {} is supported", width,
-                                      config.model.hidden_size));
+              fields.fail(fmt::format("field 'word_embed_proj_dim' is {}, and only hidden_size = {} is supported",
+                                      width, config.model.hidden_size));
             }
           },
   };

@@ -11,7 +11,7 @@ Family phi3() {
                 .v = "self_attn.qkv_proj.v",
                 .gate = "mlp.gate_up_proj.gate",
                 .up = "mlp.gate_up_proj.up"},
-      .defaults = {.context = 4096, .epsilon = 1e-5, .original_context = 4096, .bos = 1, .eos = 32000},
+      .defaults = {.context = 4096, .epsilon = 1e-5, .original_context = 4096, .bos = 1, .eos = 32000, .pad = 32000},
       .windows = WindowRule::every_layer,
       .default_window = 0,
       .stored = {{.name = "self_attn.qkv_proj",

@@ -9,6 +9,7 @@ Family qwen3_moe() {
   return {
       .model_type = "qwen3_moe",
       .architecture = "Qwen3MoeForCausalLM",
+      .keys = {.dense_layers = "mlp_only_layers", .sparse_step = "decoder_sparse_step"},
       .defaults = {.kv_heads = 4, .context = 32768},
       .shape = {.qk_norms = true},
       .windows = WindowRule::past_layer,

@@ -8,11 +8,13 @@ Family smollm3() {
   return {
       .model_type = "smollm3",
       .architecture = "SmolLM3ForCausalLM",
+      .keys = {.rotated_layers = "no_rope_layers"},
       .defaults = {.kv_heads = 4,
                    .context = 32768,
                    .rope_theta = 2'000'000,
                    .bos = 128000,
                    .eos = 128001,
+                   .pad = 128004,
                    .tied = true},
       .windows = WindowRule::by_type,
       .default_window = 0,

@@ -10,6 +10,7 @@
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/cos.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/matmul.h>
@@ -377,8 +378,9 @@ at::Tensor Interpreter::projected(const Linear& linear, const std::string& name,
   return output(linear, name, treated);
 }
 
-// The rows of all tokens for all their experts, sorted by expert once: each expert then reads its own rows where they
-// lie.
+// Tokens are sorted by expert once, and each expert reads its own rows. Autograd gets one gather and one concatenation,
+// whose gradients cost once; without it rows are gathered, and their results put into place, while they are in the
+// cache.
 at::Tensor Interpreter::routed(size_t block, const at::Tensor& x) {
   const Experts& experts = enter(block).experts;
   const Naming& names = model_.config.names;
@@ -397,7 +399,10 @@ at::Tensor Interpreter::routed(size_t block, const at::Tensor& x) {
   const at::Tensor places = chosen.reshape(-1);  // of token t and choice c: t · top_k + c
   const at::Tensor order = std::get<1>(places.sort(/*stable=*/true, /*dim=*/0, /*descending=*/false));
   const at::Tensor token = order.div(experts.top_k, "floor");
-  const at::Tensor rows = tokens.index_select(0, token), row_positions = positions.index_select(0, token);
+  const at::Tensor row_positions = positions.index_select(0, token);
+  const bool recording = at::GradMode::is_enabled();
+  const at::Tensor rows = recording ? tokens.index_select(0, token) : at::Tensor();
+  at::Tensor by_choice = recording ? at::Tensor() : at::empty({order.size(0), x.size(-1)}, tokens.options());
   const at::Tensor counted =
       at::bincount(places, /*weights=*/{}, static_cast<int64_t>(experts.mlps.size())).to(at::kCPU);
   const auto counts = counted.accessor<int64_t, 1>();
@@ -408,14 +413,22 @@ at::Tensor Interpreter::routed(size_t block, const at::Tensor& x) {
     }
     const MlpNames own = expert_names(expert);
     const Mlp& mlp = experts.mlps[expert];
-    const at::Tensor there = row_positions.narrow(0, first, counts[expert]);
-    outputs.push_back(
-        projected(mlp.down, own.down, gated(mlp, own, rows.narrow(0, first, counts[expert]), there), there));
+    const auto own_of = [first, count = counts[expert]](const at::Tensor& all) { return all.narrow(0, first, count); };
+    const at::Tensor there = own_of(row_positions);
+    const at::Tensor in = recording ? own_of(rows) : tokens.index_select(0, own_of(token));
+    const at::Tensor out = projected(mlp.down, own.down, gated(mlp, own, in, there), there);
+    if (recording) {
+      outputs.push_back(out);
+    } else {
+      by_choice.index_copy_(0, own_of(order), out);
+    }
   }
-  const at::Tensor sorted = at::cat(outputs);
-  const at::Tensor back = at::empty_like(order).scatter_(0, order, at::arange(order.size(0), order.options()));
-  const at::Tensor by_choice = sorted.index_select(0, back).view({tokens.size(0), experts.top_k, x.size(-1)});
-  return at::bmm(weights.unsqueeze(1).to(sorted.scalar_type()), by_choice).view_as(x);
+  if (recording) {
+    const at::Tensor back = at::empty_like(order).scatter_(0, order, at::arange(order.size(0), order.options()));
+    by_choice = at::cat(outputs).index_select(0, back);
+  }
+  by_choice = by_choice.view({tokens.size(0), experts.top_k, x.size(-1)});
+  return at::bmm(weights.unsqueeze(1).to(by_choice.scalar_type()), by_choice).view_as(x);
 }
 
 }  // namespace hemostat

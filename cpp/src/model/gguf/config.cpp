@@ -256,7 +256,7 @@ std::string add_config(Writer& writer, const Model& model, const CheckpointConfi
   if (std::find(kReadable.begin(), kReadable.end(), name) == kReadable.end()) {
     fail(fmt::format("a model of the family {} yet", model.config.family));
   }
-  if (config.block.mlp.activation != Activation::silu) {
+  if (config.block.mlp.activation != Activation::silu || config.block.mlp.slope != 1) {
     fail("an activation other than silu");
   }
   Rope plain;
@@ -268,6 +268,9 @@ std::string add_config(Writer& writer, const Model& model, const CheckpointConfi
       fail(fmt::format("a window of {} tokens in a context of {}", window, model.config.context));
     }
     const Rope& other = block.attention.rope;
+    if (other.dynamic_factor > 0 || other.long_inverse_frequencies.defined()) {
+      fail("rotations that depend on how much text is read (dynamic, longrope)");
+    }
     if (!other.inverse_frequencies.defined() || other.attention_scale != 1 ||
         !same(other.inverse_frequencies, rope.inverse_frequencies) ||
         other.inverse_frequencies.sizes() != plain.inverse_frequencies.sizes()) {

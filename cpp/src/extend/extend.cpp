@@ -45,9 +45,11 @@ class Zeros {
   std::map<std::vector<int64_t>, at::Tensor> tensors_;
 };
 
-bool adds_sublayers_plainly(const Block& block) {
-  return block.placement == NormPlacement::pre && block.attention_output_norm.kind == NormKind::none &&
-         block.mlp_output_norm.kind == NormKind::none && block.attention_residual && block.mlp_residual;
+// Whether the block gives what it is given, once its sublayers' last projections are zero.
+bool passes_on(const Block& block) {
+  const auto keeps_zero = [](const Norm& norm) { return norm.kind == NormKind::none || !norm.bias.defined(); };
+  return block.placement == NormPlacement::pre && keeps_zero(block.attention_output_norm) &&
+         keeps_zero(block.mlp_output_norm) && block.attention_residual && block.mlp_residual;
 }
 
 }  // namespace
@@ -83,9 +85,10 @@ Model insert_identity(const Model& model, const ExtendOptions& options) {
     }
     ++inserted;
     Block block = model.blocks[layer];
-    if (!adds_sublayers_plainly(block)) {
+    if (!passes_on(block)) {
       throw ValueError(
-          fmt::format("{}: layer {} has a norm on what it adds, or no residual connection, so that zero "
+          fmt::format("{}: layer {} has a norm on its residual stream, one with a bias on what it adds, or no residual "
+                      "connection, so that zero "
                       "projections would not preserve the function",
                       kOperation, layer));
     }

@@ -63,6 +63,9 @@ TEST(Extend, RefusesCountsAndBlocksItCannotTake) {
   EXPECT_NO_THROW(extend::duplicate_layers(model, {.count = 1}));
   model.blocks[1].placement = NormPlacement::pre;
   model.blocks[1].mlp_output_norm = model.blocks[1].mlp_norm;
+  const at::Tensor tokens = random_tokens(1, 5);
+  EXPECT_TRUE(extend::insert_identity(model, {.count = 1}).forward(tokens).equal(model.forward(tokens)));
+  model.blocks[1].mlp_output_norm.bias = at::ones({32});
   EXPECT_THROW(extend::insert_identity(model, {.count = 1}), ValueError);
 }
 

@@ -278,8 +278,7 @@ bool read_config(std::string_view text) {
   } catch (const ValueError&) {
     return false;
   }
-  const std::string saved =
-      updated_config(config.model, model.blocks, config.tied, config.dtype.value_or(at::kFloat));
+  const std::string saved = updated_config(config.model, model.blocks, config.tied, config.dtype.value_or(at::kFloat));
   const CheckpointConfig again =
       parse_config(without_structure_mark(with_structure_mark(saved), "config.json"), "config.json");
   const std::string described = structure(model);

@@ -226,8 +226,8 @@ class Calibration {
   void parallel(size_t block) {
     const Block& here = changed.blocks[block];
     if (!here.experts.mlps.empty()) {
-      throw ValueError(fmt::format("{}: block {} has a mixture beside its attention, which is not supported",
-                                   kOperation, block));
+      throw ValueError(
+          fmt::format("{}: block {} has a mixture beside its attention, which is not supported", kOperation, block));
     }
     if (here.skip_attention) {
       replace_unread(block, {Stage::attention, Stage::attended});
@@ -239,9 +239,7 @@ class Calibration {
     } else {
       stages(block, Stage::mlp, &Interpreter::mlp_input, Stage::activated, &Interpreter::activated);
     }
-    advance([block](Stream& stream, int64_t i) {
-      return stream.interpreter.run(stream.state(i), block, block + 1);
-    });
+    advance([block](Stream& stream, int64_t i) { return stream.interpreter.run(stream.state(i), block, block + 1); });
   }
 
   void experts(size_t block) {

@@ -113,7 +113,8 @@ Model changed_everywhere() {
   first.skip_attention = first.skip_mlp = true;
   first.attention_residual = first.mlp_residual = false;
   model.blocks[1].mlp = {};
-  model.blocks[1].experts = {.router = random_linear(4, 32), .top_k = 2, .normalize = false, .temperature = 1.5, .mlps = {}};
+  model.blocks[1].experts = {
+      .router = random_linear(4, 32), .top_k = 2, .normalize = false, .temperature = 1.5, .mlps = {}};
   for (int64_t i = 0; i < 4; ++i) {
     Mlp& expert = model.blocks[1].experts.mlps.emplace_back();
     expert.gate = random_linear(24, 32);

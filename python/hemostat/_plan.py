@@ -35,6 +35,7 @@ HELD_BUDGET = 2**30  # bytes of what a method prepares
 CORRECTION, FACTORING = 5, 8
 GRAPH = 12  # what a block's graph keeps of each token, in its hidden and its widest activation
 TOKEN_METRICS = 70  # bytes that are kept of each evaluated token until its trial ends
+SOLVER_COPIES = 8  # float32, of the largest linear: candidates, their errors and products, for what shares an input
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Memory:
             their way, and what is made of one input. The largest of all methods'.
         noise_floor: the model in the other compute type, and the largest tensor once more while it is checked; before
             there are statistics or damaged models.
-        working: activations, pieces of logits, and each token's metrics.
+        working: activations, pieces of logits, each token's metrics, and a solver's copies of the layers it works on.
         mapped: what of all this lies in temporary files instead, and is not counted.
     """
 
@@ -179,6 +180,7 @@ def plan_memory(
         in_files = max(in_files, sum(files for _, files in of_part))
     widest = max((max(weight.shape) for _, weight in model.linears()), default=hidden)
     batch = max(BATCH, COLLECT_BATCH if needs or of_gradients else 0) * length
+    solving = SOLVER_COPIES * 4 * max(weight.numel() for _, weight in model.linears()) if "gram" in needs else 0
     head = min(HEAD_CHUNK, BATCH * length * vocabulary * 4) * size / 4
     return Memory(
         weights=model.bytes,
@@ -188,7 +190,7 @@ def plan_memory(
         collecting=collecting,
         changed=changed,
         noise_floor=model.parameters * (2 if model.dtype == torch.float32 else 4) + 4 * model.embedding.numel(),
-        working=batch * 3 * (hidden + widest) * size + 2 * head + tokens * TOKEN_METRICS,
+        working=batch * 3 * (hidden + widest) * size + 2 * head + tokens * TOKEN_METRICS + solving,
         mapped=mapped + in_files,
     )
 

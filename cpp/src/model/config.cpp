@@ -267,6 +267,7 @@ CheckpointConfig parse_config(const std::string& text, const std::string& file) 
     config.shape.mlp_bias = fields.boolean("mlp_bias", false);
   }
   config.tied = fields.boolean("tie_word_embeddings", defaults.tied);
+  config.embedding_scale = config.shape.scaled_embedding ? std::sqrt(static_cast<double>(config.model.hidden_size)) : 1;
   parse_activation(fields, keys.activation, defaults.activation, config.block.mlp);
   config.dtype = parse_dtype(fields);
   const std::vector<int64_t> windows = parse_windows(fields, family, layers, config.model.context);

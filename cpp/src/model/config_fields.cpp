@@ -256,7 +256,10 @@ double ConfigFields::number(const std::string& name, double missing) {
 }
 
 double ConfigFields::cap(const std::string& name, double missing) {
-  return contains(name) && take(name).is_null() ? 0 : missing > 0 || contains(name) ? positive(name, missing) : 0;
+  if (!contains(name)) {
+    return missing;
+  }
+  return take(name).is_null() ? 0 : positive(name);
 }
 
 std::vector<int64_t> ConfigFields::integers(const std::string& name, std::optional<size_t> count) {

@@ -1,17 +1,12 @@
 #include "mxfp4_experts.h"
 
-#include <ATen/ops/bitwise_and.h>
-#include <ATen/ops/bitwise_right_shift.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/index_select.h>
-#include <ATen/ops/ldexp.h>
-#include <ATen/ops/stack.h>
-#include <ATen/ops/tensor.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <hemostat/error.h>
 #include <hemostat/interrupt.h>
+#include <hemostat/quantize.h>
 
 namespace hemostat {
 namespace {
@@ -27,17 +22,14 @@ at::Tensor dequantized(const std::string& name, const at::Tensor& blocks, const 
                     "weights",
                     name, fmt::join(blocks.sizes(), ", "), fmt::join(scales.sizes(), ", ")));
   }
-  static const at::Tensor kValues =
-      at::tensor({0.f, .5f, 1.f, 1.5f, 2.f, 3.f, 4.f, 6.f, -0.f, -.5f, -1.f, -1.5f, -2.f, -3.f, -4.f, -6.f});
   const int64_t experts = blocks.size(0), rows = blocks.size(1), columns = blocks.size(2) * kBlock;
   at::Tensor result = at::empty({experts, rows, columns}, at::kBFloat16);
   for (int64_t expert = 0; expert < experts; ++expert) {
     check_interrupt();
-    const at::Tensor own = blocks[expert];
-    const at::Tensor codes = at::stack({at::bitwise_and(own, 15), at::bitwise_right_shift(own, 4)}, -1);
-    const at::Tensor values = kValues.index_select(0, codes.flatten().to(at::kInt)).view({rows, -1, kBlock});
-    const at::Tensor exponents = (scales[expert].to(at::kInt) - 127).unsqueeze(-1);
-    result[expert].copy_(at::ldexp(values, exponents).view({rows, columns}));
+    const quantize::BlockPacked packed(quantize::Format::mxfp4, blocks[expert].flatten(1),
+                                       scales[expert].view(at::kFloat8_e8m0fnu), /*tensor_scale=*/{}, columns, kBlock,
+                                       at::kBFloat16);
+    result[expert].copy_(packed.dequantize());
   }
   return result.transpose(1, 2);
 }

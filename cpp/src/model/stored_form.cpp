@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <functional>
-#include <optional>
 #include <utility>
 #include <vector>
 
@@ -119,9 +118,9 @@ at::Tensor readable(const at::Tensor& tensor) {
 
 }  // namespace
 
-NamedTensors taken_apart(NamedTensors stored, Model model, const std::string& where) {
+NamedTensors taken_apart(NamedTensors stored, const Model& model, const std::string& where) {
   std::map<std::string, std::vector<int64_t>> shapes;
-  for_each_tensor(model, [&](const std::string& name, at::Tensor& slot) { shapes[name] = slot.sizes().vec(); });
+  for_each_stored(model, [&](const std::string& name, const at::Tensor& slot) { shapes[name] = slot.sizes().vec(); });
   NamedTensors result;
   for_each_place(model, /*writing=*/false, [&](const Place& place) {
     const auto found = stored.find(place.name);
@@ -159,11 +158,10 @@ NamedTensors taken_apart(NamedTensors stored, Model model, const std::string& wh
       }
     }
   });
-  for (auto& [name, tensor] : stored) {
-    if (!result.emplace(name, tensor).second) {
-      throw ValueError(fmt::format(
-          "hemostat.Model.load: {}: tensor '{}' is there twice, once with others in one tensor", where, name));
-    }
+  result.merge(stored);
+  if (!stored.empty()) {
+    throw ValueError(fmt::format("hemostat.Model.load: {}: tensor '{}' is there twice, once with others in one tensor",
+                                 where, stored.begin()->first));
   }
   return result;
 }

@@ -13,7 +13,7 @@ using NamedTensors = std::map<std::string, at::Tensor>;
 
 // `model` gives the shapes. Views where they can be. Of what the table does not name nothing changes. ValueError,
 // `where` naming the origin, for a tensor that cannot be taken apart so.
-NamedTensors taken_apart(NamedTensors stored, Model model, const std::string& where);
+NamedTensors taken_apart(NamedTensors stored, const Model& model, const std::string& where);
 
 // The reverse, for a model whose parts have all that a stored tensor holds.
 NamedTensors put_together(NamedTensors tensors, const Model& model);

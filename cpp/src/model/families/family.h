@@ -60,7 +60,8 @@ struct Shape {
   bool gate = true;
   bool qkv_bias = false, o_bias = false, mlp_bias = false, router_bias = false;
   bool sink_logits = false;
-  bool rotary = true;  // false: learned positions
+  bool rotary = true;             // false: learned positions
+  bool scaled_embedding = false;  // by the square root of hidden_size
 };
 
 // A tensor of a checkpoint that holds what the model keeps apart, or keeps otherwise.
@@ -78,7 +79,7 @@ struct Stored {
 };
 
 struct GgufArchitecture {
-  std::string name;             // general.architecture; empty: llama.cpp has none of this family
+  std::string name;             // general.architecture; empty: no file of this family is read or written yet
   bool adjacent_pairs = false;  // its files order rows of q and k so that what is rotated together is adjacent
   bool optional_bias = false;   // a tensor of that name makes it so
 };

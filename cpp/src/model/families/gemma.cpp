@@ -1,5 +1,3 @@
-#include <cmath>
-
 #include "family.h"
 #include "model/config.h"
 
@@ -17,18 +15,16 @@ Family gemma() {
                    .eos = 1,
                    .pad = 0,
                    .tied = true},
-      .shape = {.norm_offset = 1},
+      .shape = {.norm_offset = 1, .scaled_embedding = true},
       .attention_bias = true,
       .read =
           [](ConfigFields& fields, CheckpointConfig& config) {
-            config.embedding_scale = std::sqrt(static_cast<double>(config.model.hidden_size));
             // The official releases say gelu, and mean its tanh approximation.
             if (config.block.mlp.activation == Activation::gelu) {
               config.block.mlp.activation = Activation::gelu_tanh;
             }
             fields.take("hidden_activation");  // of releases between the two, which overrode hidden_act so
           },
-      .gguf = {.name = "gemma"},
   };
 }
 

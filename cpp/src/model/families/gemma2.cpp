@@ -19,12 +19,10 @@ Family gemma2() {
   family.window_period = 2;
   family.neutral = {{"hidden_act", {}}, {"cache_implementation", {}}};
   family.read = [](ConfigFields& fields, CheckpointConfig& config) {
-    config.embedding_scale = std::sqrt(static_cast<double>(config.model.hidden_size));
     config.block.attention.scale = 1 / std::sqrt(fields.positive("query_pre_attn_scalar", 256));
     config.block.attention.softcap = fields.cap("attn_logit_softcapping", 50);
     config.head.softcap = fields.cap("final_logit_softcapping", 30);
   };
-  family.gguf = {.name = "gemma2"};
   return family;
 }
 

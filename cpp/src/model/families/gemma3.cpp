@@ -24,12 +24,10 @@ Family gemma3() {
   family.window_period = 6;
   family.neutral.push_back({"_sliding_window_pattern", {}});  // layer_types beside it say the same
   family.read = [](ConfigFields& fields, CheckpointConfig& config) {
-    config.embedding_scale = std::sqrt(static_cast<double>(config.model.hidden_size));
     config.block.attention.scale = 1 / std::sqrt(fields.positive("query_pre_attn_scalar", 256));
     fields.take("attn_logit_softcapping");  // which transformers' Gemma 3 does not read
     config.head.softcap = fields.cap("final_logit_softcapping", 0);
   };
-  family.gguf = {.name = "gemma3"};
   return family;
 }
 

@@ -68,7 +68,6 @@ Family gpt2() {
               config.layers[i].attention_scale = by_layer ? scale / static_cast<double>(i + 1) : scaled ? 0 : scale;
             }
           },
-      .gguf = {.name = "gpt2"},
   };
 }
 

@@ -49,7 +49,6 @@ Family gpt_oss() {
             config.block.mlp.slope = fields.positive("swiglu_alpha", 1.702);
             config.block.mlp.limit = fields.positive("swiglu_limit", 7);
           },
-      .gguf = {.name = "gpt-oss"},
   };
 }
 

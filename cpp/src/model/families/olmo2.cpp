@@ -14,7 +14,6 @@ Family olmo2() {
       .shape = {.input_norms = false, .output_norms = true, .qk_norms = true},
       .block = block,
       .attention_bias = true,
-      .gguf = {.name = "olmo2"},
   };
 }
 

@@ -18,7 +18,6 @@ Family phi3() {
                   .parts = {"self_attn.qkv_proj.q", "self_attn.qkv_proj.k", "self_attn.qkv_proj.v"}},
                  {.name = "mlp.gate_up_proj", .parts = {"mlp.gate_up_proj.gate", "mlp.gate_up_proj.up"}}},
       .yarn_is_longrope = true,
-      .gguf = {.name = "phi3"},
   };
 }
 

@@ -27,7 +27,6 @@ Family qwen3_moe() {
               config.layers[i].experts = (i + 1) % step == 0 && std::count(dense.begin(), dense.end(), i) == 0;
             }
           },
-      .gguf = {.name = "qwen3moe"},
   };
 }
 

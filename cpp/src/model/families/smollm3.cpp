@@ -25,7 +25,7 @@ Family smollm3() {
             const int64_t interval = fields.integer("no_rope_layer_interval", 4);
             const std::vector<int64_t> given = fields.integers("no_rope_layers", config.layers.size());
             const bool windows = fields.boolean("use_sliding_window", false);
-            const bool typed = fields.contains("layer_types") && !fields.take("layer_types").is_null();
+            const bool typed = !fields.take("layer_types").is_null();
             for (size_t i = 0; i < config.layers.size(); ++i) {
               const bool rotated = given.empty() ? (i + 1) % interval != 0 : given[i] != 0;
               if (!rotated) {

@@ -1,7 +1,6 @@
 #include "model/gguf/config.h"
 
 #include <algorithm>
-#include <array>
 #include <set>
 
 #include <ATen/core/Tensor.h>
@@ -20,9 +19,6 @@ namespace hemostat::gguf {
 namespace {
 
 using nlohmann::json;
-
-// What can be read and written so far; Mistral's models are written as LLaMA's.
-constexpr std::array<const char*, 2> kReadable = {"llama", "qwen2"};
 
 // The hyperparameters of one architecture: "llama.context_length" and so on.
 class Hyperparameters {
@@ -126,7 +122,7 @@ bool has(const File& file, const char* tensor) { return file.tensors().count(std
 CheckpointConfig read_config(const File& file) {
   const std::string name(file.text("general.architecture").value_or(""));
   const Family* family = family_tables::find(name);
-  if (family == nullptr || std::find(kReadable.begin(), kReadable.end(), name) == kReadable.end()) {
+  if (family == nullptr || family->gguf.name != name) {
     file.fail(
         fmt::format("has the architecture '{}'; llama (as which Mistral's models are written) and qwen2 are "
                     "supported",
@@ -253,7 +249,7 @@ std::string add_config(Writer& writer, const Model& model, const CheckpointConfi
   const auto fail = [](const std::string& what) {
     throw ValueError(fmt::format("hemostat.Model.save: a GGUF file cannot express {}", what));
   };
-  if (std::find(kReadable.begin(), kReadable.end(), name) == kReadable.end()) {
+  if (name.empty()) {
     fail(fmt::format("a model of the family {} yet", model.config.family));
   }
   if (config.block.mlp.activation != Activation::silu || config.block.mlp.slope != 1) {

@@ -16,7 +16,9 @@ class __attribute__((visibility("hidden"))) Callable {
  public:
   explicit Callable(pybind11::object function) : function_(new pybind11::object(std::move(function)), drop) {}
 
-  // The caller holds the GIL.
+  // The caller holds the GIL, as for the next.
+  const pybind11::object& object() const { return *function_; }
+
   template <class... Arguments>
   pybind11::object operator()(Arguments&&... arguments) const {
     return (*function_)(std::forward<Arguments>(arguments)...);

@@ -38,6 +38,7 @@ void visit_kl(Summary& kl, const Visit& visit) {
 
 template <class Owner, class Visit>
 void visit_fields(Owner& damage, const Visit& visit) {
+  visit.added("measure", damage.measure);
   visit("windows", damage.windows);
   visit("tokens", damage.tokens);
   visit("nll_baseline", damage.nll_baseline);

@@ -29,6 +29,11 @@ namespace {
 using py::literals::operator""_a;
 
 std::string text(const Damage& damage) {
+  if (!damage.predicts_tokens()) {
+    const auto& interval = damage.delta_nll_interval;
+    return fmt::format("Damage(loss {:.5g} → {:.5g}, by {:.4g}{})", damage.nll_baseline, damage.nll, damage.delta_nll,
+                       interval ? fmt::format(" [{:.4g}, {:.4g}]", interval->low, interval->high) : "");
+  }
   const std::string index = damage.index ? fmt::format("{:.3g}", *damage.index) : "None";
   const auto& interval = damage.delta_nll_interval;
   return fmt::format(
@@ -149,6 +154,9 @@ Teacher forcing: every target inside a window counts once. Logarithms are natura
 text that the models write. Intervals are 95 %, from one paired bootstrap over windows; one window has none, they are
 None. Read-only.
 )")
+      .def_readonly("measure", &Damage::measure,
+                    "'nll' of tokens; 'loss' where a foreign module's own loss stands in its place, a window a sample: "
+                    "there is then no KL and no index, and perplexity and what follows from predictions are NaN.")
       .def_readonly("windows", &Damage::windows, "Windows that were evaluated.")
       .def_readonly("tokens", &Damage::tokens, "Targets that were evaluated.")
       .def_readonly("nll_baseline", &Damage::nll_baseline, "The baseline's mean NLL, nats per token.")
@@ -167,7 +175,9 @@ None where there is no interval.
 )")
       .def_readonly("bits_per_byte", &Damage::bits_per_byte,
                     "NLL in bits per UTF-8 byte, comparable across tokenizers; None without a byte count.")
-      .def_readonly("kl", &Damage::kl, "KL(baseline ‖ damaged).")
+      .def_property_readonly(
+          "kl", [](const Damage& self) { return self.predicts_tokens() ? std::optional(self.kl) : std::nullopt; },
+          "KL(baseline ‖ damaged); None of a module's loss.")
       .def_readonly("acceptance", &Damage::acceptance,
                     R"(Mean over tokens of Σ min(p, q), 0 … 1: what speculative decoding would accept.
 

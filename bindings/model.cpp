@@ -46,7 +46,10 @@ std::string count_text(int64_t count) {
 }
 
 std::string text(const Model& model) {
-  return fmt::format("Model({}, {} blocks, {} parameters, {} on {}{})", model.config.family, model.blocks.size(),
+  const std::string parts =
+      model.foreign ? fmt::format("{} linears of {}", model.foreign.linears.size(), model.foreign.module->name())
+                    : fmt::format("{} blocks", model.blocks.size());
+  return fmt::format("Model({}, {}, {} parameters, {} on {}{})", model.config.family, parts,
                      count_text(model.parameters()), dtype_name(model.dtype()), model.device().str(),
                      model.source.empty() ? "" : ", from '" + model.source + "'");
 }
@@ -151,8 +154,14 @@ multiplied out or dequantized each time it is asked for.
 }
 
 PyObject* checkpoint_directory = nullptr;  // what the package gave for it; outlives the interpreter
+PyObject* foreign_checkpoint = nullptr;    // and for the model of a directory by its own code
 
-Model load(const CheckpointArgument& checkpoint, std::optional<at::ScalarType> dtype, const DeviceArgument& device) {
+Model load(const CheckpointArgument& checkpoint, std::optional<at::ScalarType> dtype, const DeviceArgument& device,
+           bool foreign) {
+  if (foreign) {
+    const py::object directory = py::handle(checkpoint_directory)(checkpoint);
+    return py::handle(foreign_checkpoint)(directory, dtype, device_from(device)).cast<Model>();
+  }
   const std::string directory = file_name_from(py::handle(checkpoint_directory)(checkpoint));
   const LoadOptions options{.dtype = dtype, .device = device_from(device)};
   Model model;
@@ -226,7 +235,7 @@ void register_model_class(py::class_<Model>& model) {
   model
 
       .def_static("load", load, "checkpoint"_a, py::kw_only(), "dtype"_a = std::optional<at::ScalarType>(),
-                  "device"_a = "cpu", R"(Loads a checkpoint.
+                  "device"_a = "cpu", "foreign"_a = false, R"(Loads a checkpoint.
 
 Args:
     checkpoint: A Hugging Face directory (config.json and one or many \*.safetensors) of one of families(), or of a
@@ -237,6 +246,8 @@ Args:
         dequantize them on use (an embedding or a head in one is dense), and the model has bfloat16 or float16 where the
         file has a matrix of it, else float32; with a dtype every weight is dense.
     device: Where the tensors go. On the CPU in the stored dtype they are views on the mapped files.
+    foreign: True: a directory of any architecture that transformers has, which then computes it, as
+        :meth:`from_module` says. Code in the checkpoint is never run.
 
 Returns:
     Model: The model.
@@ -378,12 +389,19 @@ From Python a model is immutable: methods that change something return another m
 stayed as it was. Load one with :meth:`load`, or share a transformers module's with :meth:`from_transformers`.
 )");
   module.def(
-      "_find_checkpoints", [](py::function directory) { checkpoint_directory = directory.release().ptr(); },
-      "directory"_a, "Takes the function that says where a checkpoint lies, which may have to fetch it.");
+      "_find_checkpoints",
+      [](py::function directory, py::function foreign) {
+        checkpoint_directory = directory.release().ptr();
+        foreign_checkpoint = foreign.release().ptr();
+      },
+      "directory"_a, "foreign"_a,
+      "Takes the functions that say where a checkpoint lies, which may have to fetch it, and that load one through "
+      "transformers.");
   register_cache(module);
   register_observer(module);
   register_linears(module);
   register_model_class(model);
+  register_foreign(module);
   with_fields(model);
   module.def("structure", &structure, "model"_a, R"(Everything of a model but its tensors' data and its source, as JSON.
 

@@ -16,6 +16,7 @@ void register_decode(pybind11::module_& module);
 void register_model(pybind11::module_& module);
 void register_model_parts(pybind11::module_& module);  // called by register_model, as is the next
 void register_observer(pybind11::module_& module);
+void register_foreign(pybind11::module_& module);
 void register_ablate(pybind11::module_& module);
 void register_normalize(pybind11::module_& module);
 void register_extend(pybind11::module_& module);

@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import math
 import typing
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import torch
 
 from hemostat import _C
+from hemostat._foreign import uncalled_linears
 from hemostat._immutable import Contents, guarded, guarded_axis
 from hemostat._progress import Progress, bar
 from hemostat._source import source_hash
@@ -69,7 +71,7 @@ def collect(
     """
     names = [needs] if isinstance(needs, str) else None if needs is None else list(needs)
     with bar(progress, "collect", "window") as update:
-        return _C.collect(
+        statistics = _C.collect(
             model,
             tokens,
             names,
@@ -79,6 +81,9 @@ def collect(
             exclude=exclude,
             progress=update,
         )
+    if unreached := uncalled_linears(model, statistics):
+        warnings.warn(f"hemostat.collect: {unreached}", stacklevel=2)
+    return statistics
 
 
 def compress(

@@ -4,7 +4,7 @@ import inspect
 import typing
 from collections.abc import Callable
 
-from hemostat import _C, _localize, _refusals, _surface, huggingface
+from hemostat import _C, _foreign, _localize, _refusals, _surface, huggingface
 
 __all__: list[str] = []
 
@@ -54,6 +54,56 @@ class Model:
         """
         return huggingface.to_transformers(self)
 
+    @staticmethod
+    def from_module(
+        module: typing.Any, *, forward: typing.Any = None, loss: typing.Any = None
+    ) -> _C.Model:
+        """A model whose forward is a module's own, of whatever architecture.
+
+        Its linears are the module's ``nn.Linear`` and ``Conv1D`` layers, and each expert of parameters of three
+        dimensions (``experts.gate_up_proj.0``), except the output embeddings and whatever shares a tensor with an
+        embedding, which ``include`` patterns bring back. Each forward calls the module with the changed weights in the
+        place of its own; hooks that see the linears' inputs live for that call. The module itself stays as it is: what
+        is called is a copy of its structure in evaluation mode, so without dropout, that shares its parameters
+        (gradients reach their ``.grad``). Methods on weights and on the inputs of linears, statistics, ``compare``,
+        ``sweep``, ``scan``, ``localize`` and saving work on it; what takes blocks says that there are none.
+
+        Args:
+            module: A ``torch.nn.Module``. Without ``forward`` and ``loss`` it is a language model: called with tokens
+                [B, T], it gives logits [B, T, vocabulary], alone, as ``.logits``, or first in a tuple. An
+                encoder-decoder reads the same tokens at both ends.
+            forward: ``(module, tokens)`` → logits; with a loss, ``(module, batch)`` → what that takes.
+            loss: ``(output, batch)`` or ``(output)`` → the loss of one sample, a tensor, of which the mean is taken. The
+                model then takes samples of any dtype [samples, …] in the place of tokens, and damage is measured in it:
+                ``damage.nll`` is the loss, ``damage.index`` and ``damage.kl`` are None.
+
+        Returns:
+            Model: The model.
+
+        Raises:
+            TypeError: For what is no module, or a function of other arguments.
+            ValueError: For a module without linears, or one that is no language model where there is no loss.
+
+        Example:
+            >>> classifier = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 8))
+            >>> model = hemostat.Model.from_module(classifier, loss=torch.nn.functional.mse_loss)
+            >>> samples = torch.randn(32, 8, generator=torch.Generator().manual_seed(0))
+            >>> curve = hemostat.sweep(model, "rtn", samples, severities=[4, 2], progress=False)
+        """
+        return _foreign.from_module(module, forward=forward, loss=loss)
+
+    def to_module(self) -> typing.Any:
+        """The module of :meth:`from_module` with this model's weights: a copy, in which they are parameters.
+
+        Returns:
+            torch.nn.Module: In evaluation mode.
+
+        Raises:
+            ValueError: For a model of blocks, which :meth:`to_transformers` gives, and where inputs of linears are
+                quantized or noisy, which no weight expresses.
+        """
+        return _foreign.to_module(self)
+
     @property
     def tokenizer(self) -> typing.Any:
         """The ``tokenizers.Tokenizer`` of :attr:`source`: its tokenizer.json, or a GGUF file's own. ValueError where
@@ -91,5 +141,5 @@ class Localization:
         return _localize.table(self)
 
 
-_C._find_checkpoints(huggingface.checkpoint_directory)
+_C._find_checkpoints(huggingface.checkpoint_directory, _foreign.load)
 _C._explain_refusals(_refusals.message)

@@ -70,9 +70,10 @@ std::string name(Kind kind);                   // "weights", …
 Kind kind_from_name(const std::string& name);  // ValueError for another name
 
 struct KindProperties {
-  bool in_place;         // every block stays where it is
-  bool localizable;      // parts of the changed model can be put into the unchanged one
-  bool changes_weights;  // isotropic noise as large as the change can stand beside it
+  bool in_place;              // every block stays where it is
+  bool localizable;           // parts of the changed model can be put into the unchanged one
+  bool changes_weights;       // isotropic noise as large as the change can stand beside it
+  bool takes_blocks = false;  // a foreign module has none
 };
 KindProperties properties(Kind kind);
 

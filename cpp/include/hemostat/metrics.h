@@ -123,7 +123,11 @@ struct KlSummary {
 
 // Numbers are NaN where the damaged model's logits are (a collapse). A token with such logits agrees with nothing.
 // Intervals are 95 %, from one paired bootstrap over windows that all of them share; none where there is one window.
+//
+// Of a foreign module with a loss there are no predictions of tokens: nll is its loss, a window a sample; perplexity,
+// KL and what else follows from predictions are NaN, and there is no index.
 struct Damage {
+  std::string measure = "nll";       // "loss": of such a module
   int64_t windows = 0, tokens = 0;   // targets
   double nll_baseline = 0, nll = 0;  // nats per token
   double perplexity_baseline = 0, perplexity = 0;
@@ -162,7 +166,11 @@ struct Damage {
 
   // Whether the baseline predicts the text no better than the unigram model does: damage to it says nothing about what
   // is safe, and there is no index.
-  bool no_better_than_unigram() const { return unigram_nll ? !(nll_baseline < *unigram_nll) : !index; }
+  bool no_better_than_unigram() const {
+    return unigram_nll ? !(nll_baseline < *unigram_nll) : !index && predicts_tokens();
+  }
+
+  bool predicts_tokens() const { return measure != "loss"; }
 
   // Share of targets whose top-1 prediction changed, 0 … 1.
   double volume() const { return 1 - top1_agreement; }
@@ -218,10 +226,12 @@ class BaselineEvaluation {
 
  private:
   Damage compare(const Model& damaged, bool itself) const;
+  Damage sized(Damage damage, const Model& damaged) const;
   Model model_;
   at::Tensor tokens_;
   CompareOptions options_;
   std::vector<at::Tensor> hidden_, logits_;  // of each batch [windows · (length − 1), H or V]; one of the two
+  std::vector<double> losses_;               // of each window, of a foreign module that has a loss
   double bytes_ = 0, unigram_nll_ = 0;
   struct BaselineContinuations {
     std::mutex mutex;

@@ -210,6 +210,34 @@ struct ModelConfig {
 
 class KvCache;
 class Observer;
+struct Foreign;
+struct Linear;
+
+// A module of another architecture than families(): an opaque forward, on linears that can be replaced. Of a torch
+// module in Python hemostat.Model.from_module() makes one.
+class ForeignModule {
+ public:
+  virtual ~ForeignModule() = default;
+
+  virtual std::string name() const = 0;  // its class: "MambaForCausalLM"
+
+  // The module's own forward with `linears` in the place of its own, unaltered but for that; it does not change. An
+  // observer sees inputs and outputs of the linears that are called, all as of block 0.
+  //   of a language model  tokens int64 [B, T] → logits [B, T, V]
+  //   has_loss()           a batch of any kind, its first dimension of the samples → their losses [B]
+  virtual at::Tensor run(const Foreign& linears, const at::Tensor& batch, Observer* observer) const = 0;
+  virtual bool has_loss() const = 0;
+
+  // The same module with its own weights in another dtype or on another device.
+  virtual Foreign converted(std::optional<at::ScalarType> dtype, std::optional<c10::Device> device) const = 0;
+
+  // Everything that decides on what it computes beside tensors, as text; and the tensors as its checkpoint names them.
+  virtual std::string structure() const = 0;
+  virtual std::map<std::string, at::Tensor> tensors(const Foreign& linears) const = 0;
+
+  // Writes its checkpoint into an empty directory. ValueError where it has no such form.
+  virtual void save(const Foreign& linears, const std::string& directory) const = 0;
+};
 
 struct ForwardOptions {
   KvCache* cache = nullptr;  // continues after the tokens it holds, and appends these
@@ -223,6 +251,27 @@ struct LoadOptions {
 
 struct ModelState;
 
+// A linear of a foreign module, and as the module has it.
+struct ForeignLinear {
+  std::string name;
+  Linear linear, own;
+  bool output = false;  // it computes logits, or shares a tensor with an embedding: only include patterns choose it
+
+  bool changed() const;
+};
+
+// What stands in the place of embedding, blocks, final norm and head.
+struct Foreign {
+  std::shared_ptr<const ForeignModule> module;  // null: the model is one of blocks
+  std::vector<ForeignLinear> linears;
+  std::map<std::string, at::Tensor> others;  // parameters and buffers that are in no linear
+  at::ScalarType dtype = at::kFloat;
+  c10::Device device = c10::kCPU;
+
+  explicit operator bool() const { return module != nullptr; }
+  bool has_loss() const { return module != nullptr && module->has_loss(); }
+};
+
 struct Model {
   ModelConfig config;
   InputPerturbation input;
@@ -234,6 +283,7 @@ struct Model {
   Norm final_norm;
   Head head;
   Decoder decoder;
+  Foreign foreign;     // computes in the place of all these but input and decoder
   std::string source;  // the directory or GGUF file it was loaded from, absolute; empty: none
 
   // A Hugging Face directory of one of families(): config.json and one or many *.safetensors (and hemostat.json where
@@ -316,7 +366,9 @@ std::optional<std::string> gguf_tokenizer(const std::string& path);
 // compute the same.
 std::string structure(const Model& model);
 
-// The interpreter in its parts. hidden_states: the final norm's output [B, T, H]; logits: the head on it.
+// The interpreter in its parts. hidden_states: the final norm's output [B, T, H]; logits: the head on it. Of a foreign
+// module hidden_states are the logits themselves [B, T, V], or the losses [B] where it has a loss; run_blocks and embed
+// throw ValueError.
 at::Tensor hidden_states(const Model& model, const at::Tensor& tokens, const ForwardOptions& options = {});
 at::Tensor logits(const Model& model, const at::Tensor& hidden);
 at::Tensor embed(const Model& model, const at::Tensor& tokens, KvCache* cache = nullptr);
@@ -331,12 +383,14 @@ at::Tensor run_blocks(const Model& model, const at::Tensor& x, size_t first, siz
 // x [..., in_features]; positions int64, broadcastable to x without its last dimension, is read by input noise alone.
 at::Tensor apply_linear(const Linear& linear, const at::Tensor& x, const at::Tensor& positions);
 
-// tokens are int64 [B, T] (or [T]) on the model's device with ids in 0 … V − 1; else ValueError or TypeError.
+// tokens are int64 [B, T] (or [T]) on the model's device with ids in 0 … V − 1; else ValueError or TypeError. Of a
+// foreign module with a loss, a batch of any kind.
 at::Tensor checked_tokens(const Model& model, const at::Tensor& tokens, const char* operation);
 
 // Keys and values of the tokens seen so far, one entry a block.
 class KvCache {
  public:
+  // ValueError for a foreign module, whose caches are its own.
   explicit KvCache(const Model& model, int64_t batch = 1, int64_t capacity = 0);
 
   int64_t length() const { return length_; }
@@ -404,7 +458,7 @@ std::optional<NonFinite> first_nonfinite(const Model& model, const at::Tensor& t
 // The first of the stored tensors, in the order of tensors(), that has a NaN or infinite entry.
 std::optional<NonFinite> first_nonfinite(const Model& model);
 
-enum class Role { q, k, v, o, gate, up, down, router, head };
+enum class Role { q, k, v, o, gate, up, down, router, head, other };  // other: of a foreign module
 
 std::string name(Role role);  // "q", …
 
@@ -414,7 +468,7 @@ struct NamedLinear {
   const Linear* linear;
   Role role;
   int64_t input_id;             // linears with one read the same tensor: q, k and v of a block, gate and up of an MLP
-  std::optional<size_t> block;  // its index in the model; none: the head
+  std::optional<size_t> block;  // its index in the model; none: the head, or of a foreign module
 };
 
 // fnmatch patterns on names. Without include: the linears inside blocks (routers left out); with it: all that match,

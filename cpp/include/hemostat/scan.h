@@ -120,8 +120,9 @@ Surface surface(const Model& model, const MethodPair& methods, const at::Tensor&
 
 // A part of the model, damaged alone.
 struct LocalizedSite {
-  std::string name = {};                             // as checkpoints spell it: "model.layers.3", a linear's full name
-  std::optional<int64_t> block = std::nullopt;       // its index in the model; none: the embedding, final norm or head
+  std::string name = {};  // as checkpoints spell it: "model.layers.3", a linear's full name
+  // Its index in the model; none: the embedding, final norm or head, or a foreign module's linear.
+  std::optional<int64_t> block = std::nullopt;
   std::optional<std::string> linear = std::nullopt;  // of a linear within its block: "mlp.down_proj"
   Damage damage = {};
   // Relative error of the residual stream right after the block: ‖h′ − h‖/‖h‖, Frobenius norms over all tokens. None
@@ -149,8 +150,9 @@ struct Localization {
 };
 
 struct LocalizeOptions {
-  bool linears = false;  // each linear within each block alone, instead of each block
-  bool control = true;   // false: no isotropic noise, half the time
+  // Each linear within each block alone, instead of each block. Of a foreign module each linear, whatever this says.
+  bool linears = false;
+  bool control = true;  // false: no isotropic noise, half the time
   // batch, unigram, byte_count, bootstrap_samples; seed is also that of the noise's directions. memory_budget holds the
   // baseline's logits of one batch, which are computed anew for each site where they do not fit. progress counts
   // windows, of the whole model and of each site that changed.

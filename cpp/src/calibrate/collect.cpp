@@ -22,7 +22,7 @@ InputCollector collector_of(const Model& model, const CollectOptions& options, c
                             MemoryBudget& budget) {
   InputCollector collector;
   for (const SharedInput& sites : sites_of(model, options.filter)) {
-    if (needs.empty() || sites.front().role == Role::head) {  // whose input no observer sees
+    if (needs.empty() || (sites.front().role == Role::head && !model.foreign)) {  // whose input no observer sees
       continue;
     }
     const Site& first = sites.front();
@@ -82,7 +82,7 @@ Statistics collect(const Model& model, const at::Tensor& tokens, const CollectOp
   InputCollector collector = collector_of(model, options, of_inputs, budget);
   std::optional<GradientCollector> gradients;
   if (!of_gradients.empty()) {
-    gradients.emplace(model, options, of_gradients, windows.size(0), windows.size(1), budget);
+    gradients.emplace(model, options, of_gradients, windows.size(0), windows.dim() > 1 ? windows.size(1) : 1, budget);
   }
   for (int64_t begin = 0; begin < windows.size(0); begin += options.batch) {
     const int64_t count = std::min(options.batch, windows.size(0) - begin);

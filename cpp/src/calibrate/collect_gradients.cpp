@@ -73,7 +73,7 @@ void backward(const at::Tensor& y, const at::Tensor& gradient, const at::Tensor&
 GradientCollector::GradientCollector(const Model& model, const CollectOptions& options, const std::set<Need>& needs,
                                      int64_t windows, int64_t length, MemoryBudget& budget)
     : model_(model), filter_(options.filter), first_(model.blocks.size()) {
-  if (length < 2) {
+  if (length < 2 && !model.foreign.has_loss()) {
     throw ValueError(fmt::format(
         "hemostat.collect: gradients take windows of at least 2 tokens, one to predict, but these have {}", length));
   }
@@ -91,6 +91,9 @@ GradientCollector::GradientCollector(const Model& model, const CollectOptions& o
                       named.name));
     }
   }
+  if (model.foreign) {
+    return;
+  }
   for (size_t block = model.blocks.size(); block-- > 0;) {
     Model single = model;
     single.blocks = {model.blocks[block]};
@@ -105,6 +108,9 @@ GradientCollector::GradientCollector(const Model& model, const CollectOptions& o
 }
 
 void GradientCollector::add(const at::Tensor& windows, int64_t before, Observer* observer) {
+  if (model_.foreign) {
+    return whole_backward(windows, before, observer);
+  }
   {
     const at::NoGradGuard no_grad;
     StateKeeper keeper(states_, observer);
@@ -115,6 +121,38 @@ void GradientCollector::add(const at::Tensor& windows, int64_t before, Observer*
   head_backward(windows);
   for (size_t block = model_.blocks.size(); block-- > first_;) {
     block_backward(block, windows.size(0));
+  }
+}
+
+void GradientCollector::whole_backward(const at::Tensor& windows, int64_t before, Observer* observer) {
+  {
+    const at::NoGradGuard no_grad;
+    check_finite_values(model_, windows, hidden_states(model_, windows, {.observer = observer}), kCollected, before);
+  }
+  const at::AutoGradMode with_grad(true);
+  std::vector<Leaf> leaves;
+  const Model with_leaves = map_linears(model_, filter_, [&](const std::string& name, const Linear& linear) {
+    return with_leaf(linear, model_.dtype(), *gradients.at(name), leaves);
+  });
+  std::vector<at::Tensor> inputs;
+  for (const Leaf& leaf : leaves) {
+    inputs.push_back(leaf.weight);
+  }
+  for (int64_t window = 0; window < windows.size(0); ++window) {
+    check_interrupt();
+    const at::Tensor batch = windows.narrow(0, window, 1);
+    const at::Tensor given = hidden_states(with_leaves, batch);
+    const at::Tensor loss = model_.foreign.has_loss()
+                                ? given.sum()
+                                : at::cross_entropy_loss(given[0].narrow(0, 0, given.size(1) - 1).to(at::kFloat),
+                                                         batch[0].narrow(0, 1, batch.size(1) - 1));
+    if (loss.grad_fn()) {
+      loss.backward({}, /*retain_graph=*/false, /*create_graph=*/false, inputs);
+    }
+    for (Leaf& leaf : leaves) {
+      leaf.take();
+    }
+    trim_heap(given);
   }
 }
 

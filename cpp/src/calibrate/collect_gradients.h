@@ -31,6 +31,8 @@ class GradientCollector {
   std::map<std::string, std::shared_ptr<GradientStatistics>> gradients;
 
  private:
+  // Of a foreign module, one graph of all of it a window.
+  void whole_backward(const at::Tensor& windows, int64_t before, Observer* observer);
   // Writes the gradient of each window's loss where the last block's output stood.
   void head_backward(const at::Tensor& windows);
   // From the gradient of the block's output, there too, to that of its input, in its place.

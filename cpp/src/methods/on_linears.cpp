@@ -15,6 +15,7 @@
 
 #include "calibrate/blockwise.h"
 #include "common/arguments.h"
+#include "model/foreign.h"
 #include "model/heap_trimmer.h"
 
 namespace hemostat {
@@ -183,6 +184,12 @@ LinearMethod::LinearMethod(const Method& method, const Options& options, const M
   check_chosen(method.name, model, filter_);
   for (const NamedLinear& named : linears(model, filter_)) {
     indices_.emplace(named.name, indices_.size());
+    if (model.foreign && statistics != nullptr && !needs_of_inputs(needs_).empty()) {
+      const auto found = statistics->inputs.find(named.name);
+      if (found != statistics->inputs.end() && found->second->count() == 0) {
+        never_called_.insert(named.name);
+      }
+    }
   }
   if (const auto* allocated = std::get_if<Allocated>(&method.change)) {
     allocated_ = allocated->severities(model, statistics, options);
@@ -230,6 +237,9 @@ void LinearMethod::check(const SharedInput& sites) const {
 }
 
 std::vector<Held> LinearMethod::hold(SharedInput sites, MemoryBudget& budget) const {
+  if (is_left(sites)) {
+    return {};
+  }
   number(sites);
   const WithoutTokens without_tokens(sites);
   check_interrupt();
@@ -247,6 +257,10 @@ std::vector<Held> LinearMethod::hold(SharedInput sites, MemoryBudget& budget) co
   return held;
 }
 
+bool LinearMethod::is_left(const SharedInput& sites) const {
+  return never_called_.count(sites.front().name) > 0;  // a foreign linear has an input of its own
+}
+
 double LinearMethod::severity_of(const Site& site, double severity) const {
   return allocated_ ? allocated_(severity).at(site.block.value()) : severity;
 }
@@ -259,7 +273,7 @@ std::vector<Linear> LinearMethod::change(SharedInput sites, const std::vector<He
   const WithoutTokens without_tokens(sites);
   check_interrupt();
   const double own = severity_of(sites.front(), severity);
-  if (own == neutral_) {
+  if (own == neutral_ || is_left(sites)) {
     return unchanged(sites);
   }
   std::vector<Linear> linears;
@@ -350,6 +364,7 @@ LinearFilter any_of(const Model& model, const std::vector<LinearFilter>& filters
 }
 
 void check_propagation(const std::string& operation, const Model& model, const Propagation& propagation) {
+  check_has_blocks(model, operation + ": propagate");
   checked_tokens(model, propagation.tokens, operation.c_str());
   check_blockwise(operation, propagation.batch, propagation.correct, propagation.correct_damp);
 }

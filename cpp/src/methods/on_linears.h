@@ -72,6 +72,7 @@ class LinearMethod {
 
  private:
   double severity_of(const Site& site, double severity) const;  // the severity itself, unless the method allocates
+  bool is_left(const SharedInput& sites) const;                 // nothing is known of what a foreign module never calls
   void number(SharedInput& sites) const;
 
   const Method& method_;
@@ -81,6 +82,7 @@ class LinearMethod {
   LinearFilter filter_;
   double neutral_;
   std::map<std::string, size_t> indices_;
+  std::set<std::string> never_called_;
   std::function<std::vector<double>(double)> allocated_;  // empty: one for all
 };
 

@@ -10,6 +10,7 @@
 
 #include "catalogue.h"
 #include "group_size.h"
+#include "model/foreign.h"
 #include "needs.h"
 #include "on_linears.h"
 
@@ -26,8 +27,12 @@ constexpr NamedKind kKinds[] = {
     {Kind::weights, "weights", {.in_place = true, .localizable = true, .changes_weights = true}},
     {Kind::factors, "factors", {.in_place = true, .localizable = true, .changes_weights = true}},
     {Kind::activations, "activations", {.in_place = true, .localizable = true, .changes_weights = false}},
-    {Kind::architecture, "architecture", {.in_place = false, .localizable = true, .changes_weights = false}},
-    {Kind::normalization, "normalization", {.in_place = true, .localizable = true, .changes_weights = false}},
+    {Kind::architecture,
+     "architecture",
+     {.in_place = false, .localizable = true, .changes_weights = false, .takes_blocks = true}},
+    {Kind::normalization,
+     "normalization",
+     {.in_place = true, .localizable = true, .changes_weights = false, .takes_blocks = true}},
     {Kind::input, "input", {.in_place = true, .localizable = false, .changes_weights = false}},
     {Kind::decoding, "decoding", {.in_place = true, .localizable = false, .changes_weights = false}},
     {Kind::user, "user", {.in_place = true, .localizable = true, .changes_weights = false}},
@@ -79,6 +84,9 @@ void check_divisions(const Method& method, const Model& model, const Options& co
 }
 
 void check_fit(const Method& method, const Model& model, const Options& complete) {
+  if (properties(method.kind).takes_blocks || std::holds_alternative<Allocated>(method.change)) {
+    check_has_blocks(model, fmt::format("hemostat.prepare({})", method.name));
+  }
   check_divisions(method, model, complete);
   if (method.check) {
     method.check(model, complete);

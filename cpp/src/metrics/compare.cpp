@@ -10,6 +10,7 @@
 
 #include "metrics/comparison.h"
 #include "metrics/damage.h"
+#include "metrics/losses.h"
 #include "model/finite.h"
 #include "model/heap_trimmer.h"
 
@@ -27,6 +28,13 @@ BaselineEvaluation::BaselineEvaluation(Model baseline, at::Tensor tokens, Compar
   check_options(options_, vocab, kOperation);
   tokens_ = checked_windows(model_, tokens, kOperation);
   const int64_t windows = tokens_.size(0);
+  if (model_.foreign.has_loss()) {
+    losses_ =
+        losses_of(model_, tokens_, options_, [&](const at::Tensor& batch, const at::Tensor& losses, int64_t first) {
+          check_finite_values(model_, batch, losses, kBaseline, first);
+        });
+    return;
+  }
   const int64_t length = tokens_.size(1);
 
   unigram_nll_ = unigram_nll(options_, tokens_, vocab);
@@ -65,6 +73,10 @@ Damage BaselineEvaluation::unchanged() const { return compare(model_, /*itself=*
 Damage BaselineEvaluation::compare(const Model& damaged, bool itself) const {
   const c10::InferenceMode inference;
   check_comparable(model_, damaged, kOperation);
+  if (model_.foreign.has_loss()) {
+    return sized(summarize_losses(losses_, itself ? losses_ : losses_of(damaged, tokens_, options_), options_),
+                 damaged);
+  }
   const int64_t windows = tokens_.size(0);
   PairedHeads heads(model_, damaged, tokens_.size(1) - 1);
   HeapTrimmer trimmer;
@@ -85,7 +97,10 @@ Damage BaselineEvaluation::compare(const Model& damaged, bool itself) const {
       options_.progress(start + count, windows);
     }
   }
-  Damage damage = summarize(concatenated(parts), windows, unigram_nll_, options_);
+  return sized(summarize(concatenated(parts), windows, unigram_nll_, options_), damaged);
+}
+
+Damage BaselineEvaluation::sized(Damage damage, const Model& damaged) const {
   damage.bytes_baseline = model_.bytes();
   damage.bytes = damaged.bytes();
   return damage;

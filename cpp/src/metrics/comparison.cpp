@@ -42,6 +42,9 @@ void check_options(const CompareOptions& options, int64_t vocab, const char* ope
 }
 
 void check_comparable(const Model& baseline, const Model& damaged, const char* operation) {
+  if (damaged.foreign.has_loss() != baseline.foreign.has_loss()) {
+    throw ValueError(fmt::format("{}: one of the models has a loss in the place of a vocabulary", operation));
+  }
   if (vocabulary(damaged) != vocabulary(baseline)) {
     throw ValueError(fmt::format("{}: the damaged model has {} tokens in its vocabulary, but the baseline has {}",
                                  operation, vocabulary(damaged), vocabulary(baseline)));
@@ -54,14 +57,15 @@ void check_comparable(const Model& baseline, const Model& damaged, const char* o
 
 at::Tensor checked_windows(const Model& model, const at::Tensor& tokens, const char* operation) {
   at::Tensor windows = checked_tokens(model, tokens, operation);
+  if (model.foreign.has_loss()) {
+    return windows;
+  }
   if (windows.dim() != 2 || windows.size(0) < 1 || windows.size(1) < 2) {
     throw ValueError(fmt::format("{}: tokens is [{}, {}], but takes at least one window of at least two tokens",
                                  operation, windows.size(0), windows.size(-1)));
   }
   return windows;
 }
-
-int64_t vocabulary(const Model& model) { return model.head.linear.out_features(); }
 
 double unigram_nll(const CompareOptions& options, const at::Tensor& tokens, int64_t vocab) {
   const at::Tensor counts =

@@ -20,8 +20,6 @@ void check_options(const CompareOptions& options, int64_t vocab, const char* ope
 void check_comparable(const Model& baseline, const Model& damaged, const char* operation);
 at::Tensor checked_windows(const Model& model, const at::Tensor& tokens, const char* operation);
 
-int64_t vocabulary(const Model& model);
-
 // Of the add-one smoothed unigram model, on the targets of `tokens` [windows, length]; nats per token.
 double unigram_nll(const CompareOptions& options, const at::Tensor& tokens, int64_t vocab);
 

@@ -14,6 +14,7 @@
 
 #include "common/arguments.h"
 #include "finite.h"
+#include "foreign.h"
 #include "heap_trimmer.h"
 #include "tensor_slots.h"
 
@@ -77,6 +78,10 @@ Model converted(const Model& model, std::optional<at::ScalarType> dtype, std::op
     throw TypeError(fmt::format("{}: dtype must be a floating type, got {}", operation, c10::toString(*dtype)));
   }
   Model result = model;
+  if (model.foreign) {
+    result.foreign = converted(model.foreign, dtype, device, operation);
+    return result;
+  }
   std::unordered_map<const void*, at::Tensor> moved;  // what was shared stays shared
   const auto move = [&](const std::string& name, at::Tensor& tensor, std::optional<at::ScalarType> type) {
     at::Tensor& target = moved[tensor.unsafeGetTensorImpl()];

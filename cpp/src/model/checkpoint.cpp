@@ -18,6 +18,7 @@
 #include "config.h"
 #include "consistency.h"
 #include "family_fit.h"
+#include "foreign.h"
 #include "gguf/model.h"
 #include "json.h"
 #include "mxfp4_experts.h"
@@ -139,6 +140,7 @@ Model Model::load(const std::string& checkpoint, const LoadOptions& options) {
 }
 
 ModelState Model::state() const {
+  check_has_blocks(*this, "hemostat.Model: it cannot be pickled");
   ModelState state{.config = config, .structure = {}, .tensors = {}, .packed = {}, .origins = {}, .source = source};
   nlohmann::json structure = nlohmann::json::parse(hemostat::structure(shapes_only(*this)));
   for (const NamedLinear& named : linears(*this, kEveryLinear)) {

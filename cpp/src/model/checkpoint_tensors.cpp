@@ -46,7 +46,7 @@ std::vector<std::string> file_names(const fs::path& directory) {
 }
 
 // Weights that other programs wrote: how their files' names begin and end, and what to do. {0}: the directory.
-struct Foreign {
+struct OtherForm {
   std::string_view begin, end;
   const char* advice;
 };
@@ -55,25 +55,25 @@ constexpr const char* kConvert =
     "convert it: python -c \"from transformers import AutoModelForCausalLM as m; "
     "m.from_pretrained('{0}').save_pretrained('{0}-safetensors')\"";
 
-constexpr std::array kForeign = {
-    Foreign{"model-", ".safetensors",
-            "these are shards, and model.safetensors.index.json says which tensor is where: "
-            "it is missing, so fetch it too"},
-    Foreign{"adapter_model", "", "it is an adapter, without the model that it changes"},
-    Foreign{"consolidated", ".safetensors", "it has Mistral's own names: fetch the model's model*.safetensors"},
-    Foreign{"model.", ".safetensors", "rename it to model.safetensors if these are the weights to load"},
-    Foreign{"", ".safetensors", "rename it to model.safetensors if it holds the whole model"},
-    Foreign{"pytorch_model", ".bin", kConvert},
-    Foreign{"consolidated", ".pth",
-            "it is Meta's own format, convert it: python -m transformers.models.llama.convert_llama_weights_to_hf"},
-    Foreign{"", ".bin", kConvert},
-    Foreign{"", ".pth", kConvert},
-    Foreign{"", ".pt", kConvert},
-    Foreign{"", ".ckpt", kConvert},
-    Foreign{"", ".h5", "it is TensorFlow's; transformers 4 converts it: from_pretrained('{0}', from_tf=True)"},
-    Foreign{"", ".msgpack", "it is Flax's; transformers 4 converts it: from_pretrained('{0}', from_flax=True)"},
-    Foreign{"", ".gguf", "give the path of that file to load it"},
-    Foreign{"", ".incomplete", "a download did not end: start it again"},
+constexpr std::array kOtherForms = {
+    OtherForm{"model-", ".safetensors",
+              "these are shards, and model.safetensors.index.json says which tensor is where: "
+              "it is missing, so fetch it too"},
+    OtherForm{"adapter_model", "", "it is an adapter, without the model that it changes"},
+    OtherForm{"consolidated", ".safetensors", "it has Mistral's own names: fetch the model's model*.safetensors"},
+    OtherForm{"model.", ".safetensors", "rename it to model.safetensors if these are the weights to load"},
+    OtherForm{"", ".safetensors", "rename it to model.safetensors if it holds the whole model"},
+    OtherForm{"pytorch_model", ".bin", kConvert},
+    OtherForm{"consolidated", ".pth",
+              "it is Meta's own format, convert it: python -m transformers.models.llama.convert_llama_weights_to_hf"},
+    OtherForm{"", ".bin", kConvert},
+    OtherForm{"", ".pth", kConvert},
+    OtherForm{"", ".pt", kConvert},
+    OtherForm{"", ".ckpt", kConvert},
+    OtherForm{"", ".h5", "it is TensorFlow's; transformers 4 converts it: from_pretrained('{0}', from_tf=True)"},
+    OtherForm{"", ".msgpack", "it is Flax's; transformers 4 converts it: from_pretrained('{0}', from_flax=True)"},
+    OtherForm{"", ".gguf", "give the path of that file to load it"},
+    OtherForm{"", ".incomplete", "a download did not end: start it again"},
 };
 
 Tensors load_shards(const fs::path& directory) {
@@ -265,10 +265,10 @@ std::string found_instead(const fs::path& directory) {
       }
     }
   }
-  for (const Foreign& foreign : kForeign) {
+  for (const OtherForm& other : kOtherForms) {
     for (const std::string& name : names) {
-      if (name.starts_with(foreign.begin) && name.ends_with(foreign.end)) {
-        return fmt::format("; it has {}: {}", name, fmt::format(fmt::runtime(foreign.advice), directory.string()));
+      if (name.starts_with(other.begin) && name.ends_with(other.end)) {
+        return fmt::format("; it has {}: {}", name, fmt::format(fmt::runtime(other.advice), directory.string()));
       }
     }
   }

@@ -9,6 +9,7 @@
 #include "companions.h"
 #include "config.h"
 #include "family_fit.h"
+#include "foreign.h"
 #include "gguf/model.h"
 #include "partial_checkpoint.h"
 #include "safetensors.h"
@@ -56,11 +57,27 @@ std::string save_directory(const Model& model, const std::string& path) {
   return notes.empty() ? "" : fmt::format("{}: {}", path, fmt::join(notes, "; "));
 }
 
+// What the module itself writes.
+std::string save_foreign(const Model& model, const std::string& path) {
+  if (gguf::is_path(path)) {
+    check_has_blocks(model, "hemostat.Model.save: a GGUF file");
+  }
+  PartialCheckpoint checkpoint(path, PartialCheckpoint::Replaces::any_model);
+  const std::vector<std::string> notes = copy_companions(model.source, checkpoint);
+  checkpoint.add(
+      [&](const std::filesystem::path& directory) { model.foreign.module->save(model.foreign, directory.string()); });
+  checkpoint.finish();
+  return notes.empty() ? "" : fmt::format("{}: {}", path, fmt::join(notes, "; "));
+}
+
 }  // namespace
 
-std::map<std::string, at::Tensor> Model::tensors() const { return stored(*this, fitted_config(*this).expressible); }
+std::map<std::string, at::Tensor> Model::tensors() const {
+  return foreign ? foreign.module->tensors(foreign) : stored(*this, fitted_config(*this).expressible);
+}
 
 std::string family_config(const Model& model) {
+  check_has_blocks(model, "hemostat.Model.to_transformers");
   const FittedConfig saved = fitted_config(model);
   if (!saved.expressible) {
     throw ValueError(fmt::format("hemostat.Model: a {} config cannot express the model", model.config.family));
@@ -70,6 +87,9 @@ std::string family_config(const Model& model) {
 
 std::string Model::save(const std::string& path) const {
   try {
+    if (foreign) {
+      return save_foreign(*this, path);
+    }
     return gguf::is_path(path) ? gguf::save_model(*this, path) : save_directory(*this, path);
   } catch (const std::filesystem::filesystem_error& error) {
     throw ValueError(fmt::format("hemostat.Model.save: {}: {}", path, error.what()));

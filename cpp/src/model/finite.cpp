@@ -19,6 +19,7 @@
 #include <hemostat/error.h>
 
 #include "common/arguments.h"
+#include "foreign.h"
 #include "tensor_slots.h"
 
 namespace hemostat {
@@ -138,7 +139,26 @@ std::optional<NonFinite> in_block(const Model& model, size_t index, const at::Te
   return stored ? stored : watch.found;
 }
 
+std::optional<NonFinite> in_foreign(const Model& model, const at::Tensor& batch) {
+  if (std::optional<NonFinite> stored = first_nonfinite(model)) {
+    return stored;
+  }
+  Watch watch(model.dtype());
+  const Extent extent = extent_of(hidden_states(model, batch, {.observer = &watch}));
+  if (watch.found || extent.finite()) {
+    return watch.found;
+  }
+  return NonFinite{.place = NonFinite::Place::state,
+                   .name = model.foreign.has_loss() ? "the loss" : "a logit",
+                   .nan = extent.nan,
+                   .infinite = extent.infinite,
+                   .dtype = model.dtype()};
+}
+
 std::optional<NonFinite> in_window(const Model& model, const at::Tensor& tokens) {
+  if (model.foreign) {
+    return in_foreign(model, tokens);
+  }
   const Naming& names = model.config.names;
   const auto anything = [](const std::string&) { return true; };
   const auto given = [&](NonFinite::Place place, const std::string& name, const at::Tensor& y,

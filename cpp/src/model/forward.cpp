@@ -13,6 +13,7 @@
 #include <hemostat/model.h>
 
 #include "common/token_hash.h"
+#include "foreign.h"
 #include "interpreter.h"
 #include "softcap.h"
 
@@ -52,9 +53,39 @@ at::Tensor positions_of(const Model& model, int64_t length, const KvCache* cache
   return model.position_embedding.narrow(0, model.position_offset + past, length);
 }
 
+// Samples for a module with a loss, whatever they are.
+at::Tensor checked_batch(const Model& model, const at::Tensor& batch, const char* operation) {
+  if (!batch.defined() || batch.dim() < 1 || batch.numel() == 0) {
+    throw ValueError(fmt::format("{}: tokens must be a tensor of samples, its first dimension theirs", operation));
+  }
+  if (batch.device() != model.device()) {
+    throw ValueError(fmt::format("{}: tokens are on {}, but the model is on {}", operation, batch.device().str(),
+                                 model.device().str()));
+  }
+  return batch;
+}
+
+at::Tensor foreign_states(const Model& model, const at::Tensor& batch, const ForwardOptions& options) {
+  if (options.cache != nullptr) {
+    throw ValueError(fmt::format("hemostat.Model.forward: {} has a cache of its own, so it takes none",
+                                 model.foreign.module->name()));
+  }
+  if (model.foreign.has_loss()) {
+    return run_foreign(model, batch, options.observer);
+  }
+  const auto [read, dropped] = perturbed_tokens(model, batch, nullptr);
+  if (dropped.defined()) {
+    throw ValueError("hemostat.Model.forward: a foreign module's embeddings cannot be dropped; replace or swap tokens");
+  }
+  return run_foreign(model, read, options.observer);
+}
+
 }  // namespace
 
 at::Tensor checked_tokens(const Model& model, const at::Tensor& tokens, const char* operation) {
+  if (model.foreign.has_loss()) {
+    return checked_batch(model, tokens, operation);
+  }
   if (!tokens.defined() || !c10::isIntegralType(tokens.scalar_type(), /*includeBool=*/false)) {
     throw TypeError(fmt::format("{}: tokens must be an integer tensor, got {}", operation,
                                 tokens.defined() ? c10::toString(tokens.scalar_type()) : "none"));
@@ -77,6 +108,7 @@ at::Tensor checked_tokens(const Model& model, const at::Tensor& tokens, const ch
 }
 
 at::Tensor embed(const Model& model, const at::Tensor& tokens, KvCache* cache) {
+  check_has_blocks(model, "hemostat.embed");
   const auto [read, dropped] = perturbed_tokens(model, tokens, cache);
   const int64_t padding = model.config.padding_row.value_or(-1);
   at::Tensor x = at::embedding(model.embedding, read, padding < model.embedding.size(0) ? padding : -1);
@@ -91,6 +123,7 @@ at::Tensor embed(const Model& model, const at::Tensor& tokens, KvCache* cache) {
 
 at::Tensor run_blocks(const Model& model, const at::Tensor& x, size_t first, size_t last,
                       const ForwardOptions& options) {
+  check_has_blocks(model, "hemostat.run_blocks");
   if (first > last || last > model.blocks.size()) {
     throw ValueError(
         fmt::format("hemostat.run_blocks: blocks are {} … {}, but the model has {}", first, last, model.blocks.size()));
@@ -100,6 +133,9 @@ at::Tensor run_blocks(const Model& model, const at::Tensor& x, size_t first, siz
 
 at::Tensor hidden_states(const Model& model, const at::Tensor& tokens, const ForwardOptions& options) {
   const at::Tensor checked = checked_tokens(model, tokens, "hemostat.Model.forward");
+  if (model.foreign) {
+    return foreign_states(model, checked, options);
+  }
   const at::Tensor x = run_blocks(model, embed(model, checked, options.cache), 0, model.blocks.size(), options);
   if (options.cache != nullptr) {
     options.cache->advance(checked);
@@ -108,9 +144,12 @@ at::Tensor hidden_states(const Model& model, const at::Tensor& tokens, const For
 }
 
 at::Tensor logits(const Model& model, const at::Tensor& hidden) {
-  const at::Tensor positions =
-      at::arange(hidden.size(-2), at::TensorOptions().dtype(at::kLong).device(hidden.device()));
-  at::Tensor y = apply_linear(model.head.linear, hidden, positions);
+  at::Tensor y = hidden;
+  if (!model.foreign) {
+    const at::Tensor positions =
+        at::arange(hidden.size(-2), at::TensorOptions().dtype(at::kLong).device(hidden.device()));
+    y = apply_linear(model.head.linear, hidden, positions);
+  }
   if (model.head.scale != 1) {
     y = y * model.head.scale;
   }

@@ -27,11 +27,15 @@ bool is_plain(const Model& model) {
 
 }  // namespace
 
+int64_t vocabulary(const Model& model) {
+  return model.foreign ? model.config.vocab_size : model.head.linear.out_features();
+}
+
 int64_t tokens_per_chunk(const Model& baseline, const Model& damaged, int64_t batch_tokens, int64_t window_tokens) {
   if (reads_positions(baseline) || reads_positions(damaged)) {
     return window_tokens;
   }
-  const int64_t row_bytes = baseline.head.linear.out_features() * static_cast<int64_t>(sizeof(float));
+  const int64_t row_bytes = vocabulary(baseline) * static_cast<int64_t>(sizeof(float));
   const int64_t most = std::max<int64_t>(1, kChunkBytes / row_bytes);
   return ceil_div(batch_tokens, ceil_div(batch_tokens, most));
 }

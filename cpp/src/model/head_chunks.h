@@ -9,6 +9,8 @@
 
 namespace hemostat {
 
+int64_t vocabulary(const Model& model);  // logits of a token
+
 // How many tokens of a batch the head takes at a time, in parts of equal size. Baseline and damaged model take the
 // same, because a GEMM may round differently in another shape.
 int64_t tokens_per_chunk(const Model& baseline, const Model& damaged, int64_t batch_tokens, int64_t window_tokens);

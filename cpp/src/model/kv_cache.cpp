@@ -6,10 +6,13 @@
 #include <hemostat/error.h>
 #include <hemostat/model.h>
 
+#include "foreign.h"
+
 namespace hemostat {
 
 KvCache::KvCache(const Model& model, int64_t batch, int64_t capacity)
     : entries_(model.blocks.size()), batch_(batch), capacity_(std::max<int64_t>(capacity, 16)) {
+  check_has_blocks(model, "hemostat.KvCache");
   if (batch < 1 || capacity < 0) {
     throw ValueError(fmt::format("hemostat.KvCache: batch must be at least 1 and capacity at least 0, got {} and {}",
                                  batch, capacity));

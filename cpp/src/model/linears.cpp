@@ -34,6 +34,10 @@ void for_each_chosen(Model& model, const LinearFilter& filter,
           linear);
     }
   };
+  for (ForeignLinear& entry : model.foreign.linears) {
+    visit({entry.name, entry.output ? Role::head : Role::other, 0}, entry.linear, std::nullopt);
+    ++inputs;
+  }
   const Naming& names = model.config.names;
   for (size_t i = 0; i < model.blocks.size(); ++i) {
     Block& block = model.blocks[i];

@@ -11,9 +11,9 @@
 
 namespace hemostat {
 
-at::ScalarType Model::dtype() const { return embedding.scalar_type(); }
+at::ScalarType Model::dtype() const { return foreign ? foreign.dtype : embedding.scalar_type(); }
 
-c10::Device Model::device() const { return embedding.device(); }
+c10::Device Model::device() const { return foreign ? foreign.device : embedding.device(); }
 
 bool Model::tied() const {
   return head.linear.weight.defined() && head.linear.weight.is_alias_of(embedding) &&

@@ -42,7 +42,7 @@ std::optional<std::string> text_of(const fs::path& path) {
 }
 
 // An existing directory is empty, or holds a checkpoint that a save may replace.
-void check_replaceable(const fs::path& directory) {
+void check_replaceable(const fs::path& directory, bool any_model) {
   const std::vector<std::string> names = names_in(directory);
   if (std::all_of(names.begin(), names.end(), [](const auto& name) { return name.starts_with(kTemporary); })) {
     return;
@@ -58,7 +58,7 @@ void check_replaceable(const fs::path& directory) {
     refuse(directory,
            fmt::format("is not a checkpoint of a language model: its {} is no JSON with a model_type", kConfig));
   }
-  if (!is_model_type(type)) {
+  if (!any_model && !is_model_type(type)) {
     refuse(directory, fmt::format("is not a checkpoint of a model that hemostat reads: its {} has model_type '{}'",
                                   kConfig, type));
   }
@@ -97,7 +97,7 @@ std::set<std::string> contradicting(const fs::path& directory, const std::vector
 }
 
 // Whether a save into it replaces files of a directory that exists.
-bool replaces(const fs::path& directory) {
+bool replaces(const fs::path& directory, bool any_model) {
   std::error_code error;
   const fs::file_status status = fs::status(directory, error);
   if (status.type() == fs::file_type::none) {
@@ -110,7 +110,7 @@ bool replaces(const fs::path& directory) {
     throw ValueError(fmt::format("hemostat.Model.save: {} exists and is not a directory", directory.string()));
   }
   complete_interrupted_save(directory);
-  check_replaceable(directory);
+  check_replaceable(directory, any_model);
   return true;
 }
 
@@ -204,9 +204,9 @@ void complete(const fs::path& directory) {
 
 }  // namespace
 
-PartialCheckpoint::PartialCheckpoint(const std::string& path)
+PartialCheckpoint::PartialCheckpoint(const std::string& path, Replaces what)
     : directory_(save_target(path)),
-      exists_(replaces(directory_)),
+      exists_(replaces(directory_, what == Replaces::any_model)),
       parents_(directory_),
       temporary_(exists_ ? directory_ : parent_of(directory_)) {}
 
@@ -232,6 +232,19 @@ void PartialCheckpoint::write(const std::string& name, const std::string& text) 
   NewFile output = file(name);
   output.write(text);
   output.finish();
+}
+
+void PartialCheckpoint::add(const std::function<void(const fs::path& directory)>& written) {
+  const fs::path scratch = temporary_.path() / ".written";
+  make_folder(scratch);
+  written(scratch);
+  for (const std::string& name : names_in(scratch)) {
+    if (!writes(name)) {
+      file(name).finish();  // checks the place
+      move_file(scratch / name, temporary_.path() / name);
+    }
+  }
+  fs::remove_all(scratch);
 }
 
 bool PartialCheckpoint::writes(const std::string& name) const {

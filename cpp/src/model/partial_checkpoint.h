@@ -16,6 +16,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -27,12 +28,16 @@ namespace hemostat {
 
 class PartialCheckpoint {
  public:
-  // ValueError for what is no directory, or holds files without being a checkpoint of a model of ours.
-  explicit PartialCheckpoint(const std::string& path);
+  enum class Replaces { model_of_a_family, any_model };
+
+  // ValueError for what is no directory, or holds files without being a checkpoint of such a model.
+  explicit PartialCheckpoint(const std::string& path, Replaces replaces = Replaces::model_of_a_family);
 
   const std::filesystem::path& directory() const { return directory_; }  // where it will be
   NewFile file(const std::string& name);  // one of its files, to be written and finished; name may begin with "folder/"
   void write(const std::string& name, const std::string& text);
+  // Files that somebody else writes into a directory; of those that have been asked for already, none.
+  void add(const std::function<void(const std::filesystem::path& directory)>& written);
   bool writes(const std::string& name) const;  // it has been asked for
   void finish();
 

@@ -33,7 +33,7 @@ inline constexpr std::array kWords<NormPlacement> = {"pre", "post"};
 template <>
 inline constexpr std::array kWords<TokenNoise> = {"none", "replace", "drop", "swap"};
 template <>
-inline constexpr std::array kWords<Role> = {"q", "k", "v", "o", "gate", "up", "down", "router", "head"};
+inline constexpr std::array kWords<Role> = {"q", "k", "v", "o", "gate", "up", "down", "router", "head", "other"};
 
 template <typename Enum>
 constexpr const char* word(Enum value) {
@@ -399,7 +399,7 @@ inline constexpr auto kFields<Model> =
                norm(&Model::final_norm, "final_norm", {&Naming::final_norm}, hidden, "The norm before the head."),
                part(&Model::head, {"head", kInlined}, "The output head."),
                part(&Model::decoder, {"decoder", kInlined}, "What decoding does to the logits."),
-               unsaved(&Model::source, "source"));
+               unsaved(&Model::foreign, "foreign"), unsaved(&Model::source, "source"));
 
 // --- visitors ---
 

@@ -239,6 +239,13 @@ std::string written(const Model& model, int64_t version, bool words) {
   json object = Writer(words).written(model);
   object["version"] = version;
   object["tied"] = model.tied();
+  if (model.foreign) {
+    json& foreign = object["foreign"];
+    foreign["module"] = model.foreign.module->structure();
+    for (const ForeignLinear& entry : model.foreign.linears) {
+      foreign["linears"][entry.name] = Writer(words).written(entry.linear);
+    }
+  }
   return object.dump(1) + "\n";
 }
 

@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "foreign.h"
 #include "parts.h"
 
 namespace hemostat {
@@ -108,6 +109,9 @@ void for_each_linear(Model& model, const LinearFunction& function) {
     for_each_linear(model.blocks[i], names, prefix_of(names, i), function);
   }
   parts::visit_fields(model.head, Linears{names, "", function});
+  for (ForeignLinear& entry : model.foreign.linears) {
+    function({entry.name, entry.output ? Role::head : Role::other, 0}, entry.linear);
+  }
 }
 
 int64_t inputs_of(const Block& block) { return parts::kExperts + 2 * static_cast<int64_t>(block.experts.mlps.size()); }
@@ -117,6 +121,9 @@ void for_each_tensor(Model& model, const TensorFunction& function) {
 }
 
 void for_each_stored(const Model& model, const std::function<void(const std::string&, const at::Tensor&)>& function) {
+  if (model.foreign) {
+    return for_each_stored(model.foreign, function);
+  }
   Model copy = model;
   if (copy.tied()) {
     copy.head.linear.weight = at::Tensor();

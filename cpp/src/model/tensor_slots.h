@@ -9,10 +9,11 @@
 namespace hemostat {
 
 // Calls function(name, slot) for each defined tensor that a checkpoint stores. Blocks are numbered as they stand, not
-// by their origin. A slot may be replaced.
+// by their origin. A slot may be replaced. A foreign module has none.
 void for_each_tensor(Model& model, const std::function<void(const std::string&, at::Tensor&)>& function);
 
-// The same of what a checkpoint of the model holds: without a head that is the embedding.
+// The same of what a checkpoint of the model holds: without a head that is the embedding. Of a foreign module what lies
+// in its linears and beside them, whatever its checkpoints call it.
 void for_each_stored(const Model& model, const std::function<void(const std::string&, const at::Tensor&)>& function);
 
 // Calls function(name, slot) for each defined tensor that no checkpoint stores, and no dtype changes.

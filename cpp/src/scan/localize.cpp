@@ -182,12 +182,23 @@ void check_baseline(const Model& baseline, const at::Tensor& windows, int64_t ba
   HeapTrimmer trimmer;
   for (int64_t first = 0; first < windows.size(0); first += batch) {
     const at::Tensor tokens = windows.narrow(0, first, std::min(batch, windows.size(0) - first));
-    check_finite_values(baseline, tokens, predicting_states(hidden_states(baseline, tokens, {.observer = &trimmer})),
-                        kBaseline, first);
+    const at::Tensor states = hidden_states(baseline, tokens, {.observer = &trimmer});
+    check_finite_values(baseline, tokens, baseline.foreign.has_loss() ? states : predicting_states(states), kBaseline,
+                        first);
   }
 }
 
 }  // namespace
+
+void add_up(Localization& result) {
+  double sum = 0, sum_kl = 0;
+  for (const LocalizedSite& site : result.sites) {
+    sum += site.damage.delta_nll;
+    sum_kl += site.damage.kl.mean;
+  }
+  result.additivity = additivity(sum, result.whole);
+  result.additivity_kl = if_finite(ratio(sum_kl, result.whole.kl.mean));
+}
 
 std::string not_localizable(const Method& method, const Axis& axis) {
   if (properties(method.kind).localizable && axis.measured_by == Measure::teacher_forcing) {
@@ -199,6 +210,9 @@ std::string not_localizable(const Method& method, const Axis& axis) {
 }
 
 std::string not_localizable(const Model& baseline, const Model& damaged) {
+  if (baseline.foreign && damaged.foreign.linears.size() != baseline.foreign.linears.size()) {
+    return "the damaged model is of another module than the baseline";
+  }
   const size_t blocks = baseline.blocks.size();
   if (damaged.blocks.size() != blocks) {
     return fmt::format("the damaged model has {} blocks, but the baseline has {}", damaged.blocks.size(), blocks);
@@ -209,7 +223,8 @@ std::string not_localizable(const Model& baseline, const Model& damaged) {
                          damaged.blocks[block].origin, baseline.blocks[block].origin);
     }
   }
-  if (damaged.embedding.sizes() != baseline.embedding.sizes() || damaged.dtype() != baseline.dtype()) {
+  if (!baseline.foreign &&
+      (damaged.embedding.sizes() != baseline.embedding.sizes() || damaged.dtype() != baseline.dtype())) {
     return fmt::format("the damaged model's embedding is [{}, {}] of {}, but the baseline's is [{}, {}] of {}",
                        damaged.embedding.size(0), damaged.embedding.size(1), c10::toString(damaged.dtype()),
                        baseline.embedding.size(0), baseline.embedding.size(1), c10::toString(baseline.dtype()));
@@ -260,6 +275,9 @@ Localization localize(const Model& baseline, const Model& damaged, const at::Ten
   check_comparable(baseline, damaged, kLocalize);
   if (const std::string why = not_localizable(baseline, damaged); !why.empty()) {
     throw ValueError(fmt::format("{}: {}; blocks are exchanged one for one", kLocalize, why));
+  }
+  if (baseline.foreign) {
+    return localize_foreign(baseline, damaged, windows, options);
   }
   std::vector<Part> parts = parts_of(baseline, damaged, options.linears);
 
@@ -326,7 +344,6 @@ Localization localize(const Model& baseline, const Model& damaged, const at::Ten
   result.severity = std::numeric_limits<double>::quiet_NaN();
   result.whole = summary(whole);
   const std::optional<Damage> none = unchanged.empty() ? std::nullopt : std::optional(summary(unchanged));
-  double sum = 0, sum_kl = 0;
   for (Part& part : parts) {
     LocalizedSite& site = part.site;
     site.damage = part.changed ? summary(part.tokens) : *none;
@@ -339,12 +356,9 @@ Localization localize(const Model& baseline, const Model& damaged, const at::Ten
     if (!part.control_tokens.empty()) {
       site.control = summary(part.control_tokens);
     }
-    sum += site.damage.delta_nll;
-    sum_kl += site.damage.kl.mean;
     result.sites.push_back(std::move(site));
   }
-  result.additivity = additivity(sum, result.whole);
-  result.additivity_kl = if_finite(ratio(sum_kl, result.whole.kl.mean));
+  add_up(result);
   for (size_t index = 0; index <= blocks; ++index) {
     result.layer_error.push_back(std::sqrt(ratio(squared_errors[index], squares[index])));
     if (index > 0) {

@@ -14,4 +14,11 @@ std::string not_localizable(const Method& method, const Axis& axis);
 // The same of the damaged model itself, in words that go on from the baseline.
 std::string not_localizable(const Model& baseline, const Model& damaged);
 
+// Σ over the sites against the whole.
+void add_up(Localization& result);
+
+// Of a foreign module, whose forward is one step: each linear alone, every time from the first layer to the last.
+Localization localize_foreign(const Model& baseline, const Model& damaged, const at::Tensor& windows,
+                              const LocalizeOptions& options);
+
 }  // namespace hemostat

@@ -19,7 +19,7 @@ std::optional<Model> in(at::ScalarType dtype, const Model& model) {
 }  // namespace
 
 bool NoiseFloor::covers(const Damage& damage) const {
-  return std::abs(damage.delta_nll) <= delta_nll && damage.kl.mean <= kl;
+  return std::abs(damage.delta_nll) <= delta_nll && (damage.kl.mean <= kl || !damage.predicts_tokens());
 }
 
 std::optional<NoiseFloor> measure_noise_floor(const BaselineEvaluation& baseline) {
@@ -29,7 +29,7 @@ std::optional<NoiseFloor> measure_noise_floor(const BaselineEvaluation& baseline
     return std::nullopt;
   }
   const Damage damage = baseline.compare(*other);
-  if (!std::isfinite(damage.nll) || !std::isfinite(damage.kl.mean)) {
+  if (!std::isfinite(damage.nll) || (damage.predicts_tokens() && !std::isfinite(damage.kl.mean))) {
     return std::nullopt;
   }
   NoiseFloor floor;

@@ -49,6 +49,7 @@ Grids canonical_severities(const ScanOptions& options) {
 
 PlannedMethod planned(const Model& model, const MethodSpec& method, const Grids& given, std::optional<int64_t> points) {
   Axis axis = planned_axis(model, method);
+  check_measurable(model, method, axis, kOperation);
   const auto own = given.find(method.text());
   std::vector<double> severities =
       own != given.end() ? own->second

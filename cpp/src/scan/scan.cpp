@@ -131,8 +131,8 @@ ScanResult scan(const Model& model, const at::Tensor& evaluation, const at::Tens
   };
   if (calibrated) {
     const at::Tensor tokens = checked_tokens(model, calibration, kScan);
-    if (!compare.unigram) {
-      compare.unigram = at::bincount(tokens.reshape({-1}), /*weights=*/{}, /*minlength=*/model.embedding.size(0));
+    if (!compare.unigram && !model.foreign.has_loss()) {
+      compare.unigram = at::bincount(tokens.reshape({-1}), /*weights=*/{}, /*minlength=*/model.config.vocab_size);
       compare.unigram_source = "calibration tokens";
     }
   }

@@ -24,6 +24,7 @@ struct Checked {
 Checked checked(const Model& model, const MethodSpec& method, const Statistics* statistics,
                 const SweepOptions& options) {
   Axis axis = planned_axis(model, method);
+  check_measurable(model, method, axis, kSweep);
   std::vector<double> severities =
       ordered_severities(axis, method, options.severities.value_or(axis.default_grid), kSweep);
   if (options.propagation && find_method(method.method).on_linears()) {
@@ -85,7 +86,12 @@ DamageSeries series_of(const std::vector<Damage>& damages, Criterion by) {
 
 Threshold find_threshold(const SweepCurve& curve) {
   std::map<Criterion, DamageSeries> damage;
+  const bool losses = std::any_of(curve.damages.begin(), curve.damages.end(),
+                                  [](const Damage& each) { return !each.predicts_tokens(); });
   for (const Criterion by : {Criterion::delta_nll, Criterion::kl, Criterion::top1_agreement}) {
+    if (losses && by != Criterion::delta_nll) {
+      continue;
+    }
     damage[by] = series_of(curve.damages, by);
   }
   return Threshold::of(curve.axis, curve.severities, damage);

@@ -9,6 +9,8 @@
 
 #include <hemostat/error.h>
 
+#include "model/foreign.h"
+
 namespace hemostat {
 namespace {
 
@@ -30,6 +32,12 @@ std::vector<double> ordered_severities(const Axis& axis, const MethodSpec& metho
   std::sort(ordered.begin(), ordered.end(), [&](double a, double b) { return axis.distance(a) < axis.distance(b); });
   ordered.erase(std::unique(ordered.begin(), ordered.end()), ordered.end());
   return ordered;
+}
+
+void check_measurable(const Model& model, const MethodSpec& method, const Axis& axis, const char* operation) {
+  if (axis.measured_by == Measure::generation) {
+    check_has_blocks(model, fmt::format("{}: {} is measured by generation", operation, method.method));
+  }
 }
 
 void Preparation::prepare() {

@@ -17,6 +17,9 @@ namespace hemostat {
 std::vector<double> ordered_severities(const Axis& axis, const MethodSpec& method,
                                        const std::vector<double>& severities, const char* operation);
 
+// ValueError where the axis is measured by generation, and a foreign module has no cache of ours for that.
+void check_measurable(const Model& model, const MethodSpec& method, const Axis& axis, const char* operation);
+
 // A method that is prepared once, where a severity is first asked for. What `model` refers to and the statistics
 // outlive it.
 class Preparation {

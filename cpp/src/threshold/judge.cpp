@@ -16,6 +16,9 @@ namespace hemostat {
 namespace {
 
 bool has_collapsed(const Damage& damage, Criterion by) {
+  if (by != Criterion::delta_nll && !damage.predicts_tokens()) {
+    throw ValueError(fmt::format("hemostat.judge: there is no {} where a module's loss is measured", word(by)));
+  }
   return !std::isfinite(damage.delta_nll) || !std::isfinite(damage_by(damage, by));
 }
 

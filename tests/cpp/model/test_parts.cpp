@@ -141,6 +141,8 @@ void collect_changed(const Part& part, std::set<std::string>& changed, std::set<
       differs = value.defined();
     } else if constexpr (std::is_same_v<std::decay_t<decltype(value)>, ModelConfig>) {
       differs = !value.family.empty();
+    } else if constexpr (std::is_same_v<std::decay_t<decltype(value)>, Foreign>) {
+      differs = true;  // it stands in the place of all the others, so no model of blocks has one
     } else {
       differs = value != fresh.*field.member;
     }
@@ -176,6 +178,8 @@ void expect_equal(const Part& x, const Part& y, bool unsaved, const std::string&
       EXPECT_TRUE(value == other) << name;
     } else if constexpr (std::is_same_v<Value, ModelConfig>) {
       EXPECT_EQ(value.json, other.json);
+    } else if constexpr (std::is_same_v<Value, Foreign>) {
+      EXPECT_EQ(value.module, other.module);
     } else if constexpr (std::is_same_v<Value, std::shared_ptr<const quantize::PackedWeight>>) {
       EXPECT_EQ(value != nullptr, other != nullptr) << name;
       EXPECT_TRUE(value == nullptr || other == nullptr || same(value->dequantize(), other->dequantize())) << name;

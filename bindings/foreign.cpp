@@ -12,6 +12,7 @@
 #include <pybind11/stl.h>
 #include <torch/csrc/utils/pybind.h>
 
+#include <hemostat/error.h>
 #include <hemostat/model.h>
 
 #include "arguments.h"
@@ -90,7 +91,14 @@ class PythonModule : public ForeignModule {
 
   Foreign converted(std::optional<at::ScalarType> dtype, std::optional<c10::Device> device) const override {
     const py::gil_scoped_acquire gil;
-    return foreign_of(method("converted")(dtype, device));
+    try {
+      return foreign_of(method("converted")(dtype, device));
+    } catch (const py::error_already_set& error) {
+      if (!error.matches(PyExc_ValueError)) {
+        throw;
+      }
+      throw ValueError(py::str(error.value()).cast<std::string>());  // that a dtype is too narrow, a caller may catch
+    }
   }
 
   std::string structure() const override {

@@ -362,6 +362,9 @@ Example:
       .def_property_readonly(
           "source", [](const Model& self) { return file_name_to(self.source); },
           "The directory or GGUF file it was loaded from; empty: none.")
+      .def_property_readonly(
+          "foreign", [](const Model& self) { return static_cast<bool>(self.foreign); },
+          "Whether it is a module's own forward that computes; see :meth:`from_module`. It then has no blocks.")
       .def_property_readonly("dtype", &Model::dtype, "dtype of the weights.")
       .def_property_readonly("device", &Model::device, "Device of the weights.")
       .def_property_readonly("tied", &Model::tied, "Whether the head's weight is the embedding.")

@@ -26,12 +26,16 @@ void set_error(PyObject* type, const char* message) {
 
 void set_error(PyObject* type, const c10::Error& error) { set_error(type, error.what_without_backtrace()); }
 
+PyObject* unknown_family = nullptr;  // outlives the interpreter
+
 // Of c10's errors the derived ones come first; messages end before the C++ backtrace.
 void translate(std::exception_ptr exception) {
   try {
     if (exception) {
       std::rethrow_exception(exception);
     }
+  } catch (const UnknownFamily& error) {
+    set_error(unknown_family, error.what());
   } catch (const ValueError& error) {
     set_error(PyExc_ValueError, error.what());
   } catch (const TypeError& error) {
@@ -63,6 +67,9 @@ PYBIND11_MODULE(_C, m) {
   py::register_local_exception_translator(hemostat::bindings::translate);
   py::register_exception<hemostat::NumericalError>(m, "NumericalError", PyExc_ArithmeticError).attr("__module__") =
       "hemostat";
+
+  hemostat::bindings::unknown_family = PyErr_NewException("hemostat._C.UnknownFamily", PyExc_ValueError, nullptr);
+  m.add_object("UnknownFamily", hemostat::bindings::unknown_family);
 
   // A class comes before the functions whose signatures name it.
   using namespace hemostat::bindings;

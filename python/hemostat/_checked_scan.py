@@ -78,6 +78,11 @@ class CheckedScan:
         arguments: Arguments | None = None,
         text_sha256: str | None = None,
     ):
+        if not model.config.vocab_size:
+            raise ValueError(
+                "hemostat.scan: its report is on what a language model predicts; sweep and localize measure the loss of "
+                f"a {model.config.family}"
+            )
         correct, correct_damp = checked_correction("hemostat.scan", propagate, correct, correct_damp)
         self.propagation = (
             {"correct": correct} | ({"correct_damp": correct_damp} if correct else {}) if propagate else None
@@ -162,7 +167,7 @@ class CheckedScan:
 
     def _unigram_nll(self) -> float:
         """Of the calibration text's counts on the evaluated tokens, as the index takes it."""
-        counts = torch.bincount(self.calibration.flatten(), minlength=self.model.embedding.shape[0])
+        counts = torch.bincount(self.calibration.flatten(), minlength=self.model.config.vocab_size)
         return _C.metrics.unigram_nll(counts, self.evaluation[:, 1:])
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 import hemostat
+from hemostat import _C
 from hemostat._file_names import shown
 from hemostat.data import described_tokens
 
@@ -94,7 +96,11 @@ def carried(checkpoint: str, dtype: str | None, device: str) -> hemostat.data.Su
 def load(checkpoint: str, dtype: str | None, device: str) -> hemostat.Model:
     """A checkpoint's model, without text."""
     source = CARRIED[checkpoint][1]() if is_carried(checkpoint) else checkpoint
-    return hemostat.Model.load(source, dtype=_dtype(dtype), device=_device(device))
+    try:
+        return hemostat.Model.load(source, dtype=_dtype(dtype), device=_device(device))
+    except _C.UnknownFamily as unknown:
+        print(f"hemostat: note: {unknown}. So it is here; what takes blocks is refused", file=sys.stderr)
+    return hemostat.Model.load(source, dtype=_dtype(dtype), device=_device(device), foreign=True)
 
 
 def _dtype(name: str | None) -> torch.dtype | None:

@@ -201,6 +201,10 @@ class Module:
 
     # --- weights ---
 
+    def is_expert(self, name: str) -> bool:
+        """Whether it may only have had no tokens."""
+        return self._places[name].expert is not None
+
     def embeddings(self) -> list[torch.Tensor]:
         return [part.weight for part in self._module.modules() if isinstance(part, torch.nn.Embedding)]
 
@@ -559,9 +563,7 @@ def load(directory: str, dtype: torch.dtype | None, device: torch.device) -> _C.
     bars = transformers.utils.logging.is_progress_bar_enabled()
     transformers.utils.logging.disable_progress_bar()
     try:
-        module, report = kind.from_pretrained(
-            directory, config=config, dtype=dtype or "auto", output_loading_info=True
-        )
+        module, report = kind.from_pretrained(directory, config=config, dtype=dtype or "auto", output_loading_info=True)
     except Exception as error:
         raise fail(f"transformers cannot load it: {_first_line(error)}") from error
     finally:
@@ -582,17 +584,17 @@ def uncalled_linears(model: _C.Model, statistics: _C.Statistics) -> str:
     counts = {name: inputs.count for name, inputs in statistics.items()}
     if not counts:
         return ""
-    uncalled = [name for name, count in counts.items() if count == 0]
+    uncalled = [name for name, count in counts.items() if count == 0 and not foreign.is_expert(name)]
     reached = {_identity(weight): weight.numel() for weight in foreign.embeddings()}
     for name, weight, bias, output in foreign.linears():
-        if output or counts.get(name):
+        if output or counts.get(name, 1) or foreign.is_expert(name):  # not collected: it was not asked for
             reached |= {_identity(part): part.numel() for part in (weight, bias) if part is not None}
     share = 1 - sum(reached.values()) / model.parameters
     if not uncalled and share < UNREACHED:
         return ""
     names = ", ".join(uncalled[:NAMED]) + (f" and {len(uncalled) - NAMED} more" if len(uncalled) > NAMED else "")
     never = f"forward never calls {names}: methods that need statistics leave them as they are; " if uncalled else ""
-    return f"{never}{share:.0%} of the parameters beside embeddings and the head are in no linear that it calls"
+    return f"{never}{100 * share:.0f} % of the parameters beside embeddings and the head are in no linear that it calls"
 
 
 def _model_of(module: torch.nn.Module, forward: Forward | None, loss: Loss | None, source: str | None) -> _C.Model:
@@ -615,7 +617,9 @@ def _model_of(module: torch.nn.Module, forward: Forward | None, loss: Loss | Non
         vocab_size=0 if loss else _vocabulary(module, text),
         hidden_size=first("hidden_size", "d_model", "n_embd") or 0,
         context=UNLIMITED if loss else first(*CONTEXTS) or UNLIMITED,
-        eos_token_ids=[token for token in (eos if isinstance(eos, list) else [eos]) if token is not None and token >= 0],
+        eos_token_ids=[
+            token for token in (eos if isinstance(eos, list) else [eos]) if token is not None and token >= 0
+        ],
         bos_token_id=bos,
         json=config.to_json_string() if hasattr(config, "to_json_string") else "{}",
         source=source,

@@ -130,11 +130,12 @@ def plan_memory(
 ) -> Memory:
     """What the scan will hold, by the rules by which it decides what to keep."""
     model, (windows, length) = checked.model, checked.evaluation.shape
-    vocabulary, hidden = model.embedding.shape
+    vocabulary, hidden = model.config.vocab_size, _width(model)
     size, tokens = model.dtype.itemsize, windows * (length - 1)
     remaining = _remaining(checked, finished)
 
-    logits, states = tokens * vocabulary * size, tokens * hidden * size
+    logits = tokens * vocabulary * size
+    states = tokens * hidden * size if model.blocks else logits  # a foreign module's head is not ours to call again
     keeps_logits = logits <= memory_budget
     baseline = logits if keeps_logits else min(states, memory_budget)
     mapped = 0 if keeps_logits else states - baseline
@@ -158,14 +159,18 @@ def plan_memory(
             keep(need, 4 * weight.numel())
     if of_gradients:
         text = checked.calibration
-        states = (len(model.blocks) + 1) * min(COLLECT_BATCH, text.shape[0]) * text.shape[1] * hidden * size
+        between = len(model.blocks) + 1 if model.blocks else 0
+        states = between * min(COLLECT_BATCH, text.shape[0]) * text.shape[1] * hidden * size
         if states <= left:
             left, collecting = left - states, collecting + states
         else:
             mapped += states
-        block = sum(weight.numel() for _, weight in model.linears()) / len(model.blocks)
+        graphs = (
+            1 if model.blocks else max(1, len(model.linears()) // 7)
+        )  # a foreign module's is one, of all its layers
+        block = sum(weight.numel() for _, weight in model.linears()) / max(len(model.blocks), 1)
         widest = max(max(weight.shape) for _, weight in model.linears())
-        collecting += block * 2 * 4 + text.shape[1] * GRAPH * (hidden + widest) * size
+        collecting += block * 2 * 4 + graphs * text.shape[1] * GRAPH * (hidden + widest) * size
     for features in _inputs(model) if needs else []:
         for need in needs:
             if need == "gram":
@@ -189,7 +194,7 @@ def plan_memory(
         statistics=statistics,
         collecting=collecting,
         changed=changed,
-        noise_floor=model.parameters * (2 if model.dtype == torch.float32 else 4) + 4 * model.embedding.numel(),
+        noise_floor=model.parameters * (2 if model.dtype == torch.float32 else 4) + 4 * vocabulary * hidden,
         working=batch * 3 * (hidden + widest) * size + 2 * head + tokens * TOKEN_METRICS + solving,
         mapped=mapped + in_files,
     )
@@ -280,6 +285,11 @@ def plan_seconds(checked: CheckedScan, finished: Collection[tuple[str, float]] =
     )
 
 
+def _width(model: _C.Model) -> int:
+    """Of the residual stream; of a foreign module that does not say, of its widest linear."""
+    return model.config.hidden_size or max(max(weight.shape) for _, weight in model.linears())
+
+
 def _localized(model: _C.Model, method: _C.Method) -> float:
     """How many trials the places of a method are worth: a place in block l runs the blocks from l on, and the head.
 
@@ -287,9 +297,11 @@ def _localized(model: _C.Model, method: _C.Method) -> float:
     """
     if not (method.localizable and method.in_place):
         return 0.0
+    runs = 2 if method.changes_weights else 1
+    if not model.blocks:  # each linear of a foreign module, by a run of all of it
+        return float(len(model.linears()) * runs)
     blocks = sum(weight.numel() for _, weight in model.linears())
     head = model.embedding.numel()
-    runs = 2 if method.changes_weights else 1
     return len(model.blocks) * runs * (blocks / 2 + head) / (blocks + head)
 
 
@@ -347,7 +359,7 @@ def _changed(checked: CheckedScan, entry: _C.PlannedMethod, budget: float) -> tu
 
     # All calibration windows on their way through the blocks, and what is made of one input.
     widest = max(weight.shape[1] for _, weight in model.linears())
-    streams = checked.calibration.numel() * (model.embedding.shape[1] + widest) * model.dtype.itemsize
+    streams = checked.calibration.numel() * (_width(model) + widest) * model.dtype.itemsize
     needs = _C.needs_of([entry.method]) - _C.gradient_needs()
     budgeted = streams * (2 if given["correct"] else 1) + sum(STATISTICS[need](widest) for need in needs)
     matrices = (CORRECTION if given["correct"] else 0) + (

@@ -55,9 +55,7 @@ class Model:
         return huggingface.to_transformers(self)
 
     @staticmethod
-    def from_module(
-        module: typing.Any, *, forward: typing.Any = None, loss: typing.Any = None
-    ) -> _C.Model:
+    def from_module(module: typing.Any, *, forward: typing.Any = None, loss: typing.Any = None) -> _C.Model:
         """A model whose forward is a module's own, of whatever architecture.
 
         Its linears are the module's ``nn.Linear`` and ``Conv1D`` layers, and each expert of parameters of three

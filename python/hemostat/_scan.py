@@ -11,6 +11,7 @@ import torch
 from hemostat import _C
 from hemostat._baseline import warn_of_unknown_floor
 from hemostat._checked_scan import CheckedScan
+from hemostat._foreign import uncalled_linears
 from hemostat._immutable import check
 from hemostat._methods import lent_to
 from hemostat._progress import ScanProgress, scan_display
@@ -135,6 +136,10 @@ def run_scan(
     grids = {entry.method: entry.severities for pair in checked.planned_joint for entry in pair.methods}
     specs = [entry.method for methods, _ in checked.parts() for entry in methods]
     lent = lent_to(specs, checked.model, evaluation=checked.evaluation, calibration=checked.calibration)
+    if checked.model.foreign and _C.needs_of(specs):
+        on_one = _C.collect(checked.model, checked.calibration[:1], ["absmax"])
+        if unreached := uncalled_linears(checked.model, on_one):
+            warnings.warn(f"hemostat.scan: {unreached}", stacklevel=3)
     with scan_display(progress, finished=run.count(), trials=len(checked.trials)) as display:
 
         def check_lent(what: str) -> None:

@@ -13,6 +13,12 @@ class __attribute__((visibility("default"))) ValueError : public std::invalid_ar
   using std::invalid_argument::invalid_argument;
 };
 
+// A checkpoint's architecture is none of families(). Python: a ValueError.
+class __attribute__((visibility("default"))) UnknownFamily : public ValueError {
+ public:
+  using ValueError::ValueError;
+};
+
 // An argument's type or dtype is not what the operator takes. Python: TypeError.
 class __attribute__((visibility("default"))) TypeError : public std::invalid_argument {
  public:

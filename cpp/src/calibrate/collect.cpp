@@ -11,6 +11,7 @@
 
 #include "calibrate/collect_gradients.h"
 #include "calibrate/input_collector.h"
+#include "calibrate/shared_inputs.h"
 #include "common/arguments.h"
 #include "model/finite.h"
 
@@ -19,14 +20,15 @@ namespace {
 
 // Collects nothing yet of the chosen linears; those that share an input share its statistics.
 InputCollector collector_of(const Model& model, const CollectOptions& options, const std::set<Need>& needs,
-                            MemoryBudget& budget) {
+                            const std::map<std::string, std::string>& leaders, MemoryBudget& budget) {
   InputCollector collector;
   for (const SharedInput& sites : sites_of(model, options.filter)) {
     if (needs.empty() || (sites.front().role == Role::head && !model.foreign)) {  // whose input no observer sees
       continue;
     }
     const Site& first = sites.front();
-    const auto known = collector.inputs.find(first.name);
+    const auto leader = leaders.find(first.name);  // comes before it
+    const auto known = collector.inputs.find(leader != leaders.end() ? leader->second : first.name);
     const auto input =
         known != collector.inputs.end()  // of a block that is repeated
             ? known->second
@@ -55,6 +57,41 @@ void check_collected(const std::map<std::string, std::shared_ptr<Collected>>& al
   }
 }
 
+// None where linears of a foreign module do not share their inputs as `leaders` says.
+std::optional<Statistics> collected(const Model& model, const at::Tensor& windows, const CollectOptions& options,
+                                    const std::set<Need>& of_inputs, const std::set<Need>& of_gradients,
+                                    const std::map<std::string, std::string>& leaders) {
+  MemoryBudget budget(options.memory_budget);
+  InputCollector collector = collector_of(model, options, of_inputs, leaders, budget);
+  SharedInputs shared(leaders, collector);
+  Observer& observer = leaders.empty() ? static_cast<Observer&>(collector) : shared;
+  std::optional<GradientCollector> gradients;
+  if (!of_gradients.empty()) {
+    gradients.emplace(model, options, of_gradients, windows.size(0), windows.dim() > 1 ? windows.size(1) : 1, budget);
+  }
+  for (int64_t begin = 0; begin < windows.size(0); begin += options.batch) {
+    const int64_t count = std::min(options.batch, windows.size(0) - begin);
+    const at::Tensor batch = windows.narrow(0, begin, count);
+    if (gradients) {
+      gradients->add(batch, begin, of_inputs.empty() ? nullptr : &observer);
+    } else {
+      check_finite_values(model, batch, hidden_states(model, batch, {.observer = &observer}), kCollected, begin);
+    }
+    if (!shared.hold()) {
+      return std::nullopt;
+    }
+    if (options.progress) {
+      options.progress(begin + count, windows.size(0));
+    }
+  }
+  Statistics statistics;
+  statistics.inputs = std::move(collector.inputs);
+  if (gradients) {
+    statistics.gradients = std::move(gradients->gradients);
+  }
+  return statistics;
+}
+
 }  // namespace
 
 Statistics collect(const Model& model, const at::Tensor& tokens, const CollectOptions& options) {
@@ -78,32 +115,17 @@ Statistics collect(const Model& model, const at::Tensor& tokens, const CollectOp
   }
   const c10::InferenceMode off(false);
   at::NoGradGuard no_grad;
-  MemoryBudget budget(options.memory_budget);
-  InputCollector collector = collector_of(model, options, of_inputs, budget);
-  std::optional<GradientCollector> gradients;
-  if (!of_gradients.empty()) {
-    gradients.emplace(model, options, of_gradients, windows.size(0), windows.dim() > 1 ? windows.size(1) : 1, budget);
+  std::map<std::string, std::string> leaders;
+  if (model.foreign && !of_inputs.empty()) {
+    leaders = shared_inputs(model, windows.narrow(0, 0, 1), chosen);
   }
-  for (int64_t begin = 0; begin < windows.size(0); begin += options.batch) {
-    const int64_t count = std::min(options.batch, windows.size(0) - begin);
-    const at::Tensor batch = windows.narrow(0, begin, count);
-    if (gradients) {
-      gradients->add(batch, begin, of_inputs.empty() ? nullptr : &collector);
-    } else {
-      check_finite_values(model, batch, hidden_states(model, batch, {.observer = &collector}), kCollected, begin);
-    }
-    if (options.progress) {
-      options.progress(begin + count, windows.size(0));
-    }
+  std::optional<Statistics> statistics = collected(model, windows, options, of_inputs, of_gradients, leaders);
+  if (!statistics) {
+    statistics = collected(model, windows, options, of_inputs, of_gradients, {});
   }
-  Statistics statistics;
-  statistics.inputs = std::move(collector.inputs);
-  if (gradients) {
-    statistics.gradients = std::move(gradients->gradients);
-  }
-  check_collected(statistics.inputs, model);
-  check_collected(statistics.gradients, model);
-  return statistics;
+  check_collected(statistics->inputs, model);
+  check_collected(statistics->gradients, model);
+  return *std::move(statistics);
 }
 
 }  // namespace hemostat

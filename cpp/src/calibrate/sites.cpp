@@ -12,6 +12,12 @@ const Collected* collected(const std::map<std::string, std::shared_ptr<Collected
   return found == all.end() ? nullptr : found->second.get();
 }
 
+// What a foreign module's linears share, only their statistics say.
+bool share(const Site& first, const Site& other) {
+  return other.input_id == first.input_id || (other.role == Role::other && first.role == Role::other &&
+                                              other.input != nullptr && other.input == first.input);
+}
+
 }  // namespace
 
 std::vector<SharedInput> sites_of(const Model& model, const LinearFilter& filter, const Statistics* statistics) {
@@ -28,9 +34,10 @@ std::vector<SharedInput> sites_of(const Model& model, const LinearFilter& filter
       site.input = collected(statistics->inputs, named.name);
       site.gradient = collected(statistics->gradients, named.name);
     }
-    if (inputs.empty() || inputs.back().front().input_id != named.input_id) {
+    if (inputs.empty() || !share(inputs.back().front(), site)) {
       inputs.emplace_back();
     }
+    site.input_id = inputs.back().empty() ? site.input_id : inputs.back().front().input_id;
     inputs.back().push_back(std::move(site));
   }
   return inputs;

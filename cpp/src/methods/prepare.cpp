@@ -36,7 +36,9 @@ struct Ready {
     }
     if (method.holds() || needs_with(found, options).empty()) {
       statistics = Statistics();
-      inputs = sites_of(model, method.filter());
+      for (SharedInput& sites : inputs) {
+        std::for_each(sites.begin(), sites.end(), [](Site& site) { site.input = nullptr, site.gradient = nullptr; });
+      }
     }
   }
 
@@ -128,6 +130,7 @@ Prepared prepare(const Model& model, const std::string& name, const Statistics* 
                  const Propagation* propagation) {
   const Method& method = find_method(name);
   const Options options = complete_options(method, given);
+  const Axis axis = planned_axis(model, {name, options});
   if (propagation == nullptr) {
     check_statistics_given(name, needs_with(method, options), statistics);
   } else {
@@ -138,7 +141,6 @@ Prepared prepare(const Model& model, const std::string& name, const Statistics* 
     }
     check_propagation(fmt::format("hemostat.prepare({})", name), model, *propagation);
   }
-  const Axis axis = planned_axis(model, {name, options});
   if (const auto* whole = std::get_if<OnModel>(&method.change)) {
     return Prepared(name, axis, on_model(*whole, options, model, statistics), model);
   }

@@ -211,10 +211,10 @@ CheckpointConfig parse_config(const std::string& text, const std::string& file) 
     for (const Family& family : family_tables::all()) {
       known.push_back(family.model_type);
     }
-    fields.fail(
-        fmt::format("field 'model_type' is '{}'; supported are {}; a model of another architecture runs "
-                    "by its own code, through transformers, where it is loaded with foreign=True",
-                    type, fmt::join(known, ", ")));
+    throw UnknownFamily(
+        fmt::format("hemostat.Model.load: {}: field 'model_type' is '{}'; supported are {}; a model of another "
+                    "architecture runs by its own code, through transformers, where it is loaded with foreign=True",
+                    file, type, fmt::join(known, ", ")));
   }
   const Family& family = *found;
   const ConfigKeys& keys = family.keys;

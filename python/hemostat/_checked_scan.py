@@ -80,8 +80,8 @@ class CheckedScan:
     ):
         if not model.config.vocab_size:
             raise ValueError(
-                "hemostat.scan: its report is on what a language model predicts; sweep and localize measure the loss of "
-                f"a {model.config.family}"
+                "hemostat.scan: its report is on what a language model predicts; sweep and localize measure the loss "
+                f"of a {model.config.family}"
             )
         correct, correct_damp = checked_correction("hemostat.scan", propagate, correct, correct_damp)
         self.propagation = (

@@ -71,9 +71,9 @@ class Model:
                 [B, T], it gives logits [B, T, vocabulary], alone, as ``.logits``, or first in a tuple. An
                 encoder-decoder reads the same tokens at both ends.
             forward: ``(module, tokens)`` → logits; with a loss, ``(module, batch)`` → what that takes.
-            loss: ``(output, batch)`` or ``(output)`` → the loss of one sample, a tensor, of which the mean is taken. The
-                model then takes samples of any dtype [samples, …] in the place of tokens, and damage is measured in it:
-                ``damage.nll`` is the loss, ``damage.index`` and ``damage.kl`` are None.
+            loss: ``(output, batch)`` or ``(output)`` → the loss of one sample, a tensor, of which the mean is taken.
+                The model then takes samples of any dtype [samples, …] in the place of tokens, and damage is measured
+                in it: ``damage.nll`` is the loss, ``damage.index`` and ``damage.kl`` are None.
 
         Returns:
             Model: The model.
@@ -83,6 +83,7 @@ class Model:
             ValueError: For a module without linears, or one that is no language model where there is no loss.
 
         Example:
+            >>> import torch
             >>> classifier = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 8))
             >>> model = hemostat.Model.from_module(classifier, loss=torch.nn.functional.mse_loss)
             >>> samples = torch.randn(32, 8, generator=torch.Generator().manual_seed(0))

@@ -108,8 +108,9 @@ void add_tensors(gguf::Writer& writer, at::ScalarType type, std::optional<quanti
   const auto vector = [](int64_t size) { return at::full({size}, 1.5, at::kFloat); };
   writer.add("token_embd.weight", matrix(kVocabulary, kHidden));
   if (blocks) {
-    writer.add("blk.0.attn_q.weight", at::full({8, quantize::gguf_block_bytes(*blocks)}, 1, at::kByte),
-               gguf::tensor_type(*blocks));
+    const at::Tensor bytes = at::full({8, quantize::gguf_block_bytes(*blocks)}, 1, at::kByte);
+    const quantize::GgufPacked packed(bytes, *blocks, kHidden, type);
+    writer.add("blk.0.attn_q.weight", *gguf::tensor_type(packed), packed.sizes(), [bytes] { return bytes; });
   } else {
     writer.add("blk.0.attn_q.weight", matrix(8, kHidden));
   }
@@ -154,7 +155,7 @@ std::string gguf_file(const gguf::Writer& writer) {
 }
 
 std::vector<std::string> gguf_files() {
-  gguf::Writer llama, qwen;
+  gguf::Writer llama, biased;
   add_hyperparameters(llama, "llama");
   llama.add("llama.vocab_size", 6U);
   llama.add("llama.rope.scaling.type", "linear");
@@ -169,17 +170,17 @@ std::vector<std::string> gguf_files() {
   llama.add("tokenizer.ggml.add_bos_token", true);
   llama.add("tokenizer.chat_template", "{{ messages }}");
   add_tensors(llama, at::kHalf, quantize::GgufType::q8_0, false);
-  add_hyperparameters(qwen, "qwen2");
-  qwen.add("tokenizer.ggml.model", "llama");
-  qwen.add("tokenizer.ggml.tokens", std::vector<std::string>{"<unk>", "<s>", "<0x41>", "▁", "b", "▁b"});
-  qwen.add("tokenizer.ggml.scores", std::vector<float>{0, 0, 0, -2, -3, -1});
-  qwen.add("tokenizer.ggml.token_type", std::vector<int32_t>{2, 3, 6, 1, 1, 1});
-  qwen.add("tokenizer.ggml.unknown_token_id", 0U);
-  qwen.add("tokenizer.ggml.bos_token_id", 1U);
-  qwen.add("tokenizer.ggml.add_space_prefix", true);
-  qwen.add("rope_freqs.weight", at::full({2}, 1.5, at::kFloat));
-  add_tensors(qwen, at::kBFloat16, std::nullopt, true);
-  return {gguf_file(llama), gguf_file(qwen)};
+  add_hyperparameters(biased, "llama");
+  biased.add("tokenizer.ggml.model", "llama");
+  biased.add("tokenizer.ggml.tokens", std::vector<std::string>{"<unk>", "<s>", "<0x41>", "▁", "b", "▁b"});
+  biased.add("tokenizer.ggml.scores", std::vector<float>{0, 0, 0, -2, -3, -1});
+  biased.add("tokenizer.ggml.token_type", std::vector<int32_t>{2, 3, 6, 1, 1, 1});
+  biased.add("tokenizer.ggml.unknown_token_id", 0U);
+  biased.add("tokenizer.ggml.bos_token_id", 1U);
+  biased.add("tokenizer.ggml.add_space_prefix", true);
+  biased.add("rope_freqs.weight", at::full({2}, 1.5, at::kFloat));
+  add_tensors(biased, at::kBFloat16, std::nullopt, true);
+  return {gguf_file(llama), gguf_file(biased)};
 }
 
 // A file without a name.

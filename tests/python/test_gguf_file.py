@@ -243,11 +243,14 @@ class TestMetadata:
     @pytest.mark.parametrize(
         "extra, words",
         [
-            (number("llama.expert_count", 8), ["expert_count 8", "only 0"]),
+            (number("llama.expert_count", 8), ["no metadata 'llama.expert_used_count'"]),
             (number("llama.attention.sliding_window", 16), ["sliding_window 16", "windows are not supported"]),
-            (entry("llama.rope.scaling.type", STRING, text("yarn")), ["rope.scaling.type 'yarn'"]),
+            (entry("llama.rope.scaling.type", STRING, text("ntk")), ["rope.scaling.type 'ntk'", "linear and yarn"]),
+            (entry("llama.rope.scaling.type", STRING, text("longrope")), ["'longrope' without its tensors"]),
+            (floating("llama.rope.scaling.yarn_beta_fast", 8), ["yarn_beta_fast 8", "only 32"]),
+            (floating("llama.logit_scale", 2), ["logit_scale 2", "only 1"]),
             (entry("llama.use_parallel_residual", BOOL, b"\1"), ["use_parallel_residual true", "only false"]),
-            (number("llama.attention.key_length", 7), ["head_dim", "7"]),
+            (number("llama.attention.key_length", 7), ["rotates 8", "7 features"]),
             (number("split.count", 3), ["one of 3 parts"]),
         ],
     )

@@ -278,6 +278,8 @@ CheckpointConfig parse_config(const std::string& text, const std::string& file) 
   if (config.shape.rotary) {
     rope = parse_rope(fields, family, config.head_dim, config.model.context);
     config.rope_theta = rope.theta;
+    config.local_rope_theta = rope.local_theta;
+    config.rope_scaling = rope.scaling;
   }
   for (int64_t i = 0; i < layers; ++i) {
     config.layers[i].window = windows[i];

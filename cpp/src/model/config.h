@@ -9,6 +9,7 @@
 #include <hemostat/model.h>
 
 #include "families/family.h"
+#include "rope_config.h"
 
 namespace hemostat {
 
@@ -25,7 +26,8 @@ struct CheckpointConfig {
   std::optional<at::ScalarType> dtype;  // of weights that are stored in several; none: it names none of ours
   int64_t heads, kv_heads, head_dim, intermediate_size;
   int64_t experts = 0, expert_size = 0;
-  double norm_epsilon, rope_theta = 0;
+  double norm_epsilon, rope_theta = 0, local_rope_theta = 0;
+  RopeScaling rope_scaling;
   bool tied;
   Shape shape;
   Block block;  // what all blocks have alike, without tensors

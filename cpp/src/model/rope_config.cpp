@@ -47,8 +47,10 @@ void scale_llama3(std::vector<float>& frequencies, ConfigFields& rope, double or
 
 // YaRN (arXiv 2309.00071), section 3.2: a ramp between the dimensions that turn beta_fast and beta_slow times in the
 // original context. Returns the factor of cosine and sine.
-double scale_yarn(std::vector<float>& frequencies, ConfigFields& rope, double theta, double original, int64_t context) {
-  const double factor = rope.positive("factor", static_cast<double>(context) / original);
+double scale_yarn(std::vector<float>& frequencies, ConfigFields& rope, double theta, RopeScaling& scaling,
+                  int64_t context) {
+  const double original = scaling.original_context;
+  const double factor = scaling.factor = rope.positive("factor", static_cast<double>(context) / original);
   const double fast = rope.positive("beta_fast", 32), slow = rope.positive("beta_slow", 1);
   const bool truncate = rope.boolean("truncate", true);
   const auto dimension_count = static_cast<double>(2 * frequencies.size());
@@ -94,7 +96,7 @@ void scale_long(Rope& result, std::vector<float>& frequencies, ConfigFields& rop
 }
 
 // What one spelling gives: rope_parameters, one of its objects, or rope_scaling.
-Rope parse_one(const RopeSource& source, const json& given, double& theta, double partial) {
+Rope parse_one(const RopeSource& source, const json& given, double& theta, double partial, RopeScaling& scaling) {
   ConfigFields& fields = source.fields;
   if (!given.is_null() && !given.is_object()) {
     fields.fail(fmt::format("field '{}' is {}; it takes an object", source.where, ConfigFields::abbreviated(given)));
@@ -103,6 +105,7 @@ Rope parse_one(const RopeSource& source, const json& given, double& theta, doubl
   ConfigFields rope(object, fmt::format("{}: {}", fields.file(), source.where));
   theta = rope.positive("rope_theta", theta);
   const std::string type = rope.text("rope_type", rope.text("type", "default"));
+  scaling.type = type;
   partial = rope.positive("partial_rotary_factor", partial);
   const auto rotary_dim = static_cast<int64_t>(static_cast<double>(source.head_dim) * partial);
   if (partial > 1 || rotary_dim < 2 || rotary_dim % 2 != 0) {
@@ -131,7 +134,8 @@ Rope parse_one(const RopeSource& source, const json& given, double& theta, doubl
   } else if (longrope) {
     scale_long(result, frequencies, rope, original(), source.context);
   } else if (type == "yarn") {
-    result.attention_scale = scale_yarn(frequencies, rope, theta, original(), source.context);
+    scaling.original_context = original();
+    result.attention_scale = scale_yarn(frequencies, rope, theta, scaling, source.context);
     unused.push_back({"finetuned", {}});
   } else {
     for (const char* of_others : {"original_max_position_embeddings", "low_freq_factor", "high_freq_factor",
@@ -200,7 +204,7 @@ RopeConfig parse_rope(ConfigFields& fields, const Family& family, int64_t head_d
   fields.take("original_max_position_embeddings");
   RopeSource source{fields, family, "rope_parameters", head_dim, context};
   if (defaults.local_rope_theta > 0) {  // an object for each type of layer; the older spelling scales global ones
-    double local_theta = fields.positive(keys.local_rope_theta, defaults.local_rope_theta);
+    result.local_theta = fields.positive(keys.local_rope_theta, defaults.local_rope_theta);
     if (!parameters.is_null() && !parameters.is_object()) {
       fields.fail(
           fmt::format("field 'rope_parameters' is {}; it takes an object", ConfigFields::abbreviated(parameters)));
@@ -215,19 +219,21 @@ RopeConfig parse_rope(ConfigFields& fields, const Family& family, int64_t head_d
       global = scaling;
       source.where = "rope_scaling";
     }
-    result.rope = parse_one(source, global, result.theta, partial);
+    result.rope = parse_one(source, global, result.theta, partial, result.scaling);
     source.where = "rope_parameters";
-    result.local = parse_one(source, by_type.take("sliding_attention"), local_theta, partial);
+    RopeScaling local;
+    result.local = parse_one(source, by_type.take("sliding_attention"), result.local_theta, partial, local);
     by_type.refuse_the_rest();
     return result;
   }
   double older_theta = result.theta;
   const bool newer = !parameters.is_null();
   source.where = newer ? "rope_parameters" : "rope_scaling";
-  result.rope = parse_one(source, newer ? parameters : scaling, result.theta, partial);
+  result.rope = parse_one(source, newer ? parameters : scaling, result.theta, partial, result.scaling);
   if (newer && !scaling.is_null()) {
     source.where = "rope_scaling";
-    if (!equal(parse_one(source, scaling, older_theta, partial), result.rope)) {
+    RopeScaling older;
+    if (!equal(parse_one(source, scaling, older_theta, partial, older), result.rope)) {
       fields.fail("fields 'rope_parameters' and 'rope_scaling' differ; give one");
     }
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include <hemostat/model.h>
@@ -11,9 +12,16 @@
 
 namespace hemostat {
 
+// How a rotation is scaled, in the words of config.json; the numbers are YaRN's.
+struct RopeScaling {
+  std::string type = "default";
+  double factor = 1, original_context = 0;
+};
+
 struct RopeConfig {
-  double theta = 0;
-  Rope rope = {}, local = {};  // local: of layers with a window
+  double theta = 0, local_theta = 0;  // local: of layers with a window
+  Rope rope = {}, local = {};
+  RopeScaling scaling = {};  // of rope
 };
 
 RopeConfig parse_rope(ConfigFields& fields, const Family& family, int64_t head_dim, int64_t context);

@@ -33,6 +33,21 @@ void read_experts(ConfigFields& fields, CheckpointConfig& config, int64_t defaul
   }
 }
 
+std::vector<GgufKey> gguf_experts(const std::string& count) {
+  const auto experts = [](const CheckpointConfig& config) { return static_cast<double>(config.experts); };
+  const auto top_k = [](const CheckpointConfig& config) { return static_cast<double>(config.block.experts.top_k); };
+  using enum GgufKey::Kind;
+  return {{.key = "expert_count", .field = count, .value = experts, .kind = integer},
+          {.key = "expert_used_count", .field = "num_experts_per_tok", .value = top_k, .kind = integer}};
+}
+
+void complete_query_scale(nlohmann::json& config, int64_t wide_layers) {
+  const bool wide = config.at("num_hidden_layers") == wide_layers;
+  const auto heads = std::max<int64_t>(config.at("num_attention_heads").get<int64_t>(), 1);
+  config["query_pre_attn_scalar"] =
+      wide ? config.at("hidden_size").get<int64_t>() / heads : config.at("head_dim").get<int64_t>();
+}
+
 std::vector<Stored> stacked_experts(const Naming& names) {
   const std::string experts = "mlp.experts";
   return {

@@ -78,10 +78,50 @@ struct Stored {
   bool read_only = false;                          // another spelling, which is not written
 };
 
+// Names in GGUF files, without ".weight" and ".bias". Linears of one name lie in one tensor, rows after rows; a tensor
+// of experts holds all of a block's.
+struct GgufNames {
+  std::string embedding = "token_embd", positions = "position_embd", final_norm = "output_norm", head = "output";
+  // Within a block.
+  std::string q = "attn_q", k = "attn_k", v = "attn_v", o = "attn_output", q_norm = "attn_q_norm",
+              k_norm = "attn_k_norm", sink_logits = "attn_sinks", gate = "ffn_gate", up = "ffn_up", down = "ffn_down",
+              router = "ffn_gate_inp", attention_norm = "attn_norm", mlp_norm = "ffn_norm",
+              attention_output_norm = "post_attention_norm", mlp_output_norm = "post_ffw_norm",
+              expert_gate = "ffn_gate_exps", expert_up = "ffn_up_exps", expert_down = "ffn_down_exps";
+};
+
+// A hyperparameter that not every architecture has.
+struct GgufKey {
+  enum class Kind { integer, number, boolean };
+
+  std::string key;    // "attn_logit_softcapping"
+  std::string field;  // of config.json, which says the same
+  double (*value)(const CheckpointConfig& config);
+  std::optional<double> missing = {};  // what a file without the key means, and 0 is not written; none: all have it
+  Kind kind = Kind::number;
+};
+
+// What llama.cpp makes of the files of a family. What its files cannot say is as the family's defaults have it.
 struct GgufArchitecture {
-  std::string name;             // general.architecture; empty: no file of this family is read or written yet
-  bool adjacent_pairs = false;  // its files order rows of q and k so that what is rotated together is adjacent
-  bool optional_bias = false;   // a tensor of that name makes it so
+  enum class Head { either, tied, own };
+
+  std::string name = {};  // general.architecture; empty: no file of this family is read or written
+  GgufNames names = {};
+  std::vector<GgufKey> keys = {};
+  Head head = Head::either;       // what llama.cpp loads
+  bool adjacent_pairs = false;    // its files order rows of q and k so that what is rotated together is adjacent
+  bool optional_bias = false;     // a tensor of that name makes it so
+  bool own_head_dim = true;       // heads may be of another size than embedding_length / head_count
+  bool grouped_heads = true;      // there may be fewer key-value heads than heads
+  bool partial_rotation = false;  // of a head's first rope.dimension_count features
+  bool rope_divisors = false;     // rope_freqs.weight may divide the frequencies
+  bool long_divisors = false;     // and rope_factors_long.weight, rope_factors_short.weight (LongRoPE)
+  bool windows = false;           // attention.sliding_window holds
+  int64_t missing_window = 0;     // where it is missing
+  std::vector<std::string> only_true = {};             // flags that no file may have as false
+  void (*complete)(nlohmann::json& config) = nullptr;  // adds the fields that every file means
+  // What llama.cpp computes otherwise with a file of this model, after "llama.cpp "; empty: nothing.
+  std::string (*otherwise)(const CheckpointConfig& config) = nullptr;
 };
 
 struct Family {
@@ -132,6 +172,13 @@ const Family* find(const std::string& model_type);  // null: it is none of them
 
 // What families with experts have in common: "num_experts_per_tok" and how many there are, by either of two spellings.
 void read_experts(ConfigFields& fields, CheckpointConfig& config, int64_t default_experts, int64_t default_top_k);
+
+// What GGUF files of such families have in common; `count` is the field that says how many experts there are.
+std::vector<GgufKey> gguf_experts(const std::string& count);
+
+// query_pre_attn_scalar of Gemma, which files leave out: head_dim, but of models with so many layers hidden_size /
+// heads.
+void complete_query_scale(nlohmann::json& config, int64_t wide_layers);
 
 // The tensors in which transformers 5 keeps the experts of a model in memory, beside its own files.
 std::vector<Stored> stacked_experts(const Naming& names);

@@ -25,6 +25,7 @@ Family gemma() {
             }
             fields.take("hidden_activation");  // of releases between the two, which overrode hidden_act so
           },
+      .gguf = {.name = "gemma", .head = GgufArchitecture::Head::tied},
   };
 }
 

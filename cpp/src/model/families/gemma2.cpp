@@ -23,6 +23,15 @@ Family gemma2() {
     config.block.attention.softcap = fields.cap("attn_logit_softcapping", 50);
     config.head.softcap = fields.cap("final_logit_softcapping", 30);
   };
+  const auto cap = [](const CheckpointConfig& config) { return config.block.attention.softcap; };
+  const auto final_cap = [](const CheckpointConfig& config) { return config.head.softcap; };
+  family.gguf.name = "gemma2";
+  family.gguf.windows = true;
+  family.gguf.missing_window = 4096;
+  family.gguf.keys = {
+      {.key = "attn_logit_softcapping", .field = "attn_logit_softcapping", .value = cap, .missing = 50},
+      {.key = "final_logit_softcapping", .field = "final_logit_softcapping", .value = final_cap, .missing = 30}};
+  family.gguf.complete = [](nlohmann::json& config) { complete_query_scale(config, /*wide_layers=*/46); };
   return family;
 }
 

@@ -28,6 +28,12 @@ Family gemma3() {
     fields.take("attn_logit_softcapping");  // which transformers' Gemma 3 does not read
     config.head.softcap = fields.cap("final_logit_softcapping", 0);
   };
+  family.gguf.name = "gemma3";
+  family.gguf.head = GgufArchitecture::Head::either;
+  family.gguf.missing_window = 0;
+  family.gguf.keys.erase(family.gguf.keys.begin());  // attn_logit_softcapping
+  family.gguf.keys.front().missing = 0;
+  family.gguf.complete = [](nlohmann::json& config) { complete_query_scale(config, /*wide_layers=*/62); };
   return family;
 }
 

@@ -68,6 +68,7 @@ Family gpt2() {
               config.layers[i].attention_scale = by_layer ? scale / static_cast<double>(i + 1) : scaled ? 0 : scale;
             }
           },
+      .gguf = {.name = "gpt2", .names = {.q = "attn_qkv", .k = "attn_qkv", .v = "attn_qkv"}, .own_head_dim = false},
   };
 }
 

@@ -40,6 +40,17 @@ Family gpt_neox() {
             config.shape.qkv_bias = config.shape.o_bias = fields.boolean("attention_bias", true);
             config.block.parallel = fields.boolean("use_parallel_residual", true);
           },
+      .gguf = {.name = "gptneox",
+               .names = {.q = "attn_qkv", .k = "attn_qkv", .v = "attn_qkv"},
+               .keys = {{.key = "use_parallel_residual",
+                         .field = "use_parallel_residual",
+                         .value = [](const CheckpointConfig& config) { return config.block.parallel ? 1.0 : 0.0; },
+                         .kind = GgufKey::Kind::boolean}},
+               .head = GgufArchitecture::Head::own,
+               .own_head_dim = false,
+               .partial_rotation = true,
+               .otherwise =
+                   [](const CheckpointConfig&) { return std::string("computes its GELU by the tanh approximation"); }},
   };
 }
 

@@ -8,6 +8,11 @@ Family gpt_oss() {
   const std::string experts = "mlp.experts";
   Block block;
   block.mlp.up_offset = 1;
+  std::vector<GgufKey> keys = gguf_experts("num_local_experts");
+  keys.push_back({.key = "expert_feed_forward_length",
+                  .field = "intermediate_size",
+                  .value = [](const CheckpointConfig& config) { return static_cast<double>(config.expert_size); },
+                  .kind = GgufKey::Kind::integer});
   return {
       .model_type = "gpt_oss",
       .architecture = "GptOssForCausalLM",
@@ -49,6 +54,17 @@ Family gpt_oss() {
             config.block.mlp.slope = fields.positive("swiglu_alpha", 1.702);
             config.block.mlp.limit = fields.positive("swiglu_limit", 7);
           },
+      .gguf = {.name = "gpt-oss",
+               .names = {.mlp_norm = "post_attention_norm"},
+               .keys = keys,
+               .head = GgufArchitecture::Head::own,
+               .windows = true,
+               .missing_window = 128,
+               .otherwise =
+                   [](const CheckpointConfig& config) {
+                     const bool yarn = config.rope_scaling.type == "yarn";
+                     return std::string(yarn ? "rounds where YaRN's ramp begins and ends" : "");
+                   }},
   };
 }
 

@@ -9,7 +9,11 @@ Family llama() {
       .defaults = {.bos = 1, .eos = 2},
       .attention_bias = true,
       .mlp_bias = true,
-      .gguf = {.name = "llama", .adjacent_pairs = true, .optional_bias = true},
+      .gguf = {.name = "llama",
+               .adjacent_pairs = true,
+               .optional_bias = true,
+               .rope_divisors = true,
+               .long_divisors = true},
   };
 }
 

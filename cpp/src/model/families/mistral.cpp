@@ -9,7 +9,11 @@ Family mistral() {
       .architecture = "MistralForCausalLM",
       .defaults = {.kv_heads = 8, .context = 131072, .bos = 1, .eos = 2},
       .windows = WindowRule::every_layer,
-      .gguf = {.name = "llama", .adjacent_pairs = true, .optional_bias = true},
+      .gguf = {.name = "llama",
+               .adjacent_pairs = true,
+               .optional_bias = true,
+               .rope_divisors = true,
+               .long_divisors = true},
   };
 }
 

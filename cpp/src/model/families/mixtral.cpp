@@ -18,6 +18,11 @@ Family mixtral() {
       .default_window = 0,
       .stored = stacked_experts(names),
       .read = [](ConfigFields& fields, CheckpointConfig& config) { read_experts(fields, config, 8, 2); },
+      .gguf = {.name = "llama",
+               .keys = gguf_experts("num_local_experts"),
+               .adjacent_pairs = true,
+               .rope_divisors = true,
+               .long_divisors = true},
   };
 }
 

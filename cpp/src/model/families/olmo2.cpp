@@ -14,6 +14,7 @@ Family olmo2() {
       .shape = {.input_norms = false, .output_norms = true, .qk_norms = true},
       .block = block,
       .attention_bias = true,
+      .gguf = {.name = "olmo2", .head = GgufArchitecture::Head::own, .own_head_dim = false},
   };
 }
 

@@ -19,6 +19,11 @@ Family olmoe() {
             read_experts(fields, config, 64, 8);
             config.block.experts.normalize = fields.boolean("norm_topk_prob", false);
           },
+      .gguf = {.name = "olmoe",
+               .keys = gguf_experts("num_experts"),
+               .head = GgufArchitecture::Head::own,
+               .own_head_dim = false,
+               .grouped_heads = false},
   };
 }
 

@@ -1,4 +1,5 @@
 #include "family.h"
+#include "model/config.h"
 
 namespace hemostat::family_tables {
 
@@ -18,6 +19,23 @@ Family phi3() {
                   .parts = {"self_attn.qkv_proj.q", "self_attn.qkv_proj.k", "self_attn.qkv_proj.v"}},
                  {.name = "mlp.gate_up_proj", .parts = {"mlp.gate_up_proj.gate", "mlp.gate_up_proj.up"}}},
       .yarn_is_longrope = true,
+      .gguf = {.name = "phi3",
+               .names = {.q = "attn_qkv", .k = "attn_qkv", .v = "attn_qkv", .gate = "ffn_up", .up = "ffn_up"},
+               .own_head_dim = false,
+               .partial_rotation = true,
+               .long_divisors = true,
+               .windows = true,
+               .otherwise =
+                   [](const CheckpointConfig& config) {
+                     std::string what;
+                     for (const LayerConfig& layer : config.layers) {
+                       if (layer.window > 0 && layer.window < config.model.context) {
+                         return std::string("makes no use of its windows");
+                       }
+                       what = layer.rope.context > 0 ? "takes the long rotations by the context it makes room for" : "";
+                     }
+                     return what;
+                   }},
   };
 }
 

@@ -9,7 +9,7 @@ Family qwen2() {
       .defaults = {.kv_heads = 32, .context = 32768},
       .shape = {.qkv_bias = true},
       .windows = WindowRule::past_layer,
-      .gguf = {.name = "qwen2"},
+      .gguf = {.name = "qwen2", .own_head_dim = false},
   };
 }
 

@@ -10,6 +10,7 @@ Family qwen3() {
       .shape = {.qk_norms = true},
       .windows = WindowRule::past_layer,
       .attention_bias = true,
+      .gguf = {.name = "qwen3"},
   };
 }
 

@@ -6,6 +6,11 @@
 namespace hemostat::family_tables {
 
 Family qwen3_moe() {
+  std::vector<GgufKey> keys = gguf_experts("num_experts");
+  keys.push_back({.key = "expert_feed_forward_length",
+                  .field = "moe_intermediate_size",
+                  .value = [](const CheckpointConfig& config) { return static_cast<double>(config.expert_size); },
+                  .kind = GgufKey::Kind::integer});
   return {
       .model_type = "qwen3_moe",
       .architecture = "Qwen3MoeForCausalLM",
@@ -27,6 +32,9 @@ Family qwen3_moe() {
               config.layers[i].experts = (i + 1) % step == 0 && std::count(dense.begin(), dense.end(), i) == 0;
             }
           },
+      .gguf = {.name = "qwen3moe",
+               .keys = keys,
+               .complete = [](nlohmann::json& config) { config["norm_topk_prob"] = true; }},
   };
 }
 

@@ -36,6 +36,7 @@ Family smollm3() {
               }
             }
           },
+      .gguf = {.name = "smollm3", .adjacent_pairs = true},
   };
 }
 

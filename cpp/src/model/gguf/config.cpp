@@ -2,71 +2,50 @@
 
 #include <algorithm>
 #include <set>
+#include <vector>
 
-#include <ATen/core/Tensor.h>
-#include <ATen/ops/equal.h>
-#include <ATen/ops/isfinite.h>
-#include <ATen/ops/tensor.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 
-#include <hemostat/error.h>
-
-#include "model/rope_config.h"
-#include "model/structure.h"
+#include "model/gguf/hyperparameters.h"
+#include "model/gguf/rope.h"
 
 namespace hemostat::gguf {
 namespace {
 
 using nlohmann::json;
 
-// The hyperparameters of one architecture: "llama.context_length" and so on.
-class Hyperparameters {
- public:
-  Hyperparameters(const File& file, const std::string& architecture) : file_(file), prefix_(architecture + ".") {}
+bool has(const File& file, const std::string& tensor) { return file.tensors().count(tensor) != 0; }
 
-  std::optional<int64_t> integer(const std::string& name) { return file_.integer(take(name)); }
-  std::optional<double> number(const std::string& name) { return file_.number(take(name)); }
-  std::optional<std::string_view> text(const std::string& name) { return file_.text(take(name)); }
-  std::optional<bool> boolean(const std::string& name) { return file_.boolean(take(name)); }
+bool has_experts(const Family& family) {
+  return std::any_of(family.gguf.keys.begin(), family.gguf.keys.end(),
+                     [](const GgufKey& key) { return key.key == "expert_count"; });
+}
 
-  int64_t required_integer(const std::string& name) { return required(name, integer(name)); }
-  double required_number(const std::string& name) { return required(name, number(name)); }
-
-  template <typename T>
-  void only(const std::string& name, std::optional<T> value, T supported) {
-    if (value && *value != supported) {
-      file_.fail(fmt::format("has {}{} {}; only {} is supported", prefix_, name, *value, supported));
+// Of families whose files have one architecture, the first with experts, or without, as the file.
+const Family& family_of(const File& file) {
+  const std::string name(file.text("general.architecture").value_or(""));
+  const bool experts = !name.empty() && file.integer(name + ".expert_count").value_or(0) > 0;
+  const Family* found = nullptr;
+  std::vector<std::string> known;
+  for (const Family& family : family_tables::all()) {
+    const std::string& own = family.gguf.name;
+    if (own.empty()) {
+      continue;
+    }
+    if (own == name && (found == nullptr || has_experts(*found) != experts)) {
+      found = &family;
+    }
+    if (std::find(known.begin(), known.end(), own) == known.end()) {
+      known.push_back(own);
     }
   }
-
-  void harmless(const std::string& name) { take(name); }
-
-  // Everything not taken must be known to change nothing, and none is.
-  void refuse_the_rest() const {
-    for (auto entry = file_.metadata().lower_bound(prefix_);
-         entry != file_.metadata().end() && entry->first.starts_with(prefix_); ++entry) {
-      if (seen_.count(entry->first) == 0) {
-        file_.fail(fmt::format("has metadata '{}', which is not supported", entry->first));
-      }
-    }
+  if (found == nullptr) {
+    file.fail(fmt::format("has the architecture '{}'; supported are {}", name, fmt::join(known, ", ")));
   }
-
- private:
-  std::string take(const std::string& name) { return *seen_.insert(prefix_ + name).first; }
-
-  template <typename T>
-  T required(const std::string& name, std::optional<T> value) const {
-    if (!value) {
-      file_.fail(fmt::format("has no metadata '{}{}'", prefix_, name));
-    }
-    return *value;
-  }
-
-  const File& file_;
-  std::string prefix_;
-  std::set<std::string> seen_;
-};
+  return *found;
+}
 
 at::ScalarType stored_dtype(const File& file) {
   std::set<std::string_view> types;
@@ -78,97 +57,89 @@ at::ScalarType stored_dtype(const File& file) {
   return types.count("BF16") != 0 ? at::kBFloat16 : types.count("F16") != 0 ? at::kHalf : at::kFloat;
 }
 
-json rope_scaling(const File& file, Hyperparameters& parameters) {
-  const std::string_view type = parameters.text("rope.scaling.type").value_or("linear");
-  const double older = parameters.number("rope.scale_linear").value_or(0);
-  const double factor = parameters.number("rope.scaling.factor").value_or(older);
-  for (const char* only_yarn : {"original_context_length", "finetuned"}) {
-    parameters.harmless(std::string("rope.scaling.") + only_yarn);
+void read_sizes(Hyperparameters& parameters, const Family& family, json& config) {
+  const File& file = parameters.file();
+  const ConfigKeys& keys = family.keys;
+  const int64_t vocabulary = file.tensors().find("token_embd.weight")->second.shape[0];
+  parameters.only_integer("vocab_size", vocabulary);
+  const int64_t hidden = parameters.required_integer("embedding_length");
+  const int64_t heads = parameters.required_integer("attention.head_count");
+  const int64_t kv_heads = parameters.integer("attention.head_count_kv").value_or(heads);
+  config["vocab_size"] = vocabulary;
+  config[keys.context] = parameters.required_integer("context_length");
+  config[keys.hidden_size] = hidden;
+  config[keys.intermediate_size] = parameters.required_integer("feed_forward_length");
+  config[keys.layers] = parameters.required_integer("block_count");
+  config[keys.heads] = heads;
+  if (!keys.kv_heads.empty()) {
+    config[keys.kv_heads] = kv_heads;
   }
-  parameters.only<double>("rope.scaling.attn_factor", parameters.number("rope.scaling.attn_factor"), 1);
-  if (type != "none" && type != "linear") {
-    file.fail(fmt::format("has rope.scaling.type '{}'; none and linear are supported", type));
+  if (kv_heads != heads && (keys.kv_heads.empty() || !family.gguf.grouped_heads)) {
+    file.fail(fmt::format("has {} key-value heads for {} heads; {} takes as many", kv_heads, heads, family.gguf.name));
   }
-  if (type == "none" || factor == 0 || factor == 1) {
-    return nullptr;
-  }
-  return {{"type", "linear"}, {"factor", factor}};
-}
+  const bool rms = family.shape.norm == NormKind::rms;
+  config[keys.epsilon] =
+      parameters.required_number(rms ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon");
 
-// The frequencies that the file's divisors leave of `rope`'s.
-Rope divided(const File& file, const Rope& rope) {
-  const auto found = file.tensors().find(kRopeFactors);
-  if (found == file.tensors().end()) {
-    return rope;
-  }
-  const TensorInfo& info = found->second;
-  if (info.type->blocks || info.shape != rope.inverse_frequencies.sizes().vec()) {
-    file.fail(fmt::format("has in tensor '{}' not one divisor for each of {} frequencies", kRopeFactors,
-                          rope.inverse_frequencies.size(0)));
-  }
-  const at::Tensor frequencies = rope.inverse_frequencies.div(file.view(info).to(at::kFloat));
-  if (!at::isfinite(frequencies).all().item<bool>()) {
-    file.fail(fmt::format("has in tensor '{}' divisors that give rotations that are not finite", kRopeFactors));
-  }
-  Rope result = rope;
-  result.inverse_frequencies = frequencies;
-  return result;
-}
-
-bool has(const File& file, const char* tensor) { return file.tensors().count(std::string_view(tensor)) != 0; }
-
-}  // namespace
-
-CheckpointConfig read_config(const File& file) {
-  const std::string name(file.text("general.architecture").value_or(""));
-  const Family* family = family_tables::find(name);
-  if (family == nullptr || family->gguf.name != name) {
-    file.fail(
-        fmt::format("has the architecture '{}'; llama (as which Mistral's models are written) and qwen2 are "
-                    "supported",
-                    name));
-  }
-  const int64_t parts = file.integer("split.count").value_or(1);
-  if (parts > 1) {
-    file.fail(fmt::format("is one of {} parts of a split file; merge them first", parts));
-  }
-  const auto embedding = file.tensors().find("token_embd.weight");
-  if (embedding == file.tensors().end()) {
-    file.fail("has no tensor 'token_embd.weight'");
-  }
-
-  Hyperparameters parameters(file, name);
-  json config = {
-      {"architectures", {family->architecture}},
-      {"model_type", name},
-      {"hidden_act", "silu"},
-      {"vocab_size", embedding->second.shape[0]},
-      {"max_position_embeddings", parameters.required_integer("context_length")},
-      {"hidden_size", parameters.required_integer("embedding_length")},
-      {"intermediate_size", parameters.required_integer("feed_forward_length")},
-      {"num_hidden_layers", parameters.required_integer("block_count")},
-      {"num_attention_heads", parameters.required_integer("attention.head_count")},
-      {"rms_norm_eps", parameters.required_number("attention.layer_norm_rms_epsilon")},
-      {"rope_theta", parameters.number("rope.freq_base").value_or(10000.0)},
-      {"tie_word_embeddings", !has(file, "output.weight")},
-  };
-  const at::ScalarType dtype = stored_dtype(file);
-  config["dtype"] = dtype == at::kFloat ? "float32" : dtype == at::kHalf ? "float16" : "bfloat16";
-  config["num_key_value_heads"] =
-      parameters.integer("attention.head_count_kv").value_or(config["num_attention_heads"].get<int64_t>());
-  if (family->gguf.optional_bias) {
-    config["attention_bias"] = has(file, "blk.0.attn_q.bias");
-    config["mlp_bias"] = has(file, "blk.0.ffn_up.bias");
-  }
   const std::optional<int64_t> key_length = parameters.integer("attention.key_length");
-  if (key_length) {
-    config["head_dim"] = *key_length;
-    parameters.only<int64_t>("attention.value_length", parameters.integer("attention.value_length"), *key_length);
+  const int64_t usual = heads > 0 ? hidden / heads : 0;
+  if (key_length && *key_length != usual && !family.gguf.own_head_dim) {
+    file.fail(fmt::format("has heads of {} features, where {} takes embedding_length / head_count", *key_length,
+                          family.gguf.name));
   }
-  const json scaling = rope_scaling(file, parameters);
-  if (!scaling.is_null()) {
-    config["rope_scaling"] = scaling;
+  if (!keys.head_dim.empty() && (key_length || family.defaults.head_dim > 0)) {
+    config[keys.head_dim] = key_length.value_or(usual);
   }
+  parameters.only_integer("attention.value_length", key_length.value_or(usual));
+  read_rope(parameters, family, key_length.value_or(usual), config);
+}
+
+void read_own_keys(Hyperparameters& parameters, const Family& family, json& config) {
+  for (const GgufKey& key : family.gguf.keys) {
+    if (key.kind == GgufKey::Kind::boolean) {
+      config[key.field] = parameters.required(key.key, parameters.boolean(key.key));
+      continue;
+    }
+    const std::optional<double> given = parameters.number(key.key);
+    const double value = parameters.required(key.key, given ? given : key.missing);
+    if (key.kind == GgufKey::Kind::integer) {
+      config[key.field] = static_cast<int64_t>(value);
+    } else {
+      config[key.field] = value == 0 ? json(nullptr) : json(value);
+    }
+  }
+}
+
+void read_windows(Hyperparameters& parameters, const Family& family, json& config) {
+  const std::optional<int64_t> given = parameters.integer("attention.sliding_window");
+  const int64_t context = config[family.keys.context].get<int64_t>();
+  if (!family.gguf.windows) {
+    if (given && *given > 0 && *given < context) {
+      parameters.file().fail(
+          fmt::format("has {}.attention.sliding_window {}; windows are not supported", family.gguf.name, *given));
+    }
+    return;
+  }
+  const int64_t window = given.value_or(family.gguf.missing_window);
+  config["sliding_window"] = window > 0 ? json(window) : json(nullptr);
+  if (family.window_period == 0) {
+    return;
+  }
+  const char* pattern = "attention.sliding_window_pattern";
+  const auto each = parameters.array(pattern);
+  const auto layers = each ? each->integers() : std::nullopt;
+  const int64_t period = parameters.integer_of(pattern).value_or(family.window_period);
+  const auto most = static_cast<int64_t>(parameters.file().tensors().size());
+  json& types = config["layer_types"] = json::array();
+  for (int64_t i = 0; i < std::min(config[family.keys.layers].get<int64_t>(), most); ++i) {
+    const bool slides = layers && static_cast<size_t>(i) < layers->size() ? (*layers)[i] != 0
+                        : period > 0                                      ? (i + 1) % period != 0
+                                                                          : true;
+    types.push_back(slides ? "sliding_attention" : "full_attention");
+  }
+}
+
+void read_tokens(const File& file, json& config) {
   config["bos_token_id"] = config["eos_token_id"] = nullptr;
   if (const auto bos = file.token("bos")) {
     config["bos_token_id"] = *bos;
@@ -185,145 +156,82 @@ CheckpointConfig read_config(const File& file) {
   if (config["eos_token_id"].is_array() && config["eos_token_id"].size() == 1) {
     config["eos_token_id"] = json(config["eos_token_id"][0]);
   }
-  parameters.only<int64_t>("vocab_size", parameters.integer("vocab_size"), embedding->second.shape[0]);
-  parameters.only<int64_t>("expert_count", parameters.integer("expert_count"), 0);
-  parameters.only<int64_t>("expert_used_count", parameters.integer("expert_used_count"), 0);
-  parameters.only<bool>("attention.causal", parameters.boolean("attention.causal"), true);
+}
+
+// What would compute something else, for an architecture that does not have it.
+void refuse_the_rest(Hyperparameters& parameters) {
+  for (const char* none :
+       {"expert_count", "expert_used_count", "expert_shared_count", "leading_dense_block_count", "pooling_type"}) {
+    parameters.only_integer(none, 0);
+  }
   for (const char* factor : {"logit_scale", "embedding_scale", "residual_scale"}) {
-    parameters.only<double>(factor, parameters.number(factor), 1);
+    parameters.only_number(factor, 1);
   }
   for (const char* cap : {"attn_logit_softcapping", "final_logit_softcapping"}) {
-    parameters.only<double>(cap, parameters.number(cap), 0);
+    parameters.only_number(cap, 0);
   }
-  for (const char* none : {"expert_shared_count", "leading_dense_block_count", "pooling_type"}) {
-    parameters.only<int64_t>(none, parameters.integer(none), 0);
-  }
-  parameters.only<bool>("use_parallel_residual", parameters.boolean("use_parallel_residual"), false);
+  parameters.only_boolean("attention.causal", true);
+  parameters.only_boolean("use_parallel_residual", false);
   parameters.harmless("tensor_data_layout");
-  const std::optional<int64_t> window = parameters.integer("attention.sliding_window");
-  if (window && *window > 0 && *window < config["max_position_embeddings"].get<int64_t>()) {
-    file.fail(fmt::format("has {}.attention.sliding_window {}; windows are not supported", name, *window));
-  }
-  const std::optional<int64_t> rotated = parameters.integer("rope.dimension_count");
   parameters.refuse_the_rest();
+}
+
+}  // namespace
+
+CheckpointConfig read_config(const File& file) {
+  const Family& family = family_of(file);
+  const GgufArchitecture& architecture = family.gguf;
+  const int64_t parts = file.integer("split.count").value_or(1);
+  if (parts > 1) {
+    file.fail(fmt::format("is one of {} parts of a split file; merge them first", parts));
+  }
+  if (!has(file, "token_embd.weight")) {
+    file.fail("has no tensor 'token_embd.weight'");
+  }
+  const bool own_head = has(file, "output.weight");
+  if (architecture.head != GgufArchitecture::Head::either &&
+      own_head != (architecture.head == GgufArchitecture::Head::own)) {
+    file.fail(fmt::format("has {} tensor 'output.weight', but a file of {} has {}", own_head ? "the" : "no",
+                          architecture.name, own_head ? "none" : "it"));
+  }
+
+  Hyperparameters parameters(file, architecture.name);
+  const at::ScalarType dtype = stored_dtype(file);
+  json config = {
+      {"architectures", {family.architecture}},
+      {"model_type", family.model_type},
+      {"tie_word_embeddings", !own_head},
+      {"dtype", dtype == at::kFloat  ? "float32"
+                : dtype == at::kHalf ? "float16"
+                                     : "bfloat16"},
+  };
+  for (const std::string& flag : architecture.only_true) {
+    parameters.only_boolean(flag, true);
+  }
+  read_sizes(parameters, family, config);
+  read_own_keys(parameters, family, config);
+  read_windows(parameters, family, config);
+  if (architecture.optional_bias) {
+    config["attention_bias"] = has(file, fmt::format("blk.0.{}.bias", architecture.names.q));
+    config["mlp_bias"] = has(file, fmt::format("blk.0.{}.bias", architecture.names.up));
+  }
+  read_tokens(file, config);
+  if (architecture.complete != nullptr) {
+    architecture.complete(config);
+  }
+  refuse_the_rest(parameters);
 
   // As config.json says it, so that the same rules hold; blocks that a file cannot hold are none to make room for.
-  if (config["num_hidden_layers"].get<int64_t>() > static_cast<int64_t>(file.tensors().size())) {
-    file.fail(fmt::format("has {}.block_count {}, but only {} tensors", name,
-                          config["num_hidden_layers"].get<int64_t>(), file.tensors().size()));
+  const auto blocks = config[family.keys.layers].get<int64_t>();
+  if (blocks > static_cast<int64_t>(file.tensors().size())) {
+    file.fail(
+        fmt::format("has {}.block_count {}, but only {} tensors", architecture.name, blocks, file.tensors().size()));
   }
   CheckpointConfig result = parse_config(config.dump(2) + "\n", file.path());
-  if (rotated && *rotated != result.head_dim) {
-    file.fail(fmt::format("rotates {} of a head's {} features; partial rotation is not supported", *rotated,
-                          result.head_dim));
-  }
   for (LayerConfig& layer : result.layers) {
-    layer.rope = divided(file, layer.rope);
+    layer.rope = divided(file, family, layer.rope);
   }
   return result;
-}
-
-std::string tensor_name(const Naming& names, const std::string& name) {
-  const size_t dot = name.rfind('.');
-  const std::string owner = name.substr(0, dot), kind = name.substr(std::min(dot, name.size()));
-  if (owner == names.embedding) return "token_embd" + kind;
-  if (owner == names.final_norm) return "output_norm" + kind;
-  if (owner == names.head) return "output" + kind;
-  if (!owner.starts_with(names.block)) return "";
-  const size_t end = owner.find('.', names.block.size());
-  if (end == std::string::npos) return "";
-  const std::string block = owner.substr(names.block.size(), end - names.block.size()), part = owner.substr(end + 1);
-  const std::pair<const std::string&, const char*> parts[] = {
-      {names.q, "attn_q"},          {names.k, "attn_k"},  {names.v, "attn_v"},      {names.o, "attn_output"},
-      {names.gate, "ffn_gate"},     {names.up, "ffn_up"}, {names.down, "ffn_down"}, {names.attention_norm, "attn_norm"},
-      {names.mlp_norm, "ffn_norm"},
-  };
-  for (const auto& [ours, theirs] : parts) {
-    if (part == ours) return fmt::format("blk.{}.{}{}", block, theirs, kind);
-  }
-  return "";
-}
-
-std::string add_config(Writer& writer, const Model& model, const CheckpointConfig& config) {
-  const std::string name = family_of(model.config).gguf.name;
-  const auto fail = [](const std::string& what) {
-    throw ValueError(fmt::format("hemostat.Model.save: a GGUF file cannot express {}", what));
-  };
-  if (name.empty()) {
-    fail(fmt::format("a model of the family {} yet", model.config.family));
-  }
-  if (config.block.mlp.activation != Activation::silu || config.block.mlp.slope != 1) {
-    fail("an activation other than silu");
-  }
-  Rope plain;
-  plain.inverse_frequencies = at::tensor(inverse_frequencies(config.rope_theta, config.head_dim));
-  const Rope& rope = model.blocks.empty() ? plain : model.blocks[0].attention.rope;
-  for (const Block& block : model.blocks) {
-    const int64_t window = block.attention.window;
-    if (window > 0 && window < model.config.context) {
-      fail(fmt::format("a window of {} tokens in a context of {}", window, model.config.context));
-    }
-    const Rope& other = block.attention.rope;
-    if (other.dynamic_factor > 0 || other.long_inverse_frequencies.defined()) {
-      fail("rotations that depend on how much text is read (dynamic, longrope)");
-    }
-    if (!other.inverse_frequencies.defined() || other.attention_scale != 1 ||
-        !same(other.inverse_frequencies, rope.inverse_frequencies) ||
-        other.inverse_frequencies.sizes() != plain.inverse_frequencies.sizes()) {
-      fail("rotations that differ between blocks, are partial or are scaled");
-    }
-  }
-
-  const auto set = [&](const char* key, const auto& value) { writer.add(fmt::format("{}.{}", name, key), value); };
-  const auto count = [&](const char* key, int64_t value) { set(key, static_cast<uint32_t>(value)); };
-  writer.add("general.architecture", name);
-  writer.add("general.type", "model");
-  count("vocab_size", model.config.vocab_size);
-  count("context_length", model.config.context);
-  count("embedding_length", model.config.hidden_size);
-  count("block_count", static_cast<int64_t>(model.blocks.size()));
-  count("feed_forward_length", config.intermediate_size);
-  count("attention.head_count", config.heads);
-  count("attention.head_count_kv", config.kv_heads);
-  set("attention.layer_norm_rms_epsilon", static_cast<float>(config.norm_epsilon));
-  count("rope.dimension_count", config.head_dim);
-  set("rope.freq_base", static_cast<float>(config.rope_theta));
-  if (config.head_dim * config.heads != model.config.hidden_size) {
-    count("attention.key_length", config.head_dim);
-    count("attention.value_length", config.head_dim);
-  }
-  const auto token = [&](const char* kind, int64_t id) {
-    writer.add(fmt::format("tokenizer.ggml.{}_token_id", kind), static_cast<uint32_t>(id));
-  };
-  if (model.config.bos_token_id) {
-    token("bos", *model.config.bos_token_id);
-  }
-  const char* const kinds[] = {"eos", "eot", "eom"};
-  for (size_t i = 0; i < model.config.eos_token_ids.size(); ++i) {
-    if (i < std::size(kinds)) {
-      token(kinds[i], model.config.eos_token_ids[i]);
-    } else if (i == std::size(kinds)) {
-      fail(fmt::format("more than {} tokens that end a text", std::size(kinds)));
-    }
-  }
-
-  std::string note;
-  const at::Tensor frequencies = rope.inverse_frequencies.to(at::kCPU);
-  const at::Tensor divisors = plain.inverse_frequencies.div(frequencies);
-  if (!at::equal(frequencies, plain.inverse_frequencies)) {
-    const float factor = divisors[0].item<float>();
-    if (at::equal(plain.inverse_frequencies.div(factor), frequencies)) {
-      set("rope.scaling.type", "linear");
-      set("rope.scaling.factor", factor);
-    } else {
-      writer.add(kRopeFactors, divisors);
-    }
-    note = "its scaled rotation";
-  }
-  if (name == "llama" && (config.shape.qkv_bias || config.shape.mlp_bias)) {
-    note += std::string(note.empty() ? "" : " and ") + "its biases";
-  }
-  return note;
 }
 
 }  // namespace hemostat::gguf

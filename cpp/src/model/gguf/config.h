@@ -18,9 +18,7 @@ CheckpointConfig read_config(const File& file);
 // says what transformers' reader would overlook, empty: nothing. ValueError where no metadata can say it.
 std::string add_config(Writer& writer, const Model& model, const CheckpointConfig& config);
 
-// The name of a GGUF tensor for the name that the family's checkpoints give it; empty: there is none.
-std::string tensor_name(const Naming& names, const std::string& name);
-
-inline constexpr const char* kRopeFactors = "rope_freqs.weight";  // the frequencies' divisors, [head_dim / 2]
+// ValueError, naming the field, unless what has been written so far says all of the model's structure.
+void check_says(Writer& writer, const Model& model, const std::string& path);
 
 }  // namespace hemostat::gguf

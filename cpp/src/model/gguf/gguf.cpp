@@ -5,7 +5,9 @@
 #include <cstring>
 #include <type_traits>
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/from_blob.h>
+#include <ATen/ops/stack.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -19,12 +21,16 @@ constexpr uint64_t kDefaultAlignment = 32, kLargestAlignment = 1 << 20;
 constexpr uint32_t kMostDimensions = 4;
 constexpr int kDeepestArray = 8;
 
-// Types of single values by ggml's numbers, and the block formats that room quantize knows.
+constexpr uint32_t kMxfp4 = 39;
+constexpr int64_t kMxfp4Entries = 32;
+
+// Types of single values by ggml's numbers, MXFP4, and the block formats that room quantize knows.
 const std::vector<TensorType>& tensor_types() {
   static const std::vector<TensorType> types = [] {
     std::vector<TensorType> result = {{"F32", 0, 1, 4, std::nullopt, at::kFloat},
                                       {"F16", 1, 1, 2, std::nullopt, at::kHalf},
-                                      {"BF16", 30, 1, 2, std::nullopt, at::kBFloat16}};
+                                      {"BF16", 30, 1, 2, std::nullopt, at::kBFloat16},
+                                      {"MXFP4", kMxfp4, kMxfp4Entries, 1 + kMxfp4Entries / 2, std::nullopt, at::kByte}};
     for (const quantize::GgufType type : quantize::gguf_types()) {
       result.push_back({quantize::gguf_name(type), static_cast<uint32_t>(type), quantize::gguf_block_size(type),
                         quantize::gguf_block_bytes(type), type, at::kByte});
@@ -368,8 +374,41 @@ const TensorType& tensor_type(at::ScalarType type) {
   return *found;
 }
 
-const TensorType& tensor_type(quantize::GgufType type) {
-  return *find_type([&](const TensorType& known) { return known.blocks == type; });
+const TensorType* tensor_type(const quantize::PackedWeight& weight) {
+  if (const auto* blocks = dynamic_cast<const quantize::GgufPacked*>(&weight)) {
+    return find_type([&](const TensorType& known) { return known.blocks == blocks->type(); });
+  }
+  const auto* other = dynamic_cast<const quantize::BlockPacked*>(&weight);
+  const bool mxfp4 = other != nullptr && other->format() == quantize::Format::mxfp4 &&
+                     other->block_size() == kMxfp4Entries && other->sizes().back() % kMxfp4Entries == 0;
+  return mxfp4 ? find_type([](const TensorType& known) { return known.number == kMxfp4; }) : nullptr;
+}
+
+std::shared_ptr<const quantize::PackedWeight> packed(const TensorType& type, const at::Tensor& blocks,
+                                                     at::ScalarType dtype) {
+  const int64_t in_features = blocks.size(1) / type.bytes * type.entries;
+  if (type.blocks) {
+    return std::make_shared<quantize::GgufPacked>(blocks, *type.blocks, in_features, dtype);
+  }
+  // A scale, then bytes with an entry of the first half of the block and one of the second.
+  const at::Tensor split = blocks.unflatten(1, {-1, type.bytes}), halves = split.narrow(2, 1, type.bytes - 1);
+  const at::Tensor entries = at::cat({halves.bitwise_and(15), halves.bitwise_right_shift(4)}, 2).unflatten(2, {-1, 2});
+  const at::Tensor codes = entries.select(3, 0).bitwise_or(entries.select(3, 1).bitwise_left_shift(4));
+  return std::make_shared<quantize::BlockPacked>(quantize::Format::mxfp4, codes.flatten(1).contiguous(),
+                                                 split.select(2, 0).contiguous().view(at::kFloat8_e8m0fnu),
+                                                 /*tensor_scale=*/at::Tensor(), in_features, type.entries, dtype);
+}
+
+at::Tensor blocks_of(const quantize::PackedWeight& weight) {
+  if (const auto* blocks = dynamic_cast<const quantize::GgufPacked*>(&weight)) {
+    return blocks->data();
+  }
+  const auto& mxfp4 = dynamic_cast<const quantize::BlockPacked&>(weight);
+  const at::Tensor codes = mxfp4.codes().unflatten(1, {-1, kMxfp4Entries / 2});
+  const at::Tensor entries = at::stack({codes.bitwise_and(15), codes.bitwise_right_shift(4)}, 3).flatten(2);
+  const std::vector<at::Tensor> halves = entries.chunk(2, 2);
+  const at::Tensor bytes = halves[0].bitwise_or(halves[1].bitwise_left_shift(4));
+  return at::cat({mxfp4.scale().view(at::kByte).unsqueeze(2), bytes}, 2).flatten(1);
 }
 
 std::optional<std::vector<int64_t>> Array::integers() const { return converted<int64_t>(*this, as_integer); }
@@ -391,8 +430,24 @@ std::optional<std::vector<std::string_view>> Array::strings() const {
   return result;
 }
 
-File::File(const std::string& path) : path_(path), file_(std::make_shared<MappedFile>(path)) {
-  const std::string_view bytes(file_->data(), file_->size());
+File::File(const std::string& path) : path_(path) {
+  const auto file = std::make_shared<MappedFile>(path);
+  view_ = [file](const TensorInfo& tensor) {
+    std::vector<int64_t> shape = tensor.shape;
+    shape.back() = tensor.type->in_blocks() ? shape.back() / tensor.type->entries * tensor.type->bytes : shape.back();
+    // Aligned: the alignment is a multiple of 8, and a mapping begins at a page.
+    return at::from_blob(
+        file->data() + tensor.begin, shape, [file](void*) {}, at::TensorOptions().dtype(tensor.type->values));
+  };
+  parse({file->data(), file->size()}, file->size());
+}
+
+File::File(const std::string& path, std::string_view bytes, uint64_t size, View view)
+    : path_(path), view_(std::move(view)) {
+  parse(bytes, size);
+}
+
+void File::parse(std::string_view bytes, uint64_t size) {
   if (bytes.size() < sizeof(kMagic) || std::memcmp(bytes.data(), kMagic, sizeof(kMagic)) != 0) {
     fail("does not begin with GGUF");
   }
@@ -422,21 +477,11 @@ File::File(const std::string& path) : path_(path), file_(std::make_shared<Mapped
     }
     tensors_.emplace(name, tensor_info(*this, reader, name));
   }
-  place(*this, tensors_, reader.position(), bytes.size());
+  place(*this, tensors_, reader.position(), size);
 }
 
 void File::fail(const std::string& what) const {
   throw ValueError(fmt::format("hemostat.Model.load: {} {}", path_, what));
-}
-
-at::Tensor File::view(const TensorInfo& tensor) const {
-  std::vector<int64_t> shape = tensor.shape;
-  if (tensor.type->blocks) {
-    shape.back() = shape.back() / tensor.type->entries * tensor.type->bytes;
-  }
-  // Aligned: the alignment is a multiple of 8, and a mapping begins at a page.
-  return at::from_blob(
-      file_->data() + tensor.begin, shape, [file = file_](void*) {}, at::TensorOptions().dtype(tensor.type->values));
 }
 
 namespace {

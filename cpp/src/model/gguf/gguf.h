@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -44,12 +45,21 @@ struct TensorType {
   std::string name;
   uint32_t number;
   int64_t entries, bytes;
-  std::optional<quantize::GgufType> blocks;  // none: single values, of `values`
+  std::optional<quantize::GgufType> blocks;  // none: MXFP4, or single values, of `values`
   at::ScalarType values;
+
+  bool in_blocks() const { return entries > 1; }
 };
 
 const TensorType& tensor_type(at::ScalarType type);  // float32, float16 or bfloat16; else TypeError
-const TensorType& tensor_type(quantize::GgufType type);
+
+// Of a weight that a file can hold as it is; null: it cannot.
+const TensorType* tensor_type(const quantize::PackedWeight& weight);
+
+// Between such a weight and its blocks, uint8 [rows, bytes per row].
+std::shared_ptr<const quantize::PackedWeight> packed(const TensorType& type, const at::Tensor& blocks,
+                                                     at::ScalarType dtype);
+at::Tensor blocks_of(const quantize::PackedWeight& weight);
 
 // A view on the values where they lie in the file.
 struct Array {
@@ -89,8 +99,8 @@ class File {
   const std::map<std::string, TensorInfo, std::less<>>& tensors() const { return tensors_; }
 
   // Views on the privately mapped, writable file, which lives as long as any of them: values in their dtype, or for
-  // blocks uint8 [rows, bytes per row].
-  at::Tensor view(const TensorInfo& tensor) const;
+  // blocks uint8 […, bytes per row].
+  at::Tensor view(const TensorInfo& tensor) const { return view_(tensor); }
 
   // Metadata as one kind; std::nullopt where the key is missing, ValueError where it is of another kind.
   std::optional<std::string_view> text(std::string_view key) const;
@@ -103,8 +113,16 @@ class File {
   [[noreturn]] void fail(const std::string& what) const;  // "hemostat.Model.load: <path> <what>"
 
  private:
+  friend class Writer;
+
+  using View = std::function<at::Tensor(const TensorInfo&)>;
+  // A file of `size` bytes whose header `bytes` begin with; who calls keeps them.
+  File(const std::string& path, std::string_view bytes, uint64_t size, View view);
+
+  void parse(std::string_view bytes, uint64_t size);
+
   std::string path_;
-  std::shared_ptr<MappedFile> file_;
+  View view_;
   std::map<std::string, Entry, std::less<>> metadata_;
   std::map<std::string, TensorInfo, std::less<>> tensors_;
 };
@@ -122,24 +140,30 @@ class Writer {
   void add(const std::string& key, const std::vector<float>& values);
   void add(const std::string& key, const Entry& entry);  // as another file has it
 
-  // Values of float32, float16 or bfloat16 in a dtype of their own; or blocks, uint8 [rows, bytes per row] of `type`.
-  void add(const std::string& name, const at::Tensor& values);
-  void add(const std::string& name, const at::Tensor& blocks, const TensorType& type);
+  // A tensor of that shape; data() gives its values or blocks when they are written.
+  void add(const std::string& name, const TensorType& type, std::vector<int64_t> shape,
+           std::function<at::Tensor()> data);
+  void add(const std::string& name, const at::Tensor& values);  // in their dtype
 
   // The whole file, piece by piece.
   void write(const std::function<void(const void* data, size_t bytes)>& output) const;
 
+  // What a reader of the whole file finds in it; `path` is its name in messages. Lives as long as the writer, and until
+  // more is added.
+  File read_back(const std::string& path);
+
+  bool has(const std::string& key) const { return keys_.count(key) != 0; }
+
  private:
   struct Tensor {
-    std::string name;
-    const TensorType* type;
-    std::vector<int64_t> shape;
-    at::Tensor data;
+    TensorInfo info;
+    std::function<at::Tensor()> data;
   };
   void key(const std::string& name, ValueType type);
   std::string header() const;  // all before the tensors' bytes
 
-  uint64_t keys_ = 0;
+  std::set<std::string> keys_;
+  std::string header_;  // of read_back
   std::string metadata_;
   std::vector<Tensor> tensors_;
 };

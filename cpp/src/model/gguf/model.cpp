@@ -8,7 +8,8 @@
 #include <set>
 #include <string_view>
 
-#include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/stack.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -19,6 +20,8 @@
 #include "model/finite.h"
 #include "model/gguf/config.h"
 #include "model/gguf/gguf.h"
+#include "model/gguf/layout.h"
+#include "model/gguf/rope.h"
 #include "model/gguf/tokenizer.h"
 #include "model/partial_file.h"
 #include "model/skeleton.h"
@@ -29,137 +32,168 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// The order of the rows of q or k: in a head's file, pairs of rows that are rotated together are neighbours; in ours
-// they are half a head apart.
-at::Tensor row_order(int64_t rows, int64_t head_dim, bool to_file) {
-  const int64_t half = head_dim / 2;
-  const at::Tensor numbers = at::arange(rows);
-  return (to_file ? numbers.view({-1, 2, half}) : numbers.view({-1, half, 2})).transpose(1, 2).reshape(-1);
-}
-
-// Whether a tensor is the weight or bias of q or k.
-bool rotated(const Naming& names, const std::string& name) {
-  const auto is = [&](const std::string& part) {
-    return name.ends_with("." + part + ".weight") || name.ends_with("." + part + ".bias");
-  };
-  return is(names.q) || is(names.k);
-}
-
 // Takes the tensors of a file for a model's slots, each once.
 class Source {
  public:
-  Source(const File& file, const CheckpointConfig& config)
-      : file_(file), config_(config), adjacent_(family_of(config.model).gguf.adjacent_pairs) {}
-
-  // The tensor for a slot, null where it is missing; of the slot's shape, if it is there.
-  const TensorInfo* find(const std::string& name, at::IntArrayRef sizes) {
-    const std::string theirs = tensor_name(config_.model.names, name);
-    const auto found = file_.tensors().find(theirs);
-    if (found == file_.tensors().end()) {
-      missing_.insert(theirs);
-      return nullptr;
+  Source(const File& file, const CheckpointConfig& config, const Model& skeleton) : file_(file), config_(config) {
+    for (const FileTensor& tensor : layout(skeleton)) {
+      add(tensor);
     }
-    const TensorInfo& info = found->second;
-    if (at::IntArrayRef(info.shape) != sizes) {
-      file_.fail(fmt::format("has tensor '{}' of shape [{}], but its metadata asks for [{}]", theirs,
-                             fmt::join(info.shape, ", "), fmt::join(sizes, ", ")));
-    }
-    used_.insert(theirs);
-    return &info;
+    check_complete();
   }
 
-  // Its bytes or values with rows in our order.
-  at::Tensor rows(const TensorInfo& info, const std::string& name) const {
-    const at::Tensor stored = file_.view(info);
-    return adjacent_ && rotated(config_.model.names, name)
-               ? stored.index_select(0, row_order(stored.size(0), config_.head_dim, /*to_file=*/false))
-               : stored;
+  // Its weight where it is stored in blocks, else null.
+  std::shared_ptr<const quantize::PackedWeight> packed(const std::string& name, at::ScalarType dtype) const {
+    const Slot& slot = slots_.at(name);
+    return slot.info->type->in_blocks() ? gguf::packed(*slot.info->type, rows(slot), dtype) : nullptr;
   }
 
-  std::shared_ptr<const quantize::GgufPacked> packed(const TensorInfo& info, const std::string& name,
-                                                     at::ScalarType dtype) const {
-    return std::make_shared<quantize::GgufPacked>(rows(info, name), *info.type->blocks, info.shape.back(), dtype);
-  }
-
-  // In `dtype`; 1-D tensors have no blocks of rows, and none is stored so.
-  at::Tensor dense(const TensorInfo& info, const std::string& name, at::ScalarType dtype) const {
+  at::Tensor dense(const std::string& name, at::ScalarType dtype) const {
+    const Slot& slot = slots_.at(name);
     const std::string subject = "hemostat.Model.load: " + name;
-    if (!info.type->blocks) {
-      return cast(rows(info, name), dtype, subject);
+    const TensorType& type = *slot.info->type;
+    if (!type.in_blocks()) {
+      const at::Tensor values = rows(slot);
+      return cast(slot.part.offset != 0 ? values.to(at::kFloat) - slot.part.offset : values, dtype, subject);
     }
-    if (info.shape.size() != 2) {
-      file_.fail(fmt::format("stores tensor '{}', which is no matrix, as {}", info.name, info.type->name));
+    if (slot.part.sizes.size() != 2) {
+      file_.fail(fmt::format("stores tensor '{}', which is no matrix, as {}", slot.info->name, type.name));
     }
-    at::Tensor values = packed(info, name, dtype)->dequantize();
+    at::Tensor values = gguf::packed(type, rows(slot), dtype)->dequantize();
     if (dtype == at::kHalf && !extent_of(values).finite()) {
-      values = cast(packed(info, name, at::kFloat)->dequantize(), dtype, subject);
+      values = cast(gguf::packed(type, rows(slot), at::kFloat)->dequantize(), dtype, subject);
     }
     return values;
   }
 
+ private:
+  struct Slot {
+    const TensorInfo* info;
+    Part part;
+    bool expert;
+    int64_t begin;  // the first of its rows, or which expert
+  };
+
+  void add(const FileTensor& tensor) {
+    const auto found = file_.tensors().find(tensor.name);
+    if (found == file_.tensors().end()) {
+      missing_.push_back(tensor.name);
+      return;
+    }
+    const TensorInfo& info = found->second;
+    if (info.shape != tensor.shape()) {
+      file_.fail(fmt::format("has tensor '{}' of shape [{}], but its metadata asks for [{}]", tensor.name,
+                             fmt::join(info.shape, ", "), fmt::join(tensor.shape(), ", ")));
+    }
+    used_.insert(tensor.name);
+    int64_t begin = 0;
+    for (const Part& part : tensor.parts) {
+      slots_.emplace(part.name, Slot{&info, part, tensor.experts, begin});
+      begin += tensor.experts ? 1 : part.sizes.front();
+    }
+  }
+
+  // Bytes or values, in our order.
+  at::Tensor rows(const Slot& slot) const {
+    const at::Tensor whole = file_.view(*slot.info);
+    const at::Tensor own =
+        slot.expert ? whole.select(0, slot.begin) : whole.narrow(0, slot.begin, slot.part.sizes.front());
+    return slot.part.adjacent ? own.index_select(0, row_order(own.size(0), config_.head_dim, /*to_file=*/false)) : own;
+  }
+
   void check_complete() const {
     if (!missing_.empty()) {
-      file_.fail(fmt::format("has no tensor '{}'{}", *missing_.begin(),
+      file_.fail(fmt::format("has no tensor '{}'{}", missing_.front(),
                              missing_.size() > 1 ? fmt::format(", and {} more are missing", missing_.size() - 1) : ""));
     }
     for (const auto& [name, info] : file_.tensors()) {
-      if (used_.count(name) == 0 && name != kRopeFactors) {
+      if (used_.count(name) == 0 && !is_rope_tensor(family_of(config_.model), name)) {
         file_.fail(fmt::format("has tensor '{}', which has no place in a {} model with this metadata", name,
                                config_.model.family));
       }
     }
   }
 
- private:
   const File& file_;
   const CheckpointConfig& config_;
-  bool adjacent_;
+  std::map<std::string, Slot> slots_;
   std::set<std::string, std::less<>> used_;
-  std::set<std::string> missing_;
+  std::vector<std::string> missing_;
 };
 
 // llama.cpp's name for a whole file of one type (enum llama_ftype), for people and tools that list files.
 uint32_t file_type(const std::string& type) {
   static const std::map<std::string, uint32_t> kNumbers = {
-      {"F32", 0},   {"F16", 1},   {"Q4_0", 2},  {"Q4_1", 3},  {"Q8_0", 7},    {"Q5_0", 8},  {"Q5_1", 9},
-      {"Q2_K", 10}, {"Q3_K", 12}, {"Q4_K", 15}, {"Q5_K", 17}, {"IQ4_NL", 25}, {"Q6_K", 18}, {"BF16", 32},
+      {"F32", 0},   {"F16", 1},   {"Q4_0", 2},  {"Q4_1", 3},    {"Q8_0", 7},  {"Q5_0", 8},  {"Q5_1", 9},   {"Q2_K", 10},
+      {"Q3_K", 12}, {"Q4_K", 15}, {"Q5_K", 17}, {"IQ4_NL", 25}, {"Q6_K", 18}, {"BF16", 32}, {"MXFP4", 38},
   };
   return kNumbers.at(type);
 }
 
-// The model's tensors, and the type that most linears have.
-std::string add_tensors(Writer& writer, Model model, int64_t head_dim) {
-  const Naming& names = model.config.names;
-  const bool adjacent = family_of(model.config).gguf.adjacent_pairs;
-  const auto rows = [&](const std::string& name, const at::Tensor& tensor) {
-    return adjacent && rotated(names, name)
-               ? tensor.index_select(0, row_order(tensor.size(0), head_dim, /*to_file=*/true).to(tensor.device()))
-               : tensor;
-  };
+// What a file's tensor has of one of the model's: a packed weight that it can hold, or values.
+struct Content {
+  std::shared_ptr<const quantize::PackedWeight> packed;
+  at::Tensor values;
+};
+
+// One tensor of the file, its rows in the file's order, its parts together. `type` is that of its blocks, or of values.
+at::Tensor together(const FileTensor& tensor, const std::vector<Content>& contents, const TensorType& type,
+                    int64_t head_dim) {
+  std::vector<at::Tensor> parts;
+  for (size_t i = 0; i < contents.size(); ++i) {
+    const auto& [packed, values] = contents[i];
+    const Part& part = tensor.parts[i];
+    at::Tensor own = type.in_blocks() ? blocks_of(*packed) : packed ? packed->dequantize() : values;
+    if (!type.in_blocks()) {
+      own = part.offset != 0 ? own.to(at::kFloat) + part.offset : own.to(type.values);
+    }
+    if (part.adjacent) {
+      own = own.index_select(0, row_order(own.size(0), head_dim, /*to_file=*/true).to(own.device()));
+    }
+    parts.push_back(own);
+  }
+  return tensor.experts ? at::stack(parts) : parts.size() == 1 ? parts.front() : at::cat(parts);
+}
+
+struct Written {
+  std::string most;   // the type that most linears have
+  int64_t mixed = 0;  // tensors whose parts were stored in different types
+};
+
+Written add_tensors(Writer& writer, Model model, int64_t head_dim) {
+  std::map<std::string, Content> contents;
   std::map<std::string, int64_t> counts;
   for_each_linear(model, [&](const LinearPlace& place, Linear& linear) {
-    const auto* packed = dynamic_cast<const quantize::GgufPacked*>(linear.packed.get());
-    const TensorType& type = packed != nullptr ? tensor_type(packed->type()) : tensor_type(model.dtype());
+    const TensorType* type = linear.packed ? tensor_type(*linear.packed) : nullptr;
     if (place.role != Role::head) {
-      ++counts[type.name];
+      ++counts[type != nullptr ? type->name : tensor_type(model.dtype()).name];
     }
-    if (packed != nullptr) {
-      const std::string weight = place.name + ".weight";
-      writer.add(tensor_name(names, weight), rows(weight, packed->data()), type);
-    } else if (linear.packed) {
-      linear = linear.with_weight(linear.dense().to(model.dtype()));
+    if (linear.packed) {
+      contents[place.name + ".weight"] = {linear.packed, {}};
     }
   });
-  if (model.tied()) {
-    model.head.linear.weight = at::Tensor();
+  for_each_stored(model,
+                  [&](const std::string& name, const at::Tensor& tensor) { contents[name] = {nullptr, tensor}; });
+
+  Written result;
+  for (const FileTensor& tensor : layout(model)) {
+    std::vector<Content> parts;
+    std::set<const TensorType*> types;
+    for (const Part& part : tensor.parts) {
+      const Content& content = parts.emplace_back(contents.at(part.name));
+      types.insert(content.packed ? tensor_type(*content.packed) : nullptr);
+    }
+    const bool blocks = types.size() == 1 && *types.begin() != nullptr;
+    result.mixed += types.size() > 1 ? 1 : 0;
+    // llama.cpp computes with these in float32, whatever the model's dtype.
+    const TensorType* type = blocks ? *types.begin() : &tensor_type(tensor.precise ? at::kFloat : model.dtype());
+    writer.add(tensor.name, *type, tensor.shape(),
+               [tensor, parts, type, head_dim] { return together(tensor, parts, *type, head_dim); });
   }
-  for_each_tensor(model, [&](const std::string& name, at::Tensor& tensor) {
-    // Norms and biases are float32 in every GGUF file: llama.cpp computes with them so.
-    writer.add(tensor_name(names, name), rows(name, tensor.dim() == 1 ? tensor.to(at::kFloat) : tensor));
-  });
   const auto most =
       std::max_element(counts.begin(), counts.end(), [](const auto& x, const auto& y) { return x.second < y.second; });
-  return most == counts.end() ? tensor_type(model.dtype()).name : most->first;
+  result.most = most == counts.end() ? tensor_type(model.dtype()).name : most->first;
+  return result;
 }
 
 // What a model's source says of it but for its hyperparameters: its names, licence and tokenizer, as they stand.
@@ -219,7 +253,7 @@ Model load_model(const std::string& path, const LoadOptions& options) {
         fmt::format("hemostat.Model.load: dtype is {}; give float32, bfloat16 or float16", c10::toString(dtype)));
   }
   Model model = skeleton(config);
-  Source source(file, config);
+  const Source source(file, config, model);
   const bool tied = model.tied();
   if (tied) {
     model.head.linear.weight = at::Tensor();
@@ -227,20 +261,13 @@ Model load_model(const std::string& path, const LoadOptions& options) {
   for (size_t i = 0; i < model.blocks.size() && !options.dtype; ++i) {
     const std::string prefix = config.model.names.block + std::to_string(i) + ".";
     for_each_linear(model.blocks[i], config.model.names, prefix, [&](const LinearPlace& place, Linear& linear) {
-      const std::string weight = place.name + ".weight";
-      const TensorInfo* info = source.find(weight, linear.weight.sizes());
-      if (info != nullptr && info->type->blocks) {
-        linear.packed = source.packed(*info, weight, dtype);
+      if (auto packed = source.packed(place.name + ".weight", dtype)) {
+        linear.packed = std::move(packed);
         linear.weight = at::Tensor();
       }
     });
   }
-  for_each_tensor(model, [&](const std::string& name, at::Tensor& slot) {
-    if (const TensorInfo* info = source.find(name, slot.sizes())) {
-      slot = source.dense(*info, name, dtype);
-    }
-  });
-  source.check_complete();
+  for_each_tensor(model, [&](const std::string& name, at::Tensor& slot) { slot = source.dense(name, dtype); });
   if (tied) {
     model.head.linear.weight = model.embedding;
   }
@@ -264,18 +291,28 @@ std::string save_model(const Model& model, const std::string& path) {
   }
 
   const fs::path target = replaceable(path);
-  PartialFile output(target);
 
   Writer writer;
   std::vector<std::string> notes;
   if (const std::string overlooked = add_config(writer, model, config); !overlooked.empty()) {
     notes.push_back(fmt::format("transformers overlooks {} in a GGUF file", overlooked));
   }
-  const std::string type = add_tensors(writer, model, config.head_dim);
-  writer.add("general.file_type", file_type(type));
-  if (type.starts_with("Q") || type.starts_with("IQ")) {
+  const Written written = add_tensors(writer, model, config.head_dim);
+  check_says(writer, model, path);
+  const Family& family = family_of(model.config);
+  if (const std::string otherwise = family.gguf.otherwise != nullptr ? family.gguf.otherwise(config) : "";
+      !otherwise.empty()) {
+    notes.push_back("llama.cpp " + otherwise);
+  }
+  if (written.mixed > 0) {
+    notes.push_back(fmt::format("{} of its tensors hold linears of different types, and so are {}", written.mixed,
+                                tensor_type(model.dtype()).name));
+  }
+  writer.add("general.file_type", file_type(written.most));
+  if (written.most.starts_with("Q") || written.most.starts_with("IQ") || written.most == "MXFP4") {
     writer.add("general.quantization_version", uint32_t{2});
   }
+  PartialFile output(target);
   std::error_code error;
   if (is_path(model.source) && fs::is_regular_file(model.source, error)) {
     copy_descriptions(writer, File(model.source));
@@ -286,6 +323,9 @@ std::string save_model(const Model& model, const std::string& path) {
   } else if (!model.source.empty()) {
     notes.push_back(fmt::format("{}, where the model came from, is not there any more, and so its tokenizer is missing",
                                 model.source));
+  }
+  if (!writer.has("tokenizer.ggml.model")) {
+    writer.add("tokenizer.ggml.model", "none");  // without which llama.cpp loads no file
   }
   writer.write([&](const void* data, size_t bytes) { output.write(data, bytes); });
   output.finish();

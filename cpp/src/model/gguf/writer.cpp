@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include <ATen/core/Tensor.h>
 
 #include "model/gguf/gguf.h"
@@ -25,7 +27,7 @@ void append(std::string& bytes, const std::string& text) {
 void Writer::key(const std::string& name, ValueType type) {
   append(metadata_, name);
   append(metadata_, static_cast<uint32_t>(type));
-  ++keys_;
+  keys_.insert(name);
 }
 
 void Writer::add(const std::string& name, const std::string& value) {
@@ -76,32 +78,35 @@ void Writer::add(const std::string& name, const Entry& entry) {
   metadata_ += entry.bytes;
 }
 
-void Writer::add(const std::string& name, const at::Tensor& values) {
-  tensors_.push_back({name, &tensor_type(values.scalar_type()), values.sizes().vec(), values});
+void Writer::add(const std::string& name, const TensorType& type, std::vector<int64_t> shape,
+                 std::function<at::Tensor()> data) {
+  int64_t blocks = 1;
+  for (const int64_t size : shape) {
+    blocks *= size;
+  }
+  const auto bytes = static_cast<uint64_t>(blocks / type.entries * type.bytes);
+  const uint64_t end = tensors_.empty() ? 0 : tensors_.back().info.begin + tensors_.back().info.bytes;
+  tensors_.push_back({{name, &type, std::move(shape), end + padding(end), bytes}, std::move(data)});
 }
 
-void Writer::add(const std::string& name, const at::Tensor& blocks, const TensorType& type) {
-  std::vector<int64_t> shape = blocks.sizes().vec();
-  shape.back() = shape.back() / type.bytes * type.entries;
-  tensors_.push_back({name, &type, std::move(shape), blocks});
+void Writer::add(const std::string& name, const at::Tensor& values) {
+  add(name, tensor_type(values.scalar_type()), values.sizes().vec(), [values] { return values; });
 }
 
 std::string Writer::header() const {
   std::string bytes = "GGUF";
   append(bytes, kVersion);
   append(bytes, uint64_t{tensors_.size()});
-  append(bytes, keys_);
+  append(bytes, uint64_t{keys_.size()});
   bytes += metadata_;
-  uint64_t offset = 0;
-  for (const Tensor& tensor : tensors_) {
-    append(bytes, tensor.name);
-    append(bytes, static_cast<uint32_t>(tensor.shape.size()));
-    for (auto size = tensor.shape.rbegin(); size != tensor.shape.rend(); ++size) {  // ggml's order: fastest first
+  for (const auto& [info, data] : tensors_) {
+    append(bytes, info.name);
+    append(bytes, static_cast<uint32_t>(info.shape.size()));
+    for (auto size = info.shape.rbegin(); size != info.shape.rend(); ++size) {  // ggml's order: fastest first
       append(bytes, static_cast<uint64_t>(*size));
     }
-    append(bytes, tensor.type->number);
-    append(bytes, offset);
-    offset += tensor.data.nbytes() + padding(tensor.data.nbytes());
+    append(bytes, info.type->number);
+    append(bytes, info.begin);
   }
   bytes.append(padding(bytes.size()), '\0');
   return bytes;
@@ -110,11 +115,21 @@ std::string Writer::header() const {
 void Writer::write(const std::function<void(const void* data, size_t bytes)>& output) const {
   const std::string head = header(), zeros(kAlignment, '\0');
   output(head.data(), head.size());
-  for (const Tensor& tensor : tensors_) {
-    const at::Tensor bytes = tensor.data.detach().to(at::kCPU).contiguous();
+  for (const auto& [info, data] : tensors_) {
+    const at::Tensor bytes = data().detach().to(at::kCPU).contiguous();
     output(bytes.const_data_ptr(), bytes.nbytes());
     output(zeros.data(), padding(bytes.nbytes()));
   }
+}
+
+File Writer::read_back(const std::string& path) {
+  header_ = header();
+  const uint64_t data = tensors_.empty() ? 0 : tensors_.back().info.begin + tensors_.back().info.bytes;
+  return File(path, header_, header_.size() + data, [this](const TensorInfo& wanted) {
+    const auto found = std::find_if(tensors_.begin(), tensors_.end(),
+                                    [&](const Tensor& tensor) { return tensor.info.name == wanted.name; });
+    return found->data();
+  });
 }
 
 }  // namespace hemostat::gguf

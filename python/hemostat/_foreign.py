@@ -66,8 +66,11 @@ class Module:
         if not self._places:
             raise ValueError(f"{FROM_MODULE}: {self.name} has no nn.Linear, no Conv1D and no experts")
         self._outputs = _output_weights(self._module, self.has_loss)
-        first = self._own(next(iter(self._places.values())))
-        self.dtype, self.device = first.dtype, first.device
+        weights = [self._stored(place) for place in self._places.values()]
+        self.dtype, self.device = weights[0].dtype, weights[0].device
+        devices = {str(weight.device) for weight in weights}
+        if len(devices) > 1 or self.device.type == "meta":
+            raise ValueError(f"{FROM_MODULE}: the weights of {self.name} are on {', '.join(sorted(devices))}")
 
     # --- what it is made of ---
 
@@ -92,7 +95,8 @@ class Module:
     def structure(self) -> str:
         """What decides on its output beside its tensors."""
         config = getattr(self._module, "config", None)
-        own = {function.__name__: source_hash(function) for function in (self._forward, self._loss) if function}
+        given = {"forward": self._forward, "loss": self._loss}
+        own = {name: source_hash(function) for name, function in given.items() if function}
         text = config.to_json_string(use_diff=True) if hasattr(config, "to_json_string") else repr(self._module)
         return json.dumps({"class": f"{type(self._module).__module__}.{self.name}", "config": text, "functions": own})
 
@@ -182,7 +186,7 @@ class Module:
                     (weights.get(f"module.{parameter}", self._module.get_parameter(parameter)), names)
                     for parameter, names in experts.items()
                 ]
-                hooks.enter_context(_ObservedExperts(stacks, treated, on_input, on_output))
+                hooks.enter_context(_ObservedExperts(stacks, treated, on_input, on_output, self.name))
             return torch.func.functional_call(self._call, weights, (batch,), tie_weights=False)
 
     def _output(self, module: torch.nn.Module, batch: torch.Tensor) -> torch.Tensor:
@@ -201,9 +205,12 @@ class Module:
 
     # --- weights ---
 
-    def is_expert(self, name: str) -> bool:
-        """Whether it may only have had no tokens."""
-        return self._places[name].expert is not None
+    def is_read(self, name: str, counts: Mapping[str, int]) -> bool:
+        """Whether these counts of tokens say so: an expert may have had none, where another of its tensor has."""
+        place = self._places[name]
+        if place.expert is None:
+            return counts.get(name, 1) > 0  # not collected: it was not asked for
+        return any(count for other, count in counts.items() if self._places[other].weight == place.weight)
 
     def embeddings(self) -> list[torch.Tensor]:
         return [part.weight for part in self._module.modules() if isinstance(part, torch.nn.Embedding)]
@@ -256,9 +263,12 @@ class _ObservedExperts(TorchFunctionMode):
         treated: Mapping[str, _C.LinearInput],
         on_input: Observe | None,
         on_output: Observe | None,
+        module: str,
     ) -> None:
         super().__init__()
-        self._treated, self._on_input, self._on_output = treated, on_input, on_output
+        self._treated, self._on_input, self._on_output, self._module = treated, on_input, on_output, module
+        self._unseen = {stack: names for stack, names in enumerate(names for _, names in stacks)}
+        self._stack_of = {name: stack for stack, names in self._unseen.items() for name in names}
         self._stacks = {_identity(stack): names for stack, names in stacks}
         self._experts = {_identity(stack[i]): name for stack, names in stacks for i, name in enumerate(names)}
 
@@ -284,7 +294,17 @@ class _ObservedExperts(TorchFunctionMode):
             return y
         return func(*args, **kwargs)
 
+    def __exit__(self, kind: Any, *rest: Any) -> None:
+        super().__exit__(kind, *rest)
+        lost = [names[0] for names in self._unseen.values() if any(name in self._treated for name in names)]
+        if kind is None and lost:
+            raise ValueError(
+                f"hemostat.Model.forward: {self._module} computes {lost[0]} and its like in a way that shows no input "
+                "to treat; transformers' set_experts_implementation('grouped_mm') is one that does"
+            )
+
     def _read(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        self._unseen.pop(self._stack_of[name], None)
         if self._on_input:
             self._on_input(name, x)
         return _C._treated_input(self._treated[name], x) if name in self._treated else x
@@ -584,10 +604,10 @@ def uncalled_linears(model: _C.Model, statistics: _C.Statistics) -> str:
     counts = {name: inputs.count for name, inputs in statistics.items()}
     if not counts:
         return ""
-    uncalled = [name for name, count in counts.items() if count == 0 and not foreign.is_expert(name)]
+    uncalled = [name for name, *_ in foreign.linears() if name in counts and not foreign.is_read(name, counts)]
     reached = {_identity(weight): weight.numel() for weight in foreign.embeddings()}
     for name, weight, bias, output in foreign.linears():
-        if output or counts.get(name, 1) or foreign.is_expert(name):  # not collected: it was not asked for
+        if output or foreign.is_read(name, counts):
             reached |= {_identity(part): part.numel() for part in (weight, bias) if part is not None}
     share = 1 - sum(reached.values()) / model.parameters
     if not uncalled and share < UNREACHED:

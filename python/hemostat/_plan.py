@@ -428,5 +428,5 @@ def _seconds_line(seconds: Seconds) -> str:
 
 def _bytes(count: float) -> str:
     if count >= 2**30:
-        return f"{count / 2**30:.2g} GiB"
+        return f"{count / 2**30:.{1 if count < 10 * 2**30 else 0}f} GiB"
     return f"{count / 2**20:.3g} MiB" if count >= 2**20 else f"{count / 2**10:.3g} KiB"

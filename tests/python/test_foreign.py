@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from foreign_modules import VOCABULARY, autoencoder, falcon, mamba
+from foreign_modules import VOCABULARY, autoencoder, deepseek_v3, falcon, mamba
 from torch import nn
 
 import hemostat
@@ -322,6 +322,15 @@ def test_what_is_no_module():
         hemostat.Model.from_module(Tiny(), loss=3)
 
 
+def test_weights_that_are_nowhere_or_in_two_places():
+    with pytest.raises(ValueError, match="the weights of Tiny are on meta"):
+        hemostat.Model.from_module(Tiny().to("meta"))
+    module = Tiny()
+    module.up.to("meta")
+    with pytest.raises(ValueError, match="the weights of Tiny are on cpu, meta"):
+        hemostat.Model.from_module(module)
+
+
 def test_output_that_is_no_logits(tokens):
     model = hemostat.Model.from_module(Tiny(), forward=lambda module, tokens: module.embedding(tokens))
     with pytest.raises(ValueError, match=r"Tiny gives \[6, 12, 16\], but logits .* \[6, 12, 97\]"):
@@ -372,6 +381,18 @@ def test_what_is_never_called_is_named_and_left(transformers, tokens):
             assert torch.equal(changed[name], weight) == name.endswith("dt_proj"), (method, name)
     changed = dict(hemostat.prepare(model, "magnitude").at(0.5).linears())
     assert all((weight == 0).float().mean() >= 0.5 for weight in changed.values())
+
+
+def test_experts_whose_inputs_cannot_be_seen(transformers, tokens):
+    module = deepseek_v3(transformers)
+    module.set_experts_implementation("batched_mm")
+    model = hemostat.Model.from_module(module)
+    with pytest.warns(UserWarning, match="never calls model.layers.1.mlp.experts.gate_up_proj.0, "):
+        statistics = hemostat.collect(model, tokens, progress=False)
+    assert statistics["model.layers.1.mlp.experts.gate_up_proj.0"].count == 0
+    quantized = hemostat.prepare(model, "activation").at(4)
+    with pytest.raises(ValueError, match=r"experts.gate_up_proj.0 and its like .*set_experts_implementation"):
+        quantized(tokens)
 
 
 def test_nothing_is_said_where_all_is_reached(transformers, tokens):

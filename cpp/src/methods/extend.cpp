@@ -15,10 +15,8 @@ using Extension = Model (*)(const Model&, const extend::ExtendOptions&);
 
 // A method whose severity is the number of blocks added, as a fraction of those there were.
 Method extension(const std::string& name, const std::string& description, Extension extend) {
-  // A model that can't be extended so is refused before any work.
-  const auto check = [extend](const Model& model, const Statistics*, const Options&) {
-    extend(model, {.count = 0});
-    return Held();
+  const auto check = [extend](const Model& model, const Options&) {
+    extend(model, {.count = model.blocks.empty() ? 0 : 1});  // of which blocks there are, one tells
   };
   const auto change = [extend](const Model& model, const Held&, const Options&, double severity) {
     return extend(model, {.count = axes::parts_at(severity, static_cast<int64_t>(model.blocks.size()))});
@@ -29,8 +27,9 @@ Method extension(const std::string& name, const std::string& description, Extens
           .axis = axes::fraction("layers added"),
           .needs = {},
           .options = {},
-          .change = OnModel{.hold = check, .change = change},
-          .axis_for = added_layers};
+          .change = OnModel{.change = change},
+          .axis_for = added_layers,
+          .check = check};
 }
 
 }  // namespace

@@ -120,6 +120,7 @@ void add_tensors(gguf::Writer& writer, at::ScalarType type, std::optional<quanti
     writer.add("blk.0.attn_q.bias", vector(8));
     writer.add("blk.0.attn_k.bias", vector(4));
     writer.add("blk.0.attn_v.bias", vector(4));
+    writer.add("blk.0.attn_output.bias", vector(kHidden));
   }
   writer.add("blk.0.attn_output.weight", matrix(kHidden, 8));
   writer.add("blk.0.ffn_gate.weight", matrix(kInner, kHidden));
@@ -130,7 +131,9 @@ void add_tensors(gguf::Writer& writer, at::ScalarType type, std::optional<quanti
   }
 }
 
+// Heads of 4 features, but of the embedding's 32 in two where an architecture takes no others.
 void add_hyperparameters(gguf::Writer& writer, const std::string& architecture) {
+  const uint32_t head = architecture == "phi3" ? 16 : 4, kv_heads = architecture == "phi3" ? 2 : 1;
   const auto set = [&](const char* key, auto value) { writer.add(architecture + "." + key, value); };
   writer.add("general.architecture", architecture);
   for (const auto& [key, value] : {std::pair("context_length", 32U),
@@ -138,9 +141,9 @@ void add_hyperparameters(gguf::Writer& writer, const std::string& architecture) 
                                    {"block_count", 1},
                                    {"feed_forward_length", 4},
                                    {"attention.head_count", 2},
-                                   {"attention.head_count_kv", 1},
-                                   {"attention.key_length", 4},
-                                   {"attention.value_length", 4},
+                                   {"attention.head_count_kv", kv_heads},
+                                   {"attention.key_length", head},
+                                   {"attention.value_length", head},
                                    {"rope.dimension_count", 4}}) {
     set(key, value);
   }
@@ -152,6 +155,44 @@ std::string gguf_file(const gguf::Writer& writer) {
   std::string bytes;
   writer.write([&](const void* data, size_t size) { bytes.append(static_cast<const char*>(data), size); });
   return bytes;
+}
+
+// A model whose blocks have experts, and one whose linears lie together and whose rotations have divisors.
+std::vector<std::string> other_gguf_files() {
+  const auto matrix = [](std::vector<int64_t> sizes) { return at::full(sizes, 0.5, at::kFloat); };
+  gguf::Writer mixture, fused;
+  add_hyperparameters(mixture, "qwen3moe");
+  add_hyperparameters(fused, "phi3");
+  for (const auto& [key, value] :
+       {std::pair("expert_count", 2U), {"expert_used_count", 1}, {"expert_feed_forward_length", 4}}) {
+    mixture.add(std::string("qwen3moe.") + key, value);
+  }
+  fused.add("phi3.rope.scaling.attn_factor", 1.25F);
+  fused.add("phi3.rope.scaling.original_context_length", 16U);
+  fused.add("phi3.attention.sliding_window", 8U);
+  for (gguf::Writer* writer : {&mixture, &fused}) {
+    writer->add("token_embd.weight", matrix({6, 32}));
+    for (const char* norm : {"blk.0.attn_norm.weight", "blk.0.ffn_norm.weight", "output_norm.weight"}) {
+      writer->add(norm, matrix({32}));
+    }
+  }
+  mixture.add("blk.0.attn_q.weight", matrix({8, 32}));
+  mixture.add("blk.0.attn_k.weight", matrix({4, 32}));
+  mixture.add("blk.0.attn_v.weight", matrix({4, 32}));
+  mixture.add("blk.0.attn_output.weight", matrix({32, 8}));
+  mixture.add("blk.0.attn_q_norm.weight", matrix({4}));
+  mixture.add("blk.0.attn_k_norm.weight", matrix({4}));
+  mixture.add("blk.0.ffn_gate_inp.weight", matrix({2, 32}));
+  mixture.add("blk.0.ffn_gate_exps.weight", matrix({2, 4, 32}));
+  mixture.add("blk.0.ffn_up_exps.weight", matrix({2, 4, 32}));
+  mixture.add("blk.0.ffn_down_exps.weight", matrix({2, 32, 4}));
+  fused.add("blk.0.attn_qkv.weight", matrix({96, 32}));
+  fused.add("blk.0.attn_output.weight", matrix({32, 32}));
+  fused.add("blk.0.ffn_up.weight", matrix({8, 32}));
+  fused.add("blk.0.ffn_down.weight", matrix({32, 4}));
+  fused.add("rope_factors_long.weight", matrix({2}));
+  fused.add("rope_factors_short.weight", matrix({2}));
+  return {gguf_file(mixture), gguf_file(fused)};
 }
 
 std::vector<std::string> gguf_files() {
@@ -180,7 +221,9 @@ std::vector<std::string> gguf_files() {
   biased.add("tokenizer.ggml.add_space_prefix", true);
   biased.add("rope_freqs.weight", at::full({2}, 1.5, at::kFloat));
   add_tensors(biased, at::kBFloat16, std::nullopt, true);
-  return {gguf_file(llama), gguf_file(biased)};
+  std::vector<std::string> files = other_gguf_files();
+  files.insert(files.begin(), {gguf_file(llama), gguf_file(biased)});
+  return files;
 }
 
 // A file without a name.

@@ -9,7 +9,22 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from families import CASES, EIGHT, FOUR, GEMMA2, GEMMA3, HEAD, OSS, TWO_ROPES, Case, checkpoint, rope
+from families import (
+    CASES,
+    EIGHT,
+    FACTORS,
+    FOUR,
+    GEMMA2,
+    GEMMA3,
+    HEAD,
+    LONG,
+    OSS,
+    TWO_ROPES,
+    Case,
+    checkpoint,
+    rope,
+)
+from small_models import LINEAR_ROPE, LLAMA3_ROPE
 
 import hemostat
 
@@ -49,6 +64,10 @@ FILES = {
     "llama-yarn-attention": Case(
         "llama", rope("yarn", factor=4.0, original_max_position_embeddings=16, attention_factor=1.7)
     ),
+    "llama-longrope": Case("llama", LONG | rope("longrope", **FACTORS)),
+    "mistral-wide-window": Case("mistral", {"sliding_window": 64}),
+    "qwen3-linear": Case("qwen3", {"rope_parameters": LINEAR_ROPE}),
+    "granite-llama3": Case("granite", {"rope_parameters": LLAMA3_ROPE}),
     "gpt2-head": Case("gpt2", {"n_inner": 48, "tie_word_embeddings": False}),
     "gemma2": Case("gemma2", GEMMA2 | AS_HEAD),
     "gemma2-46": Case("gemma2", GEMMA2 | {"num_hidden_layers": 46, "query_pre_attn_scalar": 8}),
@@ -139,7 +158,8 @@ def test_names_and_keys_are_those_of_the_package(name, made, tmp_path):
     known = {
         gguf.TENSOR_NAMES[tensor].format(bid=block) for tensor in gguf.MODEL_TENSORS[kind] for block in range(blocks)
     }
-    assert {tensor.name.rsplit(".", 1)[0] for tensor in reader.tensors} - {"rope_freqs"} <= known
+    rotations = {"rope_freqs", "rope_factors_long", "rope_factors_short"}  # which llama.cpp loads of more architectures
+    assert {tensor.name.rsplit(".", 1)[0] for tensor in reader.tensors} - rotations <= known
     keys = {
         value.replace("{arch}", architecture)
         for group in vars(gguf.Keys).values()
@@ -148,6 +168,26 @@ def test_names_and_keys_are_those_of_the_package(name, made, tmp_path):
         if isinstance(value, str)
     }
     assert {key for key in reader.fields if not key.startswith("GGUF.")} <= keys
+
+
+SAID = {
+    "phi3": "llama.cpp overlooks its windows",
+    "phi3-longrope": "llama.cpp takes the long rotations by the context that it makes room for",
+    "llama-longrope": "transformers overlooks its scaled rotation",
+    "gpt_neox": "llama.cpp computes its GELU by the tanh approximation",
+    "gpt_oss": "llama.cpp rounds where YaRN's ramp begins and ends",
+    "granite-old": "transformers overlooks its biases",
+    "gpt_oss-plain": None,
+    "gemma2": None,
+    "mixtral": None,
+    "phi3-old": None,
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_what_others_read_otherwise_is_said(name, made, tmp_path):
+    said = " ".join(saved(hemostat.Model.load(made(FILES[name])), tmp_path / "model.gguf"))
+    assert said == "" if SAID[name] is None else SAID[name] in said
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -170,6 +210,7 @@ def test_families_without_an_architecture(name, made, tmp_path):
         (Case("gemma", HEAD | {"tie_word_embeddings": False}), "a head of its own in the architecture gemma"),
         (Case("olmo2", {"tie_word_embeddings": True}), "a head that is the embedding in the architecture olmo2"),
         (Case("gpt_neox", {"tie_word_embeddings": True}), "a head that is the embedding in the architecture gptneox"),
+        (Case("qwen2", {"rope_parameters": LLAMA3_ROPE}), "inverse_frequencies"),
         (Case("phi3", HEAD), "heads of 12 features"),
         (Case("olmoe", EIGHT | {"num_key_value_heads": 4, "norm_topk_prob": True}), "normalize = true"),
         (CASES["olmoe"], "2 key-value heads for 4 heads in the architecture olmoe"),

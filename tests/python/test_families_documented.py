@@ -1,7 +1,10 @@
 """The documentation lists what loads: all of it, and nothing else."""
 
 import re
+import struct
 from pathlib import Path
+
+import pytest
 
 import hemostat
 
@@ -21,6 +24,22 @@ def test_the_table_has_every_family():
     assert set(types) == set(hemostat.families())
     names = [name for name, _ in documented()]
     assert len(names) == len(set(names))
+
+
+def test_the_page_has_every_architecture_of_gguf_files(tmp_path):
+    page = (ROOT / "docs" / "checkpoints.md").read_text(encoding="utf-8")
+    table = page.split("\n| `general.architecture` | `model_type` |\n|---|---|\n")[1].split("\n\n")[0]
+    rows = [re.fullmatch(r"\| `([\w-]+)` \| (.+) \|", row).groups() for row in table.splitlines()]
+    key, value = b"general.architecture", b"none of them"
+    entry = struct.pack("<Q", len(key)) + key + struct.pack("<IQ", 8, len(value)) + value
+    (tmp_path / "model.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + entry)
+    with pytest.raises(ValueError, match="supported are (.+)") as error:
+        hemostat.Model.load(tmp_path / "model.gguf")
+    supported = re.search("supported are (.+)", str(error.value))[1].split(", ")
+    assert [architecture for architecture, _ in rows] == supported
+    types = [name.strip("`") for _, names in rows for name in names.split(", ")]
+    assert len(types) == len(set(types))
+    assert set(types) | {"ministral", "opt"} == set(hemostat.families())
 
 
 def test_the_readme_has_every_family():

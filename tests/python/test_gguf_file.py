@@ -11,6 +11,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 import hemostat
 from hemostat import _C
@@ -457,10 +458,50 @@ class TestTokenizer:
         alone.save(tmp_path / "model.gguf")
         model = hemostat.Model.load(tmp_path / "model.gguf")
         assert _C.gguf_tokenizer(tmp_path / "model.gguf") is None
+        fields = gguf.GGUFReader(tmp_path / "model.gguf").fields
+        assert fields["tokenizer.ggml.model"].contents() == "none"  # without which llama.cpp does not load the file
         with pytest.raises(ValueError, match="model.gguf has no tokenizer"):
             _ = model.tokenizer
         model.save(tmp_path / "directory")
         assert not (tmp_path / "directory" / "tokenizer.json").exists()
+
+    def test_gemma_s(self, tiny_checkpoint, tmp_path):
+        """SentencePiece's BPE without a space before the text."""
+        copy = shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")
+        pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(127)), "▁", *"abcd", "ab", "▁ab"]
+        whole = Tokenizer(
+            models.BPE(
+                vocab={piece: i for i, piece in enumerate(pieces)},
+                merges=[("a", "b"), ("▁", "ab")],
+                unk_token="<unk>",
+                fuse_unk=True,
+                byte_fallback=True,
+            )
+        )
+        whole.normalizer = normalizers.Replace(" ", "▁")
+        whole.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+        whole.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+        whole.add_special_tokens([AddedToken(name, special=True) for name in pieces[:3]])
+        whole.save(str(copy / "tokenizer.json"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            hemostat.Model.load(copy).save(tmp_path / "whole.gguf")
+        fields = gguf.GGUFReader(tmp_path / "whole.gguf").fields
+        assert fields["tokenizer.ggml.model"].contents() == "llama"
+        assert not fields["tokenizer.ggml.add_space_prefix"].contents()
+        ours = hemostat.Model.load(without_whole_tokenizer(tmp_path / "whole.gguf", tmp_path / "parts.gguf")).tokenizer
+        for sentence in ("ab cab dab", " abz", "d  ab"):
+            assert ours.encode(sentence, add_special_tokens=False).ids == whole.encode(sentence).ids
+            assert ours.decode(ours.encode(sentence).ids) == sentence
+
+    def test_one_of_another_kind(self, tiny_checkpoint, tmp_path):
+        copy = shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")
+        Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a")).save(str(copy / "tokenizer.json"))
+        with pytest.warns(UserWarning, match="only hemostat reads its tokenizer, which is of another kind than gpt2"):
+            hemostat.Model.load(copy).save(tmp_path / "model.gguf")
+        again = hemostat.Model.load(tmp_path / "model.gguf")
+        assert again.tokenizer.encode("b").ids == [1]
+        assert gguf.GGUFReader(tmp_path / "model.gguf").fields["tokenizer.ggml.model"].contents() == "none"
 
     def test_one_that_gguf_has_no_name_for(self, tiny_checkpoint, tmp_path):
         copy = shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "family.h"
 #include "model/config.h"
 
@@ -27,14 +29,11 @@ Family phi3() {
                .windows = true,
                .otherwise =
                    [](const CheckpointConfig& config) {
-                     std::string what;
-                     for (const LayerConfig& layer : config.layers) {
-                       if (layer.window > 0 && layer.window < config.model.context) {
-                         return std::string("makes no use of its windows");
-                       }
-                       what = layer.rope.context > 0 ? "takes the long rotations by the context it makes room for" : "";
-                     }
-                     return what;
+                     const bool window =
+                         std::any_of(config.layers.begin(), config.layers.end(), [&](const LayerConfig& layer) {
+                           return layer.window > 0 && layer.window < config.model.context;
+                         });
+                     return std::string(window ? "overlooks its windows" : "");
                    }},
   };
 }

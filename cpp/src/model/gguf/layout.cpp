@@ -127,11 +127,10 @@ std::vector<FileTensor> layout(const Model& model) {
       tensors.push_back({.name = found->name, .parts = {}, .experts = found->expert, .precise = precise});
     }
     const bool norm_weight = found->kind == Kind::norm && found->name.ends_with(".weight");
-    tensors[number->second].parts.push_back(
-        {.name = name,
-         .sizes = slot.sizes().vec(),
-         .adjacent = found->kind == Kind::rotated && family.gguf.adjacent_pairs,
-         .offset = norm_weight ? family.shape.norm_offset : 0});
+    tensors[number->second].parts.push_back({.name = name,
+                                             .sizes = slot.sizes().vec(),
+                                             .adjacent = found->kind == Kind::rotated && family.gguf.adjacent_pairs,
+                                             .offset = norm_weight ? family.shape.norm_offset : 0});
   });
   return tensors;
 }

@@ -299,10 +299,15 @@ std::string save_model(const Model& model, const std::string& path) {
   }
   const Written written = add_tensors(writer, model, config.head_dim);
   check_says(writer, model, path);
-  const Family& family = family_of(model.config);
-  if (const std::string otherwise = family.gguf.otherwise != nullptr ? family.gguf.otherwise(config) : "";
-      !otherwise.empty()) {
-    notes.push_back("llama.cpp " + otherwise);
+  const auto otherwise = family_of(model.config).gguf.otherwise;
+  if (const std::string what = otherwise != nullptr ? otherwise(config) : ""; !what.empty()) {
+    notes.push_back("llama.cpp " + what);
+  }
+  const bool longrope = std::any_of(model.blocks.begin(), model.blocks.end(), [](const Block& block) {
+    return block.attention.rope.long_inverse_frequencies.defined();
+  });
+  if (longrope) {
+    notes.emplace_back("llama.cpp takes the long rotations by the context that it makes room for, not by what is read");
   }
   if (written.mixed > 0) {
     notes.push_back(fmt::format("{} of its tensors hold linears of different types, and so are {}", written.mixed,

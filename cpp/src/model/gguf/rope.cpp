@@ -88,9 +88,9 @@ json scaling(Hyperparameters& parameters, const Family& family, int64_t frequenc
     result["original_max_position_embeddings"] = *original;
   }
   parameters.harmless("rope.scaling.finetuned");
-  for (const auto& [name, neutral] : {std::pair("attn_factor", 1.0), std::pair("yarn_ext_factor", 1.0),
-                                      std::pair("yarn_attn_factor", 1.0), std::pair("yarn_beta_fast", 32.0),
-                                      std::pair("yarn_beta_slow", 1.0), std::pair("alpha", 0.0)}) {
+  for (const auto& [name, neutral] :
+       {std::pair("attn_factor", 1.0), std::pair("yarn_ext_factor", 1.0), std::pair("yarn_attn_factor", 1.0),
+        std::pair("yarn_beta_fast", 32.0), std::pair("yarn_beta_slow", 1.0), std::pair("alpha", 0.0)}) {
     parameters.only_number(std::string("rope.scaling.") + name, neutral);
   }
   return result;
@@ -170,9 +170,8 @@ bool add_rope(Writer& writer, const Model& model, const CheckpointConfig& config
   }
   const auto key = [&](const char* name) { return fmt::format("{}.rope.{}", family.gguf.name, name); };
   const Rope* found = global_rope(model);
-  const at::Tensor frequencies =
-      found != nullptr ? found->inverse_frequencies.to(at::kCPU)
-                       : at::tensor(inverse_frequencies(config.rope_theta, config.head_dim));
+  const at::Tensor frequencies = found != nullptr ? found->inverse_frequencies.to(at::kCPU)
+                                                  : at::tensor(inverse_frequencies(config.rope_theta, config.head_dim));
   const Rope rope = found != nullptr ? *found : Rope{};
   const at::Tensor plain = at::tensor(inverse_frequencies(config.rope_theta, 2 * frequencies.size(0)));
   writer.add(key("dimension_count"), static_cast<uint32_t>(2 * frequencies.size(0)));

@@ -292,9 +292,10 @@ def test_inputs_that_are_shared_for_a_while(turns, tokens):
 def test_what_takes_blocks_says_so(tokens):
     model = hemostat.Model.from_module(Tiny())
     says = "blocks, and hemostat sees none in Tiny"
+    statistics = hemostat.collect(model, tokens, ["owl"], progress=False)
     for method in ("drop_layers", "duplicate_layers", "insert_identity", "drop_norms", "owl"):
         with pytest.raises(ValueError, match=f"hemostat.prepare\\({method}\\).*{says}"):
-            hemostat.prepare(model, method)
+            hemostat.prepare(model, method, statistics)
     with pytest.raises(ValueError, match=f"propagate.*{says}"):
         hemostat.prepare(model, "wanda", calibration=tokens, propagate=True)
     with pytest.raises(ValueError, match=f"temperature is measured by generation.*{says}"):

@@ -130,7 +130,6 @@ Prepared prepare(const Model& model, const std::string& name, const Statistics* 
                  const Propagation* propagation) {
   const Method& method = find_method(name);
   const Options options = complete_options(method, given);
-  const Axis axis = planned_axis(model, {name, options});
   if (propagation == nullptr) {
     check_statistics_given(name, needs_with(method, options), statistics);
   } else {
@@ -141,6 +140,7 @@ Prepared prepare(const Model& model, const std::string& name, const Statistics* 
     }
     check_propagation(fmt::format("hemostat.prepare({})", name), model, *propagation);
   }
+  const Axis axis = planned_axis(model, {name, options});
   if (const auto* whole = std::get_if<OnModel>(&method.change)) {
     return Prepared(name, axis, on_model(*whole, options, model, statistics), model);
   }

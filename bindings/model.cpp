@@ -240,8 +240,8 @@ void register_model_class(py::class_<Model>& model) {
 Args:
     checkpoint: A Hugging Face directory (config.json and one or many \*.safetensors) of one of families(), or of a
         multimodal model around one, whose language model alone is loaded with a warning; a GGUF file (a path that ends in
-        .gguf, of the architectures llama or qwen2), or a model's id on the Hub, which is looked for in the local cache
-        first and downloaded if it is not there.
+        .gguf, of an architecture that docs/checkpoints.md lists), or a model's id on the Hub, which is looked for in the
+        local cache first and downloaded if it is not there.
     dtype: None keeps the stored one. Of a GGUF file None keeps block formats packed in the linear layers, which
         dequantize them on use (an embedding or a head in one is dense), and the model has bfloat16 or float16 where the
         file has a matrix of it, else float32; with a dtype every weight is dense.
@@ -282,7 +282,7 @@ those that are left.
 
 A GGUF file holds all in one, the tokenizer included. Weights that are packed in one of its block formats keep their
 bytes; the others have the model's dtype, norms and biases float32. A warning says what transformers would overlook in
-it.
+it, and what llama.cpp would compute otherwise.
 
 Args:
     path: Where to: a directory, or a GGUF file where it ends in .gguf. Links are followed, missing parents made. It may
@@ -290,9 +290,9 @@ Args:
 
 Raises:
     ValueError: Where it cannot be written, what is there is no checkpoint of a model that hemostat reads (or no GGUF
-        file), or has an adapter_config.json; where a file beside the weights cannot be copied; or GGUF cannot express
-        the model (per-layer sizes, factors, treatments, attention windows). The message names the file, and nothing is
-        changed.
+        file), or has an adapter_config.json; where a file beside the weights cannot be copied; or a GGUF file would be
+        read as another model (per-layer sizes, factors, treatments, and fields that its architecture has no metadata
+        for). The message names the file or the field, and nothing is changed.
 )")
       .def("tensors", &Model::tensors, R"(Named tensors as :meth:`save` writes them; a tied head is left out.
 

@@ -59,7 +59,7 @@ bool near(const json& x, const json& y) {
          std::abs(x.get<double>() - y.get<double>()) <= 1e-6 * std::abs(x.get<double>());  // float32's rounding
 }
 
-// "blocks.0.attention.window", the first place at which two structures differ; empty: there is none.
+// "/blocks/0/attention/window", the first place at which two structures differ; empty: there is none.
 std::string first_difference(const json& x, const json& y) {
   if (x == y || near(x, y)) {
     return "";
@@ -171,7 +171,7 @@ void check_says(Writer& writer, const Model& model, const std::string& path) {
     std::string name = place.substr(1);
     std::replace(name.begin(), name.end(), '/', '.');
     const auto at = [&](const json& structure) {
-      return structure.contains(pointer) ? structure[pointer].dump() : std::string("nothing");
+      return structure.contains(pointer) ? ConfigFields::abbreviated(structure[pointer]) : std::string("nothing");
     };
     fail(fmt::format("{} = {} in the architecture {}: it would be read as {}", name, at(wanted), architecture,
                      at(said)));

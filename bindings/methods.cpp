@@ -16,6 +16,7 @@
 
 #include <hemostat/error.h>
 #include <hemostat/methods.h>
+#include <hemostat/threshold.h>
 
 #include "arguments.h"
 #include "callbacks.h"
@@ -255,6 +256,89 @@ std::set<Need> needs_from(const std::vector<std::string>& given) {
   }
   needs.merge(needs_of(specs));
   return needs;
+}
+
+Labels labels_from(const std::string& word) {
+  if (word != "model" && word != "text") {
+    throw ValueError(fmt::format("hemostat.collect: labels is '{}', but takes model, text", word));
+  }
+  return word == "model" ? Labels::model : Labels::text;
+}
+
+void register_predict(py::module_& module) {
+  const auto threshold = [](const Prediction& self) { return Threshold(self.axis, self.severities, self.delta_nll); };
+  py::class_<Prediction>(module, "Prediction", R"(What a method is predicted to cost along its axis. Read-only.
+
+Without an evaluation: of second order about the unchanged model, linear by linear. It understates cascades from early
+blocks, and what is beyond about a nat.
+)")
+      .def_readonly("method", &Prediction::method, "The method with its options.")
+      .def_readonly("axis", &Prediction::axis, "The method's axis for this model.")
+      .def_readonly("severities", &Prediction::severities, "On the axis.")
+      .def_readonly("delta_nll", &Prediction::delta_nll, "Predicted ΔNLL at each, nats per token.")
+      .def_readonly("linears", &Prediction::linears, "Of each severity the predicted ΔNLL of each linear, by name.")
+      .def(
+          "zone",
+          [threshold](const Prediction& self, double tolerance) { return threshold(self).zone(tolerance).severity; },
+          "tolerance"_a, R"(The largest severity at which the predicted ΔNLL is within a tolerance.
+
+Args:
+    tolerance: Nats per token, above 0.
+
+Returns:
+    float | None: Interpolated as :meth:`Threshold.zone` does; None where even the mildest is beyond it.
+)")
+      .def("__repr__", [](const Prediction& self) {
+        return fmt::format("Prediction({}, {} severities, ΔNLL {:.4g} … {:.4g})", self.method, self.severities.size(),
+                           self.delta_nll.empty() ? 0 : self.delta_nll.front(),
+                           self.delta_nll.empty() ? 0 : self.delta_nll.back());
+      });
+  module.def(
+      "predict",
+      [](const Model& model, const std::string& method, const Statistics& statistics,
+         const std::optional<std::vector<double>>& severities, const std::optional<const Statistics*>& judge,
+         const py::kwargs& options) {
+        const MethodSpec spec = spec_from(method, options);
+        py::gil_scoped_release release;
+        return predict(model, spec, statistics, {.severities = severities, .judge = judge.value_or(nullptr)});
+      },
+      "model"_a, "method"_a, "statistics"_a, py::kw_only(), "severities"_a = std::optional<std::vector<double>>(),
+      "judge"_a = std::optional<const Statistics*>(), R"(What a method is predicted to cost, without an evaluation.
+
+A change ΔW of a linear costs about ½ Σ_r f_r ΔW_r G ΔW_rᵀ nats per token, with G the Gram matrix of its input and f_r the
+mean square of the loss's gradient with respect to its output r (``collect(model, tokens, needs=["predict", method])``).
+
+Args:
+    model: The model.
+    method: A method's name or spec, of one that changes weights.
+    statistics: Of the model, with what the method and the prediction need.
+    severities: On the method's axis. None: its default grid.
+    judge: Statistics to predict by, of another text than the method is calibrated on, which flatters it. None: the
+        method's own.
+    **options: The method's own options.
+
+Returns:
+    Prediction: ``.severities``, ``.delta_nll``, ``.linears``, ``.zone(tolerance)``.
+
+Raises:
+    ValueError: For a method that changes other things than weights, or statistics that are missing.
+
+Example:
+    >>> statistics = hemostat.collect(model, calibration, needs=["wanda", "predict"])
+    >>> predicted = hemostat.predict(model, "wanda", statistics, severities=[0.3, 0.5])
+)");
+  module.def("predicted_damage", &predicted_damage, "model"_a, "changed"_a, "statistics"_a,
+             py::call_guard<py::gil_scoped_release>(),
+             R"(Predicted ΔNLL of each linear that differs between two models, nats per token.
+
+Args:
+    model: The unchanged model.
+    changed: The same with other weights.
+    statistics: Of the unchanged model, with ``gram`` and ``row_fisher``.
+
+Returns:
+    dict[str, float]: By the linears' names.
+)");
 }
 
 void register_registry(py::module_& module) {
@@ -574,12 +658,14 @@ Example:
   module.def(
       "collect",
       [](const Model& model, const at::Tensor& tokens, const std::optional<std::vector<std::string>>& needs,
-         double memory_budget, int64_t batch, const Patterns& include, const Patterns& exclude,
-         const ProgressFunction& progress) {
+         const std::string& labels, int64_t seed, double memory_budget, int64_t batch, const Patterns& include,
+         const Patterns& exclude, const ProgressFunction& progress) {
         CollectOptions options;
         if (needs) {
           options.needs = needs_from(*needs);
         }
+        options.labels = labels_from(labels);
+        options.seed = seed;
         options.memory_budget = memory_budget;
         options.batch = batch;
         options.filter = linear_filter(include, exclude);
@@ -587,9 +673,10 @@ Example:
         py::gil_scoped_release release;
         return collect(model, tokens, options);
       },
-      "model"_a, "tokens"_a, "needs"_a = std::optional<std::vector<std::string>>(), py::kw_only(),
-      "memory_budget"_a = CollectOptions().memory_budget, "batch"_a = CollectOptions().batch, "include"_a = Patterns(),
-      "exclude"_a = Patterns(), "progress"_a = ProgressFunction(), "What hemostat.collect calls.");
+      "model"_a, "tokens"_a, "needs"_a = std::optional<std::vector<std::string>>(), py::kw_only(), "labels"_a = "model",
+      "seed"_a = CollectOptions().seed, "memory_budget"_a = CollectOptions().memory_budget,
+      "batch"_a = CollectOptions().batch, "include"_a = Patterns(), "exclude"_a = Patterns(),
+      "progress"_a = ProgressFunction(), "What hemostat.collect calls.");
 
   module.def(
       "needs_of",
@@ -611,6 +698,7 @@ Returns:
 void register_methods(py::module_& module) {
   register_registry(module);
   register_prepare(module);
+  register_predict(module);
 }
 
 }  // namespace hemostat::bindings

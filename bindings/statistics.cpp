@@ -117,7 +117,7 @@ Raises:
       .def_property_readonly("in_features", &GradientStatistics::in_features, "Columns of the weight.")
       .def_property_readonly(
           "needs", [](const GradientStatistics& self) { return names(self.needs()); },
-          "What was collected: 'gradient_mean', 'gradient_absmean', 'gradient_square'.")
+          "What was collected: 'gradient_mean', 'gradient_absmean', 'gradient_square', 'row_fisher'.")
       .def_property_readonly("mean", released(&GradientStatistics::mean),
                              "float32 [out_features, in_features]: mean gradient. ValueError if not collected.")
       .def_property_readonly("absmean", released(&GradientStatistics::absmean),
@@ -126,6 +126,10 @@ Raises:
           "square", released(&GradientStatistics::square),
           "float32 [out_features, in_features]: mean squared gradient, the diagonal of the empirical "
           "Fisher information. ValueError if not collected.")
+      .def_property_readonly("row_fisher", released(&GradientStatistics::row_fisher),
+                             "float32 [out_features]: mean over tokens of the squared gradient of a window's summed "
+                             "negative log-likelihood "
+                             "with respect to what each row gives. ValueError if not collected.")
       .def("__repr__", [](const GradientStatistics& self) {
         return fmt::format("GradientStatistics([{}, {}], {} windows: {})", self.out_features(), self.in_features(),
                            self.count(), fmt::join(names(self.needs()), ", "));
@@ -179,7 +183,7 @@ Example:
       .def_property_readonly(
           "needs", [](const Statistics& self) { return names(self.needs()); },
           "What every input and every weight has: 'column_norm', 'absmax', 'absmean', 'gram', 'mean', 'gradient_mean', "
-          "'gradient_absmean', 'gradient_square'.")
+          "'gradient_absmean', 'gradient_square', 'row_fisher'.")
       .def(
           "merge",
           [](Statistics& self, const Statistics& other) -> Statistics& {

@@ -52,6 +52,7 @@ from hemostat._C import (
     NumericalError,
     Observer,
     OptionSpec,
+    Prediction,
     Prepared,
     Site,
     Statistics,
@@ -65,6 +66,8 @@ from hemostat._C import (
     find_threshold,
     judge,
     methods,
+    predict,
+    predicted_damage,
     prepare,
 )
 from hemostat._damage import compare, sweep
@@ -99,6 +102,7 @@ __all__ = [
     "NumericalError",
     "Observer",
     "OptionSpec",
+    "Prediction",
     "Prepared",
     "Report",
     "Site",
@@ -129,6 +133,8 @@ __all__ = [
     "metrics",
     "noise",
     "normalize",
+    "predict",
+    "predicted_damage",
     "prepare",
     "prune",
     "quantize",

@@ -32,6 +32,8 @@ def collect(
     tokens: torch.Tensor,
     needs: str | Iterable[str] | None = None,
     *,
+    labels: str = "model",
+    seed: int = 0,
     memory_budget: float = 2**30,
     batch: int = 8,
     include: str | list[str] | None = None,
@@ -47,8 +49,12 @@ def collect(
         model: The model.
         tokens: int64 [windows, length] on the model's device.
         needs: Names of statistics (``"column_norm"``, ``"absmax"``, ``"absmean"``, ``"gram"``, ``"mean"``; of gradients
-            ``"gradient_mean"``, ``"gradient_absmean"``, ``"gradient_square"``) or of methods that need them
-            (``"wanda"``, ``"rtn:group_size=64"``), one or many. None: every statistic that needs no gradient.
+            ``"gradient_mean"``, ``"gradient_absmean"``, ``"gradient_square"``, ``"row_fisher"``), of methods that need
+            them (``"wanda"``, ``"rtn:group_size=64"``), or ``"predict"``; one or many. None: every statistic that
+            needs no gradient.
+        labels: Whose tokens ``row_fisher`` asks the likelihood of: ``"model"``: drawn from what the model predicts, at
+            every position; ``"text"``: the text's.
+        seed: Of what is drawn.
         memory_budget: Bytes to hold in memory; what is beyond lies in temporary files.
         batch: Windows at a time.
         include: fnmatch pattern or patterns on the linears' names. None: the linears inside blocks.
@@ -75,6 +81,8 @@ def collect(
             model,
             tokens,
             names,
+            labels=labels,
+            seed=seed,
             memory_budget=memory_budget,
             batch=batch,
             include=include,

@@ -17,8 +17,14 @@
 
 namespace hemostat {
 
+// Whose tokens the row Fisher asks the likelihood of: drawn from the model's own distribution (the Fisher information),
+// or the text's (the empirical one).
+enum class Labels { model, text };
+
 struct CollectOptions {
   std::optional<std::set<Need>> needs = {};     // none: every one that takes no gradient
+  Labels labels = Labels::model;                // of the row Fisher
+  int64_t seed = 0;                             // of what is drawn
   double memory_budget = 1024.0 * 1024 * 1024;  // bytes
   int64_t batch = 8;                            // windows at a time
   LinearFilter filter = {};
@@ -28,10 +34,11 @@ struct CollectOptions {
 // One forward pass over tokens int64 [windows, length] on the model. Needs of gradients take a second one and a
 // backward pass of each window's mean negative log-likelihood, block by block: no more than one block's graph and one
 // window's gradients of its weights are held at a time, beside what enters the blocks in a batch and the sums
-// themselves, both within the memory budget. Gradients of factored and packed linears are those of the weight
-// multiplied out. An expert's linear that no token reached has statistics of count 0, in whose
-// place methods put InputStatistics::alike(). ValueError
-// for gradients of windows of one token, or of a model that repeats blocks.
+// themselves, both within the memory budget. The row Fisher takes such a backward pass of its own, of each window's
+// summed negative log-likelihood and with no gradient of a weight. Gradients of factored and packed linears are those
+// of the weight multiplied out. An expert's linear that no token reached has statistics of count 0, in whose place
+// methods put InputStatistics::alike(). ValueError for gradients of windows of one token, or of a model that repeats
+// blocks.
 Statistics collect(const Model& model, const at::Tensor& tokens, const CollectOptions& options = {});
 
 // A linear in its model, and what calibration knows of it: what a method on linears is a function of.

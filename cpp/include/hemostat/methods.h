@@ -245,8 +245,35 @@ struct MethodAtSeverity {
 Model compress(const Model& model, const std::vector<MethodAtSeverity>& methods, const Propagation& calibration,
                bool propagate = true);
 
-// What methods need together, by their specs: "wanda", "rtn:group_size=64". With propagate, what passes block by block
-// do not give.
+// Predicted damage: a change ΔW of a linear costs about e = ½ Σ_r f_r ΔW_r G ΔW_rᵀ nats per token, known before
+// anything is evaluated, with G the Gram matrix of its input and f the row Fisher. The expansion is of second order
+// about the unchanged model, linear by linear: it understates cascades from early blocks, and what is beyond about a
+// nat.
+std::set<Need> predict_needs();
+
+// Of each linear that `changed` has changed, by name. `statistics` are the unchanged model's; of the text that a method
+// was calibrated on they flatter it. ValueError where they lack something, or where the change is to other things than
+// weights.
+std::map<std::string, double> predicted_damage(const Model& model, const Model& changed, const Statistics& statistics);
+
+struct PredictOptions {
+  std::optional<std::vector<double>> severities = std::nullopt;  // none: the axis's default grid
+  const Statistics* judge = nullptr;                             // to predict by; null: the method's own
+};
+
+struct Prediction {
+  std::string method;
+  Axis axis;
+  std::vector<double> severities, delta_nll;           // nats per token, summed over the linears
+  std::vector<std::map<std::string, double>> linears;  // of each severity
+};
+
+// ValueError for methods that change other things than weights.
+Prediction predict(const Model& model, const MethodSpec& method, const Statistics& statistics,
+                   const PredictOptions& options = {});
+
+// What methods need together, by their specs: "wanda", "rtn:group_size=64"; "predict": predict_needs(). With propagate,
+// what passes block by block do not give.
 std::set<Need> needs_of(const std::vector<std::string>& specs, bool propagate = false);
 
 }  // namespace hemostat

@@ -290,9 +290,10 @@ struct Model {
   // save() wrote one). Tensors are private, writable views on the mapped files. Every config field that changes a
   // number is honoured or refused by name. Throws ValueError naming the file and the field or tensor.
   //
-  // Or a GGUF file (a path that ends in .gguf) of llama.cpp's architectures llama (Mistral's models too) and qwen2. Its
-  // block formats stay packed in linears, as GgufPacked; an embedding or a head in one is dequantized. Without a dtype
-  // the model has bfloat16 or float16 where the file has a matrix of it, else float32; with one every weight is dense.
+  // Or a GGUF file (a path that ends in .gguf) of an architecture that one of families() has in llama.cpp. Its block
+  // formats stay packed in linears, experts and parts of fused tensors too, as GgufPacked (MXFP4: BlockPacked); an
+  // embedding or a head in one is dequantized. Without a dtype the model has bfloat16 or float16 where the file has a
+  // matrix of it, else float32; with one every weight is dense.
   static Model load(const std::string& checkpoint, const LoadOptions& options = {});
 
   // The same from config.json's text and named tensors, which are shared, gradients included.
@@ -313,9 +314,10 @@ struct Model {
   // ValueError, naming the file, for a directory that holds something else, an adapter_config.json in it, and what
   // cannot be read or written; nothing is changed then.
   //
-  // A path that ends in .gguf: one GGUF file, its tokenizer included. Weights that are GgufPacked keep their bytes, the
-  // others have the model's dtype, and norms and biases float32. ValueError, before anything is written, where GGUF
-  // cannot express the model; the result is a sentence on what other readers of the file would overlook.
+  // A path that ends in .gguf: one GGUF file, its tokenizer included. Weights that are GgufPacked (or MXFP4) keep their
+  // bytes, but linears of different types that share a tensor; the others have the model's dtype, and norms, biases,
+  // routers and learned positions float32. ValueError, before anything is written, where the file would be read as
+  // another model; the result is a sentence on what other readers overlook or compute otherwise.
   std::string save(const std::string& path) const;
 
   // Named tensors as save() writes them; a tied head is left out.

@@ -14,7 +14,17 @@
 
 namespace hemostat {
 
-enum class Need { column_norm, absmax, absmean, gram, mean, gradient_mean, gradient_absmean, gradient_square };
+enum class Need {
+  column_norm,
+  absmax,
+  absmean,
+  gram,
+  mean,
+  gradient_mean,
+  gradient_absmean,
+  gradient_square,
+  row_fisher
+};
 
 std::string name(Need need);                   // "column_norm", …
 Need need_from_name(const std::string& name);  // ValueError for another name
@@ -73,7 +83,8 @@ class InputStatistics {
   at::Tensor sum_squares_, abs_sum_, absmax_, gram_, sum_;
 };
 
-// Sums over the gradients of a weight, each of one sequence's loss.
+// Sums over the gradients of a weight, each of one sequence's loss; and over the squared gradients of what the linear
+// gives for each token.
 class GradientStatistics {
  public:
   // Of the needs, those that take a gradient.
@@ -82,6 +93,10 @@ class GradientStatistics {
 
   // gradient [out_features, in_features], any floating dtype; undefined: the loss doesn't depend on the weight.
   void add(const at::Tensor& gradient);
+  // gradient [..., out_features] of a sequence's summed negative log-likelihood with respect to what the linear gives,
+  // of the tokens that it is given; then the end of that sequence of so many tokens, given or not.
+  void add_rows(const at::Tensor& gradient);
+  void end_rows(int64_t tokens);
   void merge(const GradientStatistics& other);            // the sums of both; ValueError unless mergeable
   bool mergeable(const GradientStatistics& other) const;  // of the same size and needs
 
@@ -94,12 +109,16 @@ class GradientStatistics {
   at::Tensor mean() const;       // float32 [out_features, in_features]: mean gradient
   at::Tensor absmean() const;    // float32 [out_features, in_features]: mean |gradient|
   at::Tensor square() const;  // float32 [out_features, in_features]: mean gradient², the empirical Fisher information
+  // float32 [out_features]: f_r = E_t[(∂ΣNLL/∂y_{t,r})²] over all tokens, so that a change ΔW of the weight costs about
+  // ½ Σ_r f_r ΔW_r E[x xᵀ] ΔW_rᵀ nats per token.
+  at::Tensor row_fisher() const;
 
  private:
   at::Tensor mean_of(const at::Tensor& sum, Need need) const;
-  int64_t out_features_, in_features_, count_ = 0;
+  int64_t out_features_, in_features_, count_ = 0, tokens_ = 0;
   std::set<Need> needs_;
   at::Tensor sum_, abs_sum_, sum_squares_;
+  at::Tensor row_squares_;  // float64 [out_features]
 };
 
 // By the linears' names.

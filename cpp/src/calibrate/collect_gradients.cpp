@@ -5,12 +5,18 @@
 #include <vector>
 
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cross_entropy_loss.h>
+#include <ATen/ops/full_like.h>
+#include <ATen/ops/searchsorted.h>
+#include <ATen/ops/softmax.h>
+#include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 
 #include <hemostat/error.h>
 #include <hemostat/interrupt.h>
 
+#include "common/token_hash.h"
 #include "model/finite.h"
 #include "model/head_chunks.h"
 #include "model/heap_trimmer.h"
@@ -47,8 +53,10 @@ struct Leaf {
   // Adds the gradient of one sequence, and forgets it.
   void take() {
     statistics->add(weight.grad());
-    weight.mutable_grad() = at::Tensor();
+    forget();
   }
+
+  void forget() { weight.mutable_grad() = at::Tensor(); }
 };
 
 // The layer with its weight, multiplied out and dequantized, as a leaf.
@@ -58,6 +66,36 @@ Linear with_leaf(const Linear& linear, at::ScalarType dtype, GradientStatistics&
   leaves.push_back({&statistics, weight.requires_grad_(true)});
   return linear.with_weight(weight);
 }
+
+// Adds the squared gradients of what chosen linears give, as a backward pass comes by.
+class RowTap : public HeapTrimmer {
+ public:
+  RowTap(const std::map<std::string, std::shared_ptr<GradientStatistics>>& gradients, bool taps)
+      : gradients_(gradients), taps_(taps) {}
+
+  void linear_output(size_t, const std::string& name, const at::Tensor& y) override { tapped(name, y); }
+
+  // What the head gives, before its family's scale and cap.
+  const at::Tensor& of_head(const at::Tensor& y, const Model& model) {
+    if (taps_ && (model.head.scale != 1 || model.head.softcap > 0 || model.head.map.scale != 1 ||
+                  model.head.map.bias.defined() || model.head.map.a.defined())) {
+      throw ValueError("hemostat.collect: row_fisher of a head whose logits are scaled, capped or mapped is not known");
+    }
+    tapped(model.config.names.head, y);
+    return y;
+  }
+
+ private:
+  void tapped(const std::string& name, const at::Tensor& y) {
+    const auto found = gradients_.find(name);
+    if (taps_ && found != gradients_.end() && y.requires_grad()) {
+      y.register_hook([statistics = found->second](const at::Tensor& gradient) { statistics->add_rows(gradient); });
+    }
+  }
+
+  const std::map<std::string, std::shared_ptr<GradientStatistics>>& gradients_;
+  bool taps_;
+};
 
 // Gradients of `inputs` alone: a model may share its tensors with a module in training.
 void backward(const at::Tensor& y, const at::Tensor& gradient, const at::Tensor& x, const std::vector<Leaf>& leaves) {
@@ -72,10 +110,25 @@ void backward(const at::Tensor& y, const at::Tensor& gradient, const at::Tensor&
 
 GradientCollector::GradientCollector(const Model& model, const CollectOptions& options, const std::set<Need>& needs,
                                      int64_t windows, int64_t length, MemoryBudget& budget)
-    : model_(model), filter_(options.filter), first_(model.blocks.size()) {
+    : model_(model),
+      filter_(options.filter),
+      first_(model.blocks.size()),
+      labels_(options.labels),
+      seed_(options.seed) {
+  const bool rows = needs.count(Need::row_fisher) > 0;
+  if (needs.size() > (rows ? 1 : 0)) {
+    passes_.push_back(Of::weights);
+  }
+  if (rows) {
+    passes_.push_back(Of::rows);
+  }
   if (length < 2 && !model.foreign.has_loss()) {
     throw ValueError(fmt::format(
         "hemostat.collect: gradients take windows of at least 2 tokens, one to predict, but these have {}", length));
+  }
+  if (rows && model.foreign.has_loss()) {
+    throw ValueError(
+        "hemostat.collect: row_fisher is of tokens that a language model predicts, not of a module's loss");
   }
   for (const NamedLinear& named : linears(model, filter_)) {
     const Linear& linear = *named.linear;
@@ -102,57 +155,41 @@ GradientCollector::GradientCollector(const Model& model, const CollectOptions& o
       first_ = block;
     }
   }
-  const int64_t blocks = static_cast<int64_t>(model.blocks.size());
-  states_ = budget.zeros({blocks + 1, std::min(options.batch, windows), length, model.embedding.size(1)}, model.dtype(),
-                         model.device());
+  const int64_t blocks = static_cast<int64_t>(model.blocks.size()), batch = std::min(options.batch, windows);
+  const int64_t width = model.embedding.size(1);
+  states_ = budget.zeros({blocks + 1, batch, length, width}, model.dtype(), model.device());
+  outgoing_ = at::zeros({batch, length, width}, model.embedding.options().requires_grad(false));
 }
 
 void GradientCollector::add(const at::Tensor& windows, int64_t before, Observer* observer) {
-  if (model_.foreign) {
-    return whole_backward(windows, before, observer);
-  }
   {
     const at::NoGradGuard no_grad;
-    StateKeeper keeper(states_, observer);
-    const at::Tensor last = run_blocks(model_, embed(model_, windows), 0, model_.blocks.size(), {.observer = &keeper});
+    at::Tensor last;
+    if (model_.foreign) {
+      last = hidden_states(model_, windows, {.observer = observer});
+    } else {
+      StateKeeper keeper(states_, observer);
+      last = run_blocks(model_, embed(model_, windows), 0, model_.blocks.size(), {.observer = &keeper});
+    }
     check_finite_values(model_, windows, last, kCollected, before);
   }
   const at::AutoGradMode with_grad(true);
-  head_backward(windows);
-  for (size_t block = model_.blocks.size(); block-- > first_;) {
-    block_backward(block, windows.size(0));
-  }
-}
-
-void GradientCollector::whole_backward(const at::Tensor& windows, int64_t before, Observer* observer) {
-  {
-    const at::NoGradGuard no_grad;
-    check_finite_values(model_, windows, hidden_states(model_, windows, {.observer = observer}), kCollected, before);
-  }
-  const at::AutoGradMode with_grad(true);
-  std::vector<Leaf> leaves;
-  const Model with_leaves = map_linears(model_, filter_, [&](const std::string& name, const Linear& linear) {
-    return with_leaf(linear, model_.dtype(), *gradients.at(name), leaves);
-  });
-  std::vector<at::Tensor> inputs;
-  for (const Leaf& leaf : leaves) {
-    inputs.push_back(leaf.weight);
-  }
-  for (int64_t window = 0; window < windows.size(0); ++window) {
-    check_interrupt();
-    const at::Tensor batch = windows.narrow(0, window, 1);
-    const at::Tensor given = hidden_states(with_leaves, batch);
-    const at::Tensor loss = model_.foreign.has_loss()
-                                ? given.sum()
-                                : at::cross_entropy_loss(given[0].narrow(0, 0, given.size(1) - 1).to(at::kFloat),
-                                                         batch[0].narrow(0, 1, batch.size(1) - 1));
-    if (loss.grad_fn()) {
-      loss.backward({}, /*retain_graph=*/false, /*create_graph=*/false, inputs);
+  for (const Of of : passes_) {
+    if (model_.foreign) {
+      whole_backward(of, windows, before);
+      continue;
     }
-    for (Leaf& leaf : leaves) {
-      leaf.take();
+    head_backward(of, windows, before);
+    for (size_t block = model_.blocks.size(); block-- > first_;) {
+      block_backward(of, block, windows.size(0));
     }
-    trim_heap(given);
+    if (of == Of::rows) {
+      for (const auto& [name, statistics] : gradients) {
+        for (int64_t window = 0; window < windows.size(0); ++window) {
+          statistics->end_rows(windows.size(1) - (draws(of) ? 0 : 1));
+        }
+      }
+    }
   }
 }
 
@@ -161,28 +198,44 @@ at::Tensor GradientCollector::entering(size_t block, int64_t window) const {
   return state.to(model_.device()).detach().requires_grad_(true);
 }
 
-at::Tensor GradientCollector::outgoing(int64_t window) const { return states_.select(0, -1).narrow(0, window, 1); }
+at::Tensor GradientCollector::outgoing(int64_t window) const { return outgoing_.narrow(0, window, 1); }
 
-void GradientCollector::head_backward(const at::Tensor& windows) {
+at::Tensor GradientCollector::drawn(const at::Tensor& logits, int64_t window, int64_t start) const {
+  const at::NoGradGuard no_grad;
+  const auto options = at::TensorOptions().dtype(at::kLong).device(logits.device());
+  const at::Tensor positions = at::arange(start, start + logits.size(0), options);
+  const at::Tensor u = unit_interval(hash(seed_, {at::full_like(positions, window), positions})).to(at::kFloat);
+  const at::Tensor mass = at::softmax(logits.detach(), -1).cumsum_(-1);
+  const at::Tensor at_least = (u.unsqueeze(-1) * mass.narrow(-1, mass.size(-1) - 1, 1)).contiguous();
+  return at::searchsorted(mass, at_least, /*out_int32=*/false, /*right=*/true)
+      .squeeze(-1)
+      .clamp_max_(mass.size(-1) - 1);
+}
+
+void GradientCollector::head_backward(Of of, const at::Tensor& windows, int64_t before) {
   Model model = model_;
   std::vector<Leaf> leaves;
   const auto found = gradients.find(model.config.names.head);
-  if (found != gradients.end()) {
+  const bool head = found != gradients.end();
+  if (head && of == Of::weights) {
     model.head.linear = with_leaf(model.head.linear, model.dtype(), *found->second, leaves);
   }
-  const int64_t targets = windows.size(1) - 1;
+  const int64_t targets = windows.size(1) - (draws(of) ? 0 : 1);
   const int64_t step = tokens_per_chunk(model, model, targets, targets);
   for (int64_t window = 0; window < windows.size(0); ++window) {
     const at::Tensor x = entering(model.blocks.size(), window);
     for (int64_t start = 0; start < targets; start += step) {
       check_interrupt();
       const int64_t count = std::min(step, targets - start);
-      const at::Tensor predicted = logits(model, apply_norm(model.final_norm, x.narrow(1, start, count)));
-      const at::Tensor loss =
-          at::cross_entropy_loss(predicted.squeeze(0).to(at::kFloat), windows[window].narrow(0, start + 1, count), {},
-                                 at::Reduction::Sum) /
-          static_cast<double>(targets);
-      backward(loss, {}, x, leaves);
+      RowTap tap(gradients, head && of == Of::rows);
+      const at::Tensor predicted =
+          tap.of_head(logits(model, apply_norm(model.final_norm, x.narrow(1, start, count))), model)
+              .squeeze(0)
+              .to(at::kFloat);
+      const at::Tensor labels =
+          draws(of) ? drawn(predicted, before + window, start) : windows[window].narrow(0, start + 1, count);
+      const at::Tensor loss = at::cross_entropy_loss(predicted, labels, {}, at::Reduction::Sum);
+      backward(of == Of::rows ? loss : loss / static_cast<double>(targets), {}, x, leaves);
     }
     for (Leaf& leaf : leaves) {
       leaf.take();
@@ -191,17 +244,20 @@ void GradientCollector::head_backward(const at::Tensor& windows) {
   }
 }
 
-void GradientCollector::block_backward(size_t block, int64_t count) {
+void GradientCollector::block_backward(Of of, size_t block, int64_t count) {
   Model single = model_;
   single.blocks = {model_.blocks[block]};
   single.head = Head{};
   std::vector<Leaf> leaves;
-  single = map_linears(single, filter_, [&](const std::string& name, const Linear& linear) {
-    return with_leaf(linear, model_.dtype(), *gradients.at(name), leaves);
-  });
+  if (of == Of::weights) {
+    single = map_linears(single, filter_, [&](const std::string& name, const Linear& linear) {
+      return with_leaf(linear, model_.dtype(), *gradients.at(name), leaves);
+    });
+  }
+  RowTap tap(gradients, of == Of::rows);
   for (int64_t window = 0; window < count; ++window) {
     const at::Tensor x = entering(block, window);
-    const at::Tensor y = run_blocks(single, x, 0, 1);
+    const at::Tensor y = run_blocks(single, x, 0, 1, {.observer = of == Of::rows ? &tap : nullptr});
     if (y.grad_fn()) {  // a block may be skipped altogether
       backward(y, outgoing(window).to(y.device()), x, leaves);
       outgoing(window).copy_(x.grad());
@@ -210,6 +266,44 @@ void GradientCollector::block_backward(size_t block, int64_t count) {
       leaf.take();
     }
     trim_heap(y);
+  }
+}
+
+void GradientCollector::whole_backward(Of of, const at::Tensor& windows, int64_t before) {
+  std::vector<Leaf> leaves;  // of rows too, so that there is a graph of all linears
+  const Model with_leaves = map_linears(model_, filter_, [&](const std::string& name, const Linear& linear) {
+    return with_leaf(linear, model_.dtype(), *gradients.at(name), leaves);
+  });
+  std::vector<at::Tensor> inputs;
+  for (const Leaf& leaf : leaves) {
+    inputs.push_back(leaf.weight);
+  }
+  RowTap tap(gradients, of == Of::rows);
+  for (int64_t window = 0; window < windows.size(0); ++window) {
+    check_interrupt();
+    const at::Tensor batch = windows.narrow(0, window, 1);
+    const at::Tensor given = hidden_states(with_leaves, batch, {.observer = of == Of::rows ? &tap : nullptr});
+    at::Tensor loss;
+    if (model_.foreign.has_loss()) {
+      loss = given.sum();
+    } else {
+      const int64_t targets = batch.size(1) - (draws(of) ? 0 : 1);
+      const at::Tensor predicted = given[0].narrow(0, 0, targets).to(at::kFloat);
+      const at::Tensor labels = draws(of) ? drawn(predicted, before + window, 0) : batch[0].narrow(0, 1, targets);
+      loss = at::cross_entropy_loss(predicted, labels, {}, of == Of::rows ? at::Reduction::Sum : at::Reduction::Mean);
+    }
+    if (loss.grad_fn()) {
+      loss.backward({}, /*retain_graph=*/false, /*create_graph=*/false, inputs);
+    }
+    for (Leaf& leaf : leaves) {
+      of == Of::weights ? leaf.take() : leaf.forget();
+    }
+    if (of == Of::rows) {
+      for (const auto& [name, statistics] : gradients) {
+        statistics->end_rows(batch.size(1) - (draws(of) ? 0 : 1));
+      }
+    }
+    trim_heap(given);
   }
 }
 

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 
@@ -31,19 +32,29 @@ class GradientCollector {
   std::map<std::string, std::shared_ptr<GradientStatistics>> gradients;
 
  private:
+  // Of weights: each window's mean negative log-likelihood of the text. Of rows: its sum, of the labels.
+  enum class Of { weights, rows };
+
   // Of a foreign module, one graph of all of it a window.
-  void whole_backward(const at::Tensor& windows, int64_t before, Observer* observer);
-  // Writes the gradient of each window's loss where the last block's output stood.
-  void head_backward(const at::Tensor& windows);
-  // From the gradient of the block's output, there too, to that of its input, in its place.
-  void block_backward(size_t block, int64_t count);
+  void whole_backward(Of of, const at::Tensor& windows, int64_t before);
+  // Writes the gradient of each window's loss with respect to what leaves the last block.
+  void head_backward(Of of, const at::Tensor& windows, int64_t before);
+  // From the gradient of the block's output to that of its input, in its place.
+  void block_backward(Of of, size_t block, int64_t count);
+  // logits float32 [tokens, V], of which positions are those of a window from `start` on → int64 [tokens].
+  at::Tensor drawn(const at::Tensor& logits, int64_t window, int64_t start) const;
+  bool draws(Of of) const { return of == Of::rows && labels_ == Labels::model; }
   at::Tensor entering(size_t block, int64_t window) const;  // a leaf [1, length, H]
   at::Tensor outgoing(int64_t window) const;                // [1, length, H]: the gradient that goes down
 
   const Model& model_;
   LinearFilter filter_;
-  size_t first_ = 0;   // block that has a chosen linear; those below take no gradient
-  at::Tensor states_;  // [blocks + 1, windows of a batch, length, H]
+  size_t first_ = 0;  // block that has a chosen linear; those below take no gradient
+  Labels labels_;
+  int64_t seed_;
+  std::vector<Of> passes_;
+  at::Tensor states_;    // [blocks + 1, windows of a batch, length, H]
+  at::Tensor outgoing_;  // [windows of a batch, length, H]
 };
 
 }  // namespace hemostat

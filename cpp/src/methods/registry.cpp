@@ -178,6 +178,10 @@ Axis planned_axis(const Model& model, const MethodSpec& spec) {
 std::set<Need> needs_of(const std::vector<std::string>& specs, bool propagate) {
   std::set<Need> result;
   for (const std::string& text : specs) {
+    if (text == "predict") {
+      result.merge(predict_needs());
+      continue;
+    }
     const MethodSpec spec = MethodSpec::parse(text);
     const Method& method = find_method(spec.method);
     result.merge(propagate ? needs_of_unchanged(method, complete_options(method, spec.options)) : spec.needs());

@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/zeros.h>
 #include <c10/core/InferenceMode.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -29,6 +30,29 @@ GradientStatistics::GradientStatistics(int64_t out_features, int64_t in_features
   sum_ = matrix(Need::gradient_mean);
   abs_sum_ = matrix(Need::gradient_absmean);
   sum_squares_ = matrix(Need::gradient_square);
+  if (has(Need::row_fisher)) {
+    row_squares_ = at::zeros({out_features}, at::TensorOptions().dtype(at::kDouble).device(device));
+  }
+}
+
+void GradientStatistics::add_rows(const at::Tensor& gradient) {
+  if (!has(Need::row_fisher) || gradient.size(-1) != out_features_) {
+    throw ValueError(fmt::format("hemostat.GradientStatistics.add_rows: gradient has {} features, but {}",
+                                 gradient.size(-1),
+                                 has(Need::row_fisher) ? fmt::format("the linear gives {}", out_features_)
+                                                       : std::string("row_fisher is not collected")));
+  }
+  const c10::InferenceMode off(false);
+  const at::NoGradGuard no_grad;
+  const at::Tensor rows = gradient.detach().reshape({-1, out_features_}).to(at::kFloat);
+  row_squares_.add_(rows.square().sum(0));
+}
+
+void GradientStatistics::end_rows(int64_t tokens) {
+  tokens_ += tokens;
+  if (needs_.size() == 1) {  // no gradient of a weight counts the sequences
+    ++count_;
+  }
 }
 
 void GradientStatistics::add(const at::Tensor& gradient) {
@@ -80,6 +104,8 @@ void GradientStatistics::merge(const GradientStatistics& other) {
   add(sum_, other.sum_);
   add(abs_sum_, other.abs_sum_);
   add(sum_squares_, other.sum_squares_);
+  add(row_squares_, other.row_squares_);
+  tokens_ += other.tokens_;
   count_ += other.count_;
 }
 
@@ -89,6 +115,7 @@ bool GradientStatistics::finite(Need need) const {
   }
   return arguments::all_finite(need == Need::gradient_mean      ? sum_
                                : need == Need::gradient_absmean ? abs_sum_
+                               : need == Need::row_fisher       ? row_squares_
                                                                 : sum_squares_);
 }
 
@@ -102,6 +129,13 @@ at::Tensor GradientStatistics::mean_of(const at::Tensor& sum, Need need) const {
 at::Tensor GradientStatistics::mean() const { return mean_of(sum_, Need::gradient_mean); }
 
 at::Tensor GradientStatistics::absmean() const { return mean_of(abs_sum_, Need::gradient_absmean); }
+
+at::Tensor GradientStatistics::row_fisher() const {
+  if (!has(Need::row_fisher)) {
+    throw ValueError("hemostat.GradientStatistics: row_fisher was not collected");
+  }
+  return row_squares_.div(static_cast<double>(std::max<int64_t>(tokens_, 1))).to(at::kFloat);
+}
 
 at::Tensor GradientStatistics::square() const { return mean_of(sum_squares_, Need::gradient_square); }
 

@@ -11,7 +11,7 @@
 namespace hemostat {
 namespace {
 
-constexpr std::array<std::pair<Need, const char*>, 8> kNames{{
+constexpr std::array<std::pair<Need, const char*>, 9> kNames{{
     {Need::column_norm, "column_norm"},
     {Need::absmax, "absmax"},
     {Need::absmean, "absmean"},
@@ -20,6 +20,7 @@ constexpr std::array<std::pair<Need, const char*>, 8> kNames{{
     {Need::gradient_mean, "gradient_mean"},
     {Need::gradient_absmean, "gradient_absmean"},
     {Need::gradient_square, "gradient_square"},
+    {Need::row_fisher, "row_fisher"},
 }};
 
 std::set<Need> needs_where(bool of_gradient) {

@@ -51,7 +51,7 @@ std::string save_directory(const Model& model, const std::string& path) {
   checkpoint.finish();
   if (!saved.expressible) {
     notes.push_back(
-        fmt::format("no config of {} can express the model; hemostat loads it by its {}, transformers does not",
+        fmt::format("a config of {} cannot express the model; hemostat loads it by its {}, transformers does not",
                     model.config.family, kStructure));
   }
   return notes.empty() ? "" : fmt::format("{}: {}", path, fmt::join(notes, "; "));
@@ -80,7 +80,7 @@ std::string family_config(const Model& model) {
   check_has_blocks(model, "hemostat.Model.to_transformers");
   const FittedConfig saved = fitted_config(model);
   if (!saved.expressible) {
-    throw ValueError(fmt::format("hemostat.Model: no config of {} can express the model", model.config.family));
+    throw ValueError(fmt::format("hemostat.Model: a config of {} cannot express the model", model.config.family));
   }
   return saved.config;
 }

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_map_only
 
 from hemostat import _C
 from hemostat._source import source_hash
+from hemostat.huggingface import without_bars
 
 __all__ = ["Module", "from_module", "load", "to_module", "uncalled_linears"]
 
@@ -59,6 +60,7 @@ class Module:
         self.name = type(module).__name__
         self.has_loss = loss is not None
         self._forward, self._loss = forward, loss
+        self._loss_takes_batch = loss is not None and _positional(loss) > 1
         self._module = _structure_of(module).eval()
         self._call = _Call(self._module, self._output)
         self._lock = threading.RLock()
@@ -148,15 +150,8 @@ class Module:
                 raise ValueError(
                     f"hemostat.Model.save: {name} shares its tensor with an embedding, and its files hold one for both"
                 )
-        from transformers.utils import logging
-
-        bars = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()
-        try:
+        with without_bars():
             self.replaced(changes).save_pretrained(directory)
-        finally:
-            if bars:
-                logging.enable_progress_bar()
 
     # --- what it computes ---
 
@@ -171,23 +166,35 @@ class Module:
         treated = {name: change[2] for name, change in changes.items() if change[2] is not None}
         weights = {f"module.{name}": tensor for name, tensor in self._replacements(changes).items()}
         with self._lock, contextlib.ExitStack() as hooks:
-            experts: dict[str, list[str]] = {}
-            for name, place in self._places.items():
-                if place.expert is not None:
-                    experts.setdefault(place.weight, []).append(name)
-                elif on_input or name in treated:
-                    linear = self._module.get_submodule(place.owner)
-                    before = _before(name, treated.get(name), on_input)
-                    hooks.callback(linear.register_forward_pre_hook(before, with_kwargs=True).remove)
-                    if on_output:
-                        hooks.callback(linear.register_forward_hook(_after(name, on_output)).remove)
-            if experts and (on_input or treated):
-                stacks = [
-                    (weights.get(f"module.{parameter}", self._module.get_parameter(parameter)), names)
-                    for parameter, names in experts.items()
-                ]
-                hooks.enter_context(_ObservedExperts(stacks, treated, on_input, on_output, self.name))
+            if on_input or treated:
+                self._attend(hooks, weights, treated, on_input, on_output)
             return torch.func.functional_call(self._call, weights, (batch,), tie_weights=False)
+
+    def _attend(
+        self,
+        hooks: contextlib.ExitStack,
+        weights: Mapping[str, torch.Tensor],
+        treated: Mapping[str, _C.LinearInput],
+        on_input: Observe | None,
+        on_output: Observe | None,
+    ) -> None:
+        """Sees, and treats, what linears read, until the stack is left."""
+        experts: dict[str, list[str]] = {}
+        for name, place in self._places.items():
+            if place.expert is not None:
+                experts.setdefault(place.weight, []).append(name)
+            elif on_input or name in treated:
+                linear = self._module.get_submodule(place.owner)
+                before = _before(name, treated.get(name), on_input)
+                hooks.callback(linear.register_forward_pre_hook(before, with_kwargs=True).remove)
+                if on_output:
+                    hooks.callback(linear.register_forward_hook(_after(name, on_output)).remove)
+        if experts:
+            stacks = [
+                (weights.get(f"module.{parameter}", self._module.get_parameter(parameter)), names)
+                for parameter, names in experts.items()
+            ]
+            hooks.enter_context(_ObservedExperts(stacks, treated, on_input, on_output, self.name))
 
     def _output(self, module: torch.nn.Module, batch: torch.Tensor) -> torch.Tensor:
         read = batch.to(self.dtype) if batch.is_floating_point() else batch
@@ -198,19 +205,19 @@ class Module:
 
     def _loss_of(self, output: Any, sample: torch.Tensor) -> torch.Tensor:
         assert self._loss is not None
-        loss = self._loss(output) if _positional(self._loss) == 1 else self._loss(output, sample)
+        loss = self._loss(output, sample) if self._loss_takes_batch else self._loss(output)
         if not isinstance(loss, torch.Tensor):
             raise TypeError(f"{FROM_MODULE}: loss gave a {type(loss).__name__}, but must give a tensor")
         return loss.mean()
 
     # --- weights ---
 
-    def is_read(self, name: str, counts: Mapping[str, int]) -> bool:
-        """Whether these counts of tokens say so: an expert may have had none, where another of its tensor has."""
-        place = self._places[name]
-        if place.expert is None:
-            return counts.get(name, 1) > 0  # not collected: it was not asked for
-        return any(count for other, count in counts.items() if self._places[other].weight == place.weight)
+    def unread(self, counts: Mapping[str, int]) -> set[str]:
+        """The linears that forward never calls, as counts of tokens say of those that were asked for: an expert may
+        have had none, where another of its tensor has.
+        """
+        read = {self._places[name].weight for name, count in counts.items() if count > 0}
+        return {name for name in counts if self._places[name].weight not in read}
 
     def embeddings(self) -> list[torch.Tensor]:
         return [part.weight for part in self._module.modules() if isinstance(part, torch.nn.Embedding)]
@@ -580,15 +587,13 @@ def load(directory: str, dtype: torch.dtype | None, device: torch.device) -> _C.
     ) or getattr(transformers, next(iter(config.architectures or []), ""), None)
     if kind is None:
         raise fail(f"transformers has no language model for a config of {type(config).__name__}")
-    bars = transformers.utils.logging.is_progress_bar_enabled()
-    transformers.utils.logging.disable_progress_bar()
     try:
-        module, report = kind.from_pretrained(directory, config=config, dtype=dtype or "auto", output_loading_info=True)
+        with without_bars():
+            module, report = kind.from_pretrained(
+                directory, config=config, dtype=dtype or "auto", output_loading_info=True
+            )
     except Exception as error:
         raise fail(f"transformers cannot load it: {_first_line(error)}") from error
-    finally:
-        if bars:
-            transformers.utils.logging.enable_progress_bar()
     for problem in ("missing_keys", "mismatched_keys"):
         if report[problem]:
             raise fail(f"{len(report[problem])} tensors are missing or of another shape: {sorted(report[problem])[0]}")
@@ -604,10 +609,11 @@ def uncalled_linears(model: _C.Model, statistics: _C.Statistics) -> str:
     counts = {name: inputs.count for name, inputs in statistics.items()}
     if not counts:
         return ""
-    uncalled = [name for name, *_ in foreign.linears() if name in counts and not foreign.is_read(name, counts)]
+    unread, linears = foreign.unread(counts), foreign.linears()
+    uncalled = [name for name, *_ in linears if name in unread]
     reached = {_identity(weight): weight.numel() for weight in foreign.embeddings()}
-    for name, weight, bias, output in foreign.linears():
-        if output or foreign.is_read(name, counts):
+    for name, weight, bias, output in linears:
+        if output or name not in unread:
             reached |= {_identity(part): part.numel() for part in (weight, bias) if part is not None}
     share = 1 - sum(reached.values()) / model.parameters
     if not uncalled and share < UNREACHED:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,24 +149,18 @@ def to_transformers(model: _C.Model) -> PreTrainedModel:
     fields: dict[str, Any] = json.loads(_C.family_config(model))
     try:
         from transformers import AutoConfig, AutoModelForCausalLM
-        from transformers.utils import logging
     except ImportError:
         raise ImportError(
             "hemostat.Model.to_transformers: transformers is not installed; run: pip install transformers"
         ) from None
     config = AutoConfig.for_model(fields.pop("model_type"), **fields)
     tensors = {name: tensor.detach() for name, tensor in model.tensors().items()}
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
+    with without_bars():
         # from_pretrained, unlike from_config, allocates no weights, and fills the buffers that no checkpoint holds.
         family: Any = AutoModelForCausalLM._model_mapping[type(config)]
         module, report = family.from_pretrained(
             None, config=config, state_dict=tensors, dtype=model.dtype, output_loading_info=True
         )
-    finally:
-        if bars:
-            logging.enable_progress_bar()
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if report[problem]:
             raise ValueError(
@@ -173,6 +168,20 @@ def to_transformers(model: _C.Model) -> PreTrainedModel:
                 f"({problem.replace('_', ' ')}: {sorted(report[problem])})"
             )
     return module
+
+
+@contextlib.contextmanager
+def without_bars() -> Iterator[None]:
+    """transformers, which must be installed, draws no progress bars."""
+    from transformers.utils import logging
+
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _may_be_id(text: str) -> bool:

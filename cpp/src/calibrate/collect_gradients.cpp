@@ -177,11 +177,11 @@ void GradientCollector::add(const at::Tensor& windows, int64_t before, Observer*
   for (const Of of : passes_) {
     if (model_.foreign) {
       whole_backward(of, windows, before);
-      continue;
-    }
-    head_backward(of, windows, before);
-    for (size_t block = model_.blocks.size(); block-- > first_;) {
-      block_backward(of, block, windows.size(0));
+    } else {
+      head_backward(of, windows, before);
+      for (size_t block = model_.blocks.size(); block-- > first_;) {
+        block_backward(of, block, windows.size(0));
+      }
     }
     if (of == Of::rows) {
       for (const auto& [name, statistics] : gradients) {
@@ -297,11 +297,6 @@ void GradientCollector::whole_backward(Of of, const at::Tensor& windows, int64_t
     }
     for (Leaf& leaf : leaves) {
       of == Of::weights ? leaf.take() : leaf.forget();
-    }
-    if (of == Of::rows) {
-      for (const auto& [name, statistics] : gradients) {
-        statistics->end_rows(batch.size(1) - (draws(of) ? 0 : 1));
-      }
     }
     trim_heap(given);
   }

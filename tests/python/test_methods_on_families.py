@@ -63,11 +63,13 @@ REFUSALS = {
     "mxfp4": set(FAMILIES) - {"gpt2"},
     "nvfp4": {"qwen3_moe-sparse-step"},
     "insert_identity": {"opt-post-norm"},
+    "slicegpt": {"gemma2", "gemma3", "olmo2", "opt-post-norm", "gpt_neox", *MIXTURES},
 }
 REASONS = {
     "gguf": r"hemostat\.prepare\(gguf\): '.+' has \d+ input features, but blocks take a multiple of 32",
     "mxfp4": r"hemostat\.prepare\(mxfp4\): its block size = 32 does not divide the \d+ input features of '.+'; .+",
     "nvfp4": r"hemostat\.prepare\(nvfp4\): its block size = 16 does not divide the \d+ input features of '.+'; .+",
+    "slicegpt": r"hemostat\.structured\.slicegpt: block \d .+, in which the residual stream cannot be turned",
     "insert_identity": r"hemostat\..*insert_identity.*: layer \d has a norm on its residual stream.+",
 }
 DIVISIBLE = {"intermediate_size": 64, "ffn_dim": 64, "moe_intermediate_size": 32, "head_dim": 16}

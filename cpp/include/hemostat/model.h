@@ -139,6 +139,8 @@ struct Block {
   bool skip_attention = false, skip_mlp = false;        // the sublayer is not computed and adds nothing
   bool attention_residual = true, mlp_residual = true;  // false: the sublayer's input is not added to its output
   double residual_scale = 1;                            // multiplies a sublayer's output before it is added
+  // [H, H]: x @ shortcut is what a sublayer's output is added to (residual streams in another basis). Undefined: x
+  at::Tensor attention_shortcut, mlp_shortcut;
   bool parallel = false;  // the MLP reads the block's input, as the attention does: x + f(norm(x)) + g(norm(x))
   int64_t origin = 0;     // index of the checkpoint's block; names and statistics follow it
 };

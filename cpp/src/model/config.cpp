@@ -351,6 +351,42 @@ std::string updated_config(const ModelConfig& config, const std::vector<Block>& 
   return object.dump(2) + "\n";
 }
 
+std::string with_sizes(const std::string& config_json, const Model& model) {
+  const CheckpointConfig given = parse_config(config_json, "config.json");
+  if (model.blocks.empty()) {
+    return config_json;
+  }
+  const ConfigKeys& keys = family_of(model.config).keys;
+  const Block& block = model.blocks.front();
+  json object = parse_object(config_json, "config.json");
+  bool changed = false;
+  const auto set = [&](const std::string& key, int64_t before, int64_t now) {
+    changed = changed || now != before;
+    if (!key.empty() && now != before) {
+      object[key] = now;
+    }
+  };
+  set(keys.hidden_size, given.model.hidden_size, model.config.hidden_size);
+  set(keys.heads, given.heads, block.attention.heads);
+  set(keys.kv_heads, given.kv_heads, block.attention.kv_heads);
+  if (block.mlp.up.defined()) {
+    set(keys.intermediate_size, given.intermediate_size, block.mlp.up.out_features());
+  }
+  if (!changed) {
+    return config_json;
+  }
+  if (!keys.head_dim.empty()) {
+    object[keys.head_dim] = block.attention.head_dim;
+  }
+  const std::string result = object.dump(2) + "\n";
+  try {
+    parse_config(result, "config.json");
+  } catch (const ValueError&) {
+    return config_json;
+  }
+  return result;
+}
+
 std::string with_structure_mark(const std::string& config_json) {
   json object = parse_object(config_json, "config.json");
   object["model_type"] = kStructureMark + object.value("model_type", "");

@@ -57,6 +57,9 @@ std::optional<std::vector<int64_t>> generation_eos(const std::string& json, cons
 std::string updated_config(const ModelConfig& config, const std::vector<Block>& blocks, bool tied,
                            at::ScalarType dtype);
 
+// The same with the sizes of a model whose blocks are alike; as it is where it then says no model's.
+std::string with_sizes(const std::string& config_json, const Model& model);
+
 // The same with a model_type that other loaders don't know, so that none of them computes something else without a
 // word.
 std::string with_structure_mark(const std::string& config_json);

@@ -20,7 +20,16 @@ FittedConfig fitted_config(const Model& model) {
   FittedConfig fitted;
   fitted.config = updated_config(model.config, model.blocks, model.tied(), model.dtype());
   fitted.structure = saved_structure(shapes_only(model));
-  fitted.expressible = saved_structure(skeleton(parse_config(fitted.config, "config.json"))) == fitted.structure;
+  const auto says_it = [&](const std::string& config) {
+    return saved_structure(skeleton(parse_config(config, "config.json"))) == fitted.structure;
+  };
+  const std::string sized = with_sizes(fitted.config, model);
+  fitted.expressible = says_it(sized);
+  if (fitted.expressible) {
+    fitted.config = sized;
+  } else if (sized != fitted.config) {
+    fitted.expressible = says_it(fitted.config);
+  }
   return fitted;
 }
 

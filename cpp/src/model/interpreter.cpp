@@ -83,13 +83,15 @@ struct Interpreter::Sublayer {
   const Norm &norm, &output_norm;
   bool residual;
   double scale;
+  const at::Tensor& shortcut;
 
   static Sublayer attention(const Block& block) {
-    return {block.placement, block.attention_norm, block.attention_output_norm, block.attention_residual,
-            block.residual_scale};
+    return {block.placement,          block.attention_norm, block.attention_output_norm,
+            block.attention_residual, block.residual_scale, block.attention_shortcut};
   }
   static Sublayer mlp(const Block& block) {
-    return {block.placement, block.mlp_norm, block.mlp_output_norm, block.mlp_residual, block.residual_scale};
+    return {block.placement,    block.mlp_norm,       block.mlp_output_norm,
+            block.mlp_residual, block.residual_scale, block.mlp_shortcut};
   }
 
   at::Tensor input(const at::Tensor& x) const { return placement == NormPlacement::pre ? apply_norm(norm, x) : x; }
@@ -169,7 +171,8 @@ at::Tensor Interpreter::add(const Sublayer& sublayer, const at::Tensor& x, const
     y = recorded(y) ? y * sublayer.scale : y.mul_(sublayer.scale);
   }
   if (sublayer.residual) {
-    y = recorded(x, y) ? x + y : y.add_(x);
+    const at::Tensor before = sublayer.shortcut.defined() ? at::matmul(x, sublayer.shortcut) : x;
+    y = recorded(before, y) ? before + y : y.add_(before);
   }
   return sublayer.placement == NormPlacement::pre ? y : apply_norm(sublayer.norm, y);
 }

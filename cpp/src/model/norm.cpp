@@ -7,8 +7,9 @@
 namespace hemostat {
 namespace {
 
-std::optional<at::Tensor> optional(const at::Tensor& tensor) {
-  return tensor.defined() ? std::optional(tensor) : std::nullopt;
+// A norm's tensor in the dtype of what it is applied to, which under autocast may be another.
+std::optional<at::Tensor> like(const at::Tensor& x, const at::Tensor& tensor) {
+  return tensor.defined() ? std::optional(tensor.to(x.scalar_type())) : std::nullopt;
 }
 
 }  // namespace
@@ -22,9 +23,9 @@ at::Tensor apply_norm(const Norm& norm, const at::Tensor& x) {
         const at::Tensor weight = norm.weight.to(at::kFloat) + norm.offset;
         return at::rms_norm(x.to(at::kFloat), {x.size(-1)}, weight, norm.epsilon).to(x.scalar_type());
       }
-      return at::rms_norm(x, {x.size(-1)}, optional(norm.weight), norm.epsilon);
+      return at::rms_norm(x, {x.size(-1)}, like(x, norm.weight), norm.epsilon);
     case NormKind::layer:
-      return at::layer_norm(x, {x.size(-1)}, optional(norm.weight), optional(norm.bias), norm.epsilon);
+      return at::layer_norm(x, {x.size(-1)}, like(x, norm.weight), like(x, norm.bias), norm.epsilon);
     case NormKind::dynamic_tanh: {
       at::Tensor y = at::tanh(x * norm.alpha);
       if (norm.weight.defined()) {

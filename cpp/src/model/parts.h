@@ -352,6 +352,12 @@ inline constexpr auto kFields<Block> = std::tuple(
     value(&Block::attention_residual, "attention_residual", "False: the attention's input is not added to its output."),
     value(&Block::mlp_residual, "mlp_residual", "False: the MLP's input is not added to its output."),
     sparse(&Block::residual_scale, "residual_scale", "Multiplies a sublayer's output before it is added.", kFinite),
+    tensor(&Block::attention_shortcut, "attention_shortcut", {hidden, hidden},
+           "[hidden_size, hidden_size]: the attention's output is added to x @ attention_shortcut; None: to x.",
+           Place{nullptr, "attention_shortcut"}),
+    tensor(&Block::mlp_shortcut, "mlp_shortcut", {hidden, hidden},
+           "[hidden_size, hidden_size]: the MLP's output is added to x @ mlp_shortcut; None: to x.",
+           Place{nullptr, "mlp_shortcut"}),
     sparse(&Block::parallel, "parallel", "The MLP reads the block's input, as the attention does."),
     unsaved(&Block::origin, "origin", "Index of the checkpoint's block that this one came from."));
 

@@ -272,6 +272,9 @@ Model from_structure(const std::string& text, const ModelConfig& config, const s
     model.config = config;
     parts::visit_fields(model, reader);
     reader.check_known();
+    if (model.embedding.defined() && model.embedding.dim() == 2) {
+      model.config.hidden_size = model.embedding.size(1);
+    }
     if (tied) {
       model.head.linear.weight = model.embedding;
     }

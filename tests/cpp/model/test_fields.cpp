@@ -123,6 +123,8 @@ const std::map<std::string, std::function<void(Model&)>>& changes() {
       {"attention_residual", [](Model& m) { m.blocks[1].attention_residual = false; }},
       {"mlp_residual", [](Model& m) { m.blocks[1].mlp_residual = false; }},
       {"residual_scale", [](Model& m) { m.blocks[1].residual_scale = 0.5; }},
+      {"attention_shortcut", [](Model& m) { m.blocks[1].attention_shortcut = random({32, 32}, 18); }},
+      {"mlp_shortcut", [](Model& m) { m.blocks[1].mlp_shortcut = random({32, 32}, 18); }},
       {"parallel", [](Model& m) { m.blocks[1].parallel = true; }},
       {"embedding_scale", [](Model& m) { m.embedding_scale = 2; }},
       {"position_embedding",

@@ -109,6 +109,8 @@ Model changed_everywhere() {
   first.mlp.limit = 7;
   first.mlp.up_offset = 1;
   first.residual_scale = 0.5;
+  first.attention_shortcut = random({32, 32});
+  first.mlp_shortcut = random({32, 32});
   first.parallel = true;
   first.skip_attention = first.skip_mlp = true;
   first.attention_residual = first.mlp_residual = false;

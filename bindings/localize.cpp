@@ -48,24 +48,26 @@ struct Values {
     }
     return result;
   }
-  py::object operator()(const Damage& damage) const {
-    return damage_to_dict(damage, {.windows = true, .finite = false});
+  py::object operator()(const std::optional<Damage>& damage) const {
+    return damage ? py::object(damage_to_dict(*damage, {.windows = true, .finite = false})) : py::object(py::none());
   }
 };
 
+Number mean_kl(const std::optional<Damage>& damage) { return damage ? Number(damage->kl.mean) : std::nullopt; }
+
+std::optional<Interval> interval(const std::optional<Damage>& damage) {
+  return damage ? damage->delta_nll_interval : std::nullopt;
+}
+
 py::dict to_dict(const LocalizedSite& site, const Values& values) {
-  const auto of_control = [&](const auto& number) {
-    return site.control ? values(number(*site.control)) : py::object(py::none());
-  };
   py::dict result("name"_a = site.name, "block"_a = site.block, "linear"_a = site.linear,
-                  "delta_nll"_a = values(site.damage.delta_nll),
-                  "delta_nll_interval"_a = values(site.damage.delta_nll_interval), "kl"_a = values(site.damage.kl.mean),
-                  "error"_a = values(site.error), "cascade_gain"_a = values(site.cascade_gain),
-                  "noise_delta_nll"_a = of_control([](const Damage& damage) { return damage.delta_nll; }),
-                  "noise_kl"_a = of_control([](const Damage& damage) { return damage.kl.mean; }));
+                  "delta_nll"_a = values(site.delta_nll), "delta_nll_interval"_a = values(interval(site.damage)),
+                  "kl"_a = values(mean_kl(site.damage)), "error"_a = values(site.error),
+                  "cascade_gain"_a = values(site.cascade_gain), "noise_delta_nll"_a = values(site.noise_delta_nll),
+                  "noise_kl"_a = values(mean_kl(site.control)));
   if (values.complete) {
     result["damage"] = values(site.damage);
-    result["control"] = site.control ? values(*site.control) : py::object(py::none());
+    result["control"] = values(site.control);
   }
   return result;
 }
@@ -80,10 +82,11 @@ py::dict to_dict(const Localization& localization, bool complete) {
   }
   py::dict result(
       "method"_a = spec.method, "options"_a = options_to_dict(spec), "severity"_a = values(localization.severity),
-      "windows"_a = localization.whole.windows, "delta_nll"_a = values(localization.whole.delta_nll),
-      "kl"_a = values(localization.whole.kl.mean), "additivity"_a = values(localization.additivity),
-      "additivity_kl"_a = values(localization.additivity_kl), "sites"_a = sites,
-      "layer_error"_a = values(localization.layer_error), "cascade_gain"_a = values(localization.cascade_gain));
+      "windows"_a = localization.whole ? py::object(py::int_(localization.whole->windows)) : py::object(py::none()),
+      "delta_nll"_a = values(localization.delta_nll), "kl"_a = values(mean_kl(localization.whole)),
+      "additivity"_a = values(localization.additivity), "additivity_kl"_a = values(localization.additivity_kl),
+      "sites"_a = sites, "layer_error"_a = values(localization.layer_error),
+      "cascade_gain"_a = values(localization.cascade_gain));
   if (complete) {
     result["spec"] = localization.method;
     result["whole"] = values(localization.whole);
@@ -100,8 +103,8 @@ Value field(const py::dict& fields, const char* name) {
   return fields[name].cast<Value>();
 }
 
-std::optional<Damage> control_from(const py::dict& fields) {
-  const auto given = field<std::optional<py::dict>>(fields, "control");
+std::optional<Damage> damage_from(const py::dict& fields, const char* name) {
+  const auto given = field<std::optional<py::dict>>(fields, name);
   return given ? std::optional(damage_from_dict(*given)) : std::nullopt;
 }
 
@@ -109,7 +112,8 @@ Localization from_dict(const py::dict& fields) {
   Localization result;
   result.method = field<std::string>(fields, "spec");
   result.severity = field<double>(fields, "severity");
-  result.whole = damage_from_dict(field<py::dict>(fields, "whole"));
+  result.delta_nll = field<double>(fields, "delta_nll");
+  result.whole = damage_from(fields, "whole");
   result.additivity = field<Number>(fields, "additivity");
   result.additivity_kl = field<Number>(fields, "additivity_kl");
   result.layer_error = field<std::vector<double>>(fields, "layer_error");
@@ -120,10 +124,12 @@ Localization from_dict(const py::dict& fields) {
     result.sites.push_back({.name = field<std::string>(site, "name"),
                             .block = field<std::optional<int64_t>>(site, "block"),
                             .linear = field<std::optional<std::string>>(site, "linear"),
-                            .damage = damage_from_dict(field<py::dict>(site, "damage")),
+                            .delta_nll = field<double>(site, "delta_nll"),
+                            .damage = damage_from(site, "damage"),
                             .error = field<Number>(site, "error"),
                             .cascade_gain = field<Number>(site, "cascade_gain"),
-                            .control = control_from(site)});
+                            .control = damage_from(site, "control"),
+                            .noise_delta_nll = field<Number>(site, "noise_delta_nll")});
   }
   return result;
 }
@@ -132,7 +138,7 @@ Localization from_dict(const py::dict& fields) {
 std::vector<LocalizedSite> worst(const Localization& localization, size_t count) {
   std::vector<LocalizedSite> sites = localization.sites;
   const auto damage = [](const LocalizedSite& site) {
-    return std::isnan(site.damage.delta_nll) ? std::numeric_limits<double>::infinity() : site.damage.delta_nll;
+    return std::isnan(site.delta_nll) ? std::numeric_limits<double>::infinity() : site.delta_nll;
   };
   std::stable_sort(sites.begin(), sites.end(),
                    [&](const LocalizedSite& a, const LocalizedSite& b) { return damage(a) > damage(b); });
@@ -141,40 +147,36 @@ std::vector<LocalizedSite> worst(const Localization& localization, size_t count)
 }
 
 void register_site(py::module_& module) {
-  py::class_<LocalizedSite>(module, "Site",
-                            R"(A part of a model that was damaged alone, and what that did. Read-only.)")
+  py::class_<LocalizedSite>(module, "Site", R"(A part of a model, and what damaging it alone does. Read-only.)")
       .def_readonly("name", &LocalizedSite::name, "As checkpoints spell it: 'model.layers.3', or a linear's full name.")
       .def_readonly("block", &LocalizedSite::block,
                     "Index of its block in the model; None: the embedding, final norm or head.")
       .def_readonly("linear", &LocalizedSite::linear,
                     "Of a linear, its name within the block: 'mlp.down_proj'; None: not a linear.")
-      .def_readonly("damage", &LocalizedSite::damage, "What damaging it alone did.")
+      .def_readonly("damage", &LocalizedSite::damage, "What damaging it alone did; None: predicted.")
+      .def_readonly("delta_nll", &LocalizedSite::delta_nll, "Of :attr:`damage`, or predicted; nats per token.")
       .def_property_readonly(
-          "delta_nll", [](const LocalizedSite& self) { return self.damage.delta_nll; },
-          "Of :attr:`damage`, nats per token.")
-      .def_property_readonly(
-          "kl", [](const LocalizedSite& self) { return self.damage.kl.mean; },
-          "Mean KL of :attr:`damage`, nats per token.")
+          "kl", [](const LocalizedSite& self) { return mean_kl(self.damage); },
+          "Mean KL of :attr:`damage`, nats per token; None: predicted.")
       .def_readonly("error", &LocalizedSite::error, R"(Relative error of the residual stream right after the block.
 
-‖h′ − h‖/‖h‖, Frobenius norms over all tokens; None for the final norm and the head, which change none.
+‖h′ − h‖/‖h‖, Frobenius norms over all tokens; None for the final norm and the head, which change none, and where it is predicted.
 )")
       .def_readonly("cascade_gain", &LocalizedSite::cascade_gain,
-                    "Relative error after the last block, divided by :attr:`error`; None where that is 0.")
+                    "Relative error after the last block, divided by :attr:`error`; None where that is 0 or None.")
       .def_readonly("control", &LocalizedSite::control, R"(What isotropic noise as large as the change does there.
 
-None where no weight changed, or no control was asked for.
+None where no weight changed, no control was asked for, or it is predicted.
 )")
+      .def_readonly("noise_delta_nll", &LocalizedSite::noise_delta_nll,
+                    "ΔNLL of :attr:`control`, or what is predicted of such noise; nats per token.")
       .def_property_readonly(
-          "noise_delta_nll",
-          [](const LocalizedSite& self) { return self.control ? Number(self.control->delta_nll) : std::nullopt; },
-          "ΔNLL of :attr:`control`, nats per token.")
-      .def_property_readonly(
-          "noise_kl",
-          [](const LocalizedSite& self) { return self.control ? Number(self.control->kl.mean) : std::nullopt; },
+          "noise_kl", [](const LocalizedSite& self) { return mean_kl(self.control); },
           "Mean KL of :attr:`control`, nats per token.")
       .def("__repr__", [](const LocalizedSite& self) {
-        return fmt::format("Site('{}', ΔNLL {:.4g}, KL {:.4g})", self.name, self.damage.delta_nll, self.damage.kl.mean);
+        return self.damage
+                   ? fmt::format("Site('{}', ΔNLL {:.4g}, KL {:.4g})", self.name, self.delta_nll, self.damage->kl.mean)
+                   : fmt::format("Site('{}', predicted ΔNLL {:.4g})", self.name, self.delta_nll);
       });
 }
 
@@ -186,7 +188,13 @@ A sequence of its :attr:`sites`; ``print`` shows them as a table.
       .def_readonly("method", &Localization::method, "The method's canonical spec; empty: two models were given.")
       .def_readonly("severity", &Localization::severity, "On the method's axis; NaN: two models were given.")
       .def_readonly("sites", &Localization::sites, "Each part damaged alone, in the model's order.")
-      .def_readonly("whole", &Localization::whole, "The damage of the model with all of its parts damaged.")
+      .def_readonly("whole", &Localization::whole,
+                    "The damage of the model with all of its parts damaged; None: predicted.")
+      .def_readonly("delta_nll", &Localization::delta_nll,
+                    "Of :attr:`whole`, or predicted: the sum over the sites; nats per token.")
+      .def_property_readonly(
+          "predicted", [](const Localization& self) { return !self.whole; },
+          "Whether it is predicted; then what was not measured is None, and lists are empty.")
       .def_readonly("additivity", &Localization::additivity, R"(Sum of the sites' ΔNLL, divided by the whole's.
 
 1 where the parts add up, above 1 where they hide each other, below 1 where they make each other worse. None where the
@@ -247,8 +255,8 @@ Raises:
            [](const Localization& self) {
              const std::string what =
                  self.method.empty() ? "two models" : fmt::format("'{}' at {}", self.method, self.severity);
-             return fmt::format("Localization({}, {} sites, ΔNLL {:.4g} of the whole)", what, self.sites.size(),
-                                self.whole.delta_nll);
+             return fmt::format("Localization({}, {} sites, {}ΔNLL {:.4g} of the whole)", what, self.sites.size(),
+                                self.whole ? "" : "predicted ", self.delta_nll);
            })
       .def(py::pickle([](const Localization& self) { return to_dict(self, /*complete=*/true); }, &from_dict));
 }
@@ -280,6 +288,20 @@ void register_localize(py::module_& module) {
       "byte_count"_a = std::optional<int64_t>(), "batch"_a = CompareOptions().batch,
       "memory_budget"_a = CompareOptions().memory_budget, "bootstrap_samples"_a = CompareOptions().bootstrap_samples,
       "seed"_a = 0, "progress"_a = ProgressFunction(), "What hemostat.localize calls.");
+  module.def(
+      "localize_predicted",
+      [](const Model& model, const std::variant<MethodSpec, Model>& method, double severity,
+         const std::optional<Statistics>& statistics, const Statistics& judge, bool linears, bool control) {
+        const LocalizePredictedOptions options{.linears = linears, .control = control};
+        py::gil_scoped_release release;
+        if (const auto* damaged = std::get_if<Model>(&method)) {
+          return localize_predicted(model, *damaged, judge, options);
+        }
+        return localize_predicted(model, std::get<MethodSpec>(method), severity, statistics ? &*statistics : nullptr,
+                                  judge, options);
+      },
+      "model"_a, "method"_a, py::kw_only(), "severity"_a, "statistics"_a, "judge"_a, "linears"_a, "control"_a,
+      "What hemostat.localize calls.");
   module.def("isotropic_control", &isotropic_control, "baseline"_a, "damaged"_a, py::kw_only(), "seed"_a = 0,
              py::call_guard<py::gil_scoped_release>(), R"(The baseline with isotropic noise as large as each change.
 

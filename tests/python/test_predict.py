@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import pickle
+
 import pytest
 import torch
 
 import hemostat
+from hemostat.cli import main
 
 
 @pytest.fixture(scope="module")
@@ -149,13 +153,143 @@ def test_what_is_not_predicted(subject, statistics):
         with pytest.raises(ValueError, match=f"changes of weights, but {method} changes"):
             hemostat.predict(model, method, statistics)
     wanda = hemostat.collect(model, subject.calibration[:2], ["wanda"], progress=False)
-    with pytest.raises(ValueError, match="no gradients were collected|no gram or no row_fisher"):
+    with pytest.raises(ValueError, match="the statistics have no gram; collect"):
         hemostat.predict(model, "wanda", wanda)
     quantized = hemostat.prepare(model, "activation").at(4)
     with pytest.raises(ValueError, match="quantized or noisy"):
         hemostat.predicted_damage(model, quantized, statistics)
     with pytest.raises(ValueError, match="labels is 'none', but takes model, text"):
         hemostat.collect(model, subject.calibration[:1], ["row_fisher"], labels="none", progress=False)
+
+
+class TestLocalize:
+    """Where it bleeds by prediction, without an evaluation."""
+
+    def test_a_block_is_the_sum_over_its_linears(self, subject, statistics, others):
+        model = subject.model
+        found = hemostat.localize(
+            model, "wanda", severity=0.6, statistics=statistics, judge=others, predicted=True, progress=False
+        )
+        changed = hemostat.prepare(model, "wanda", statistics).at(0.6)
+        nats = hemostat.predicted_damage(model, changed, others)
+        assert [site.name for site in found] == [f"model.layers.{i}" for i in range(len(model.blocks))]
+        for site in found:
+            own = sum(value for name, value in nats.items() if name.startswith(site.name + "."))
+            assert site.delta_nll == pytest.approx(own)
+            assert site.damage is site.kl is site.error is site.cascade_gain is site.control is site.noise_kl is None
+        assert found.predicted and found.delta_nll == pytest.approx(sum(nats.values()))
+        assert found.whole is found.additivity is found.additivity_kl is None
+        assert found.layer_error == found.cascade_gain == []
+        assert found.method == "wanda" and found.severity == 0.6
+        given = hemostat.localize(model, changed, statistics=others, predicted=True)
+        assert [site.delta_nll for site in given] == [site.delta_nll for site in found] and given.method == ""
+
+    def test_each_linear(self, subject, statistics):
+        model = subject.model
+        found = hemostat.localize(
+            model, "rtn", severity=3, statistics=statistics, predicted=True, linears=True, include="*.2.*"
+        )
+        assert [site.name for site in found] == model.linears().names
+        nats = hemostat.predicted_damage(model, hemostat.prepare(model, "rtn", include="*.2.*").at(3), statistics)
+        assert {site.name: site.delta_nll for site in found if site.delta_nll} == nats
+        assert {site.block for site in found if site.noise_delta_nll is not None} == {2}
+
+    def test_noise_is_what_isotropic_noise_is_predicted_to_cost(self, subject, statistics):
+        model = subject.model
+        site = hemostat.localize(model, "magnitude", severity=0.5, statistics=statistics, predicted=True, linears=True)[
+            3
+        ]
+        changed = hemostat.prepare(model, "magnitude").at(0.5)
+        drawn = []
+        for seed in range(8):
+            noisy = hemostat._C.isotropic_control(model, changed, seed=seed)
+            drawn.append(hemostat.predicted_damage(model, noisy, statistics)[site.name])
+        assert sum(drawn) / 8 == pytest.approx(site.noise_delta_nll, rel=0.1)
+        without = hemostat.localize(
+            model, "magnitude", severity=0.5, statistics=statistics, predicted=True, control=False
+        )
+        assert {site.noise_delta_nll for site in without} == {None}
+
+    def test_order_is_that_of_what_is_measured(self, subject, statistics, others):
+        model, evaluation = subject.model, subject.evaluation[:4]
+        measured = hemostat.localize(model, "rtn", evaluation, severity=3, linears=True, control=False, progress=False)
+        predicted = hemostat.localize(model, "rtn", severity=3, statistics=others, linears=True, predicted=True)
+        pairs = torch.stack([ranks([site.kl for site in measured]), ranks([site.delta_nll for site in predicted])])
+        assert torch.corrcoef(pairs)[0, 1].item() > 0.85
+        assert not measured.predicted
+
+    def test_tokens_are_what_it_is_predicted_by(self, subject, others):
+        model = subject.model
+        found = hemostat.localize(
+            model, "rtn", subject.calibration[8:16], severity=3, batch=8, predicted=True, progress=False
+        )
+        given = hemostat.localize(model, "rtn", severity=3, statistics=others, predicted=True)
+        assert [site.delta_nll for site in found] == pytest.approx([site.delta_nll for site in given], rel=1e-3)
+
+    def test_reads_and_comes_back(self, subject, statistics):
+        found = hemostat.localize(subject.model, "rtn", severity=3, statistics=statistics, predicted=True)
+        lines = str(found).splitlines()
+        assert lines[0].startswith("rtn at 3, predicted: ΔNLL +0.")
+        assert lines[2].split() == ["site", "ΔNLL", "noise", "ΔNLL"]
+        assert lines[-1].endswith("Predicted, not measured.")
+        assert "predicted ΔNLL" in repr(found) and "predicted ΔNLL" in repr(found[0])
+        facts = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+        assert facts["windows"] is facts["kl"] is facts["sites"][0]["delta_nll_interval"] is None
+        assert facts["delta_nll"] == found.delta_nll
+        frame = found.to_dataframe()
+        assert list(frame["delta_nll"]) == [site.delta_nll for site in found] and frame["kl"].isna().all()
+        assert found.worst(1)[0].delta_nll == max(site.delta_nll for site in found)
+        again = pickle.loads(pickle.dumps(found))
+        assert again.predicted and again.to_dict() == found.to_dict()
+
+    def test_refuses(self, subject, statistics):
+        model, evaluation = subject.model, subject.evaluation[:1]
+        wanda = hemostat.collect(model, subject.calibration[:1], ["wanda"], progress=False)
+        for method, arguments, message in [
+            ("wanda", {}, "predicted needs statistics"),
+            ("wanda", {"statistics": wanda}, "have no gram"),
+            ("wanda", {"judge": statistics}, "hemostat.localize: wanda needs statistics"),
+            ("activation", {"statistics": statistics, "severity": 4}, "hemostat.localize: .* but activation changes"),
+            ("drop_norms", {"statistics": statistics}, "hemostat.localize: .* but drop_norms changes"),
+            ("rtn", {"statistics": statistics, "severity": 20}, "bits is 20"),
+        ]:
+            with pytest.raises(ValueError, match=message):
+                hemostat.localize(model, method, predicted=True, **{"severity": 0.5} | arguments)
+        changed = hemostat.prepare(model, "drop_norms").at(2 / 13)
+        with pytest.raises(ValueError, match="hemostat.localize: .* other things changed too"):
+            hemostat.localize(model, changed, statistics=statistics, predicted=True)
+        with pytest.raises(ValueError, match="blocks, but the baseline has"):
+            hemostat.localize(model, hemostat.prepare(model, "drop_layers").at(0.5), judge=statistics, predicted=True)
+        with pytest.raises(TypeError, match="not both"):
+            hemostat.localize(model, "rtn", evaluation, severity=3, judge=statistics, predicted=True)
+        with pytest.raises(TypeError, match="judge is what predicted=True"):
+            hemostat.localize(model, "rtn", evaluation, severity=3, judge=statistics)
+        with pytest.raises(TypeError, match="tokens are missing"):
+            hemostat.localize(model, "rtn", severity=3)
+        with pytest.raises(TypeError, match="severity is missing"):
+            hemostat.localize(model, "rtn", predicted=True, statistics=statistics)
+
+    def test_on_the_command_line(self, capsys):
+        arguments = ["localize", "reference", "--method", "wanda", "--severity", "0.6", "--windows", "2", "--predicted"]
+        assert main([*arguments, "--calibration-windows", "4"]) == 0
+        assert capsys.readouterr().out.startswith("wanda at 0.6, predicted: ΔNLL +")
+
+
+def test_a_graph_is_kept_only_where_the_budget_has_room(subject):
+    model, windows = subject.model, subject.calibration[:3, :64]
+    for needs in (["row_fisher"], ["row_fisher", "gram"]):
+        found = [
+            hemostat.collect(model, windows, needs, memory_budget=budget, batch=2, progress=False)
+            for budget in (2**30, 6e5, 0)
+        ]
+        for name, gradient in found[0].gradients.items():
+            for other in found[1:]:
+                difference = (other.gradients[name].row_fisher - gradient.row_fisher).norm()
+                assert difference <= 1e-5 * gradient.row_fisher.norm()
+                if "gram" in needs:
+                    moved = (other[name].gram - found[0][name].gram).norm()
+                    assert moved <= 1e-5 * found[0][name].gram.norm()
+            assert all(other.gradients[name].count == 3 for other in found)
 
 
 def test_a_foreign_module_has_one_too():

@@ -124,28 +124,32 @@ struct LocalizedSite {
   // Its index in the model; none: the embedding, final norm or head, or a foreign module's linear.
   std::optional<int64_t> block = std::nullopt;
   std::optional<std::string> linear = std::nullopt;  // of a linear within its block: "mlp.down_proj"
-  Damage damage = {};
+  double delta_nll = 0;                              // nats per token, of `damage` or predicted
+  std::optional<Damage> damage = std::nullopt;       // none: predicted
   // Relative error of the residual stream right after the block: ‖h′ − h‖/‖h‖, Frobenius norms over all tokens. None
   // for the final norm and the head, which change none.
   std::optional<double> error = std::nullopt;
   std::optional<double> cascade_gain = std::nullopt;  // error after the last block / error; none where error is 0
   // What isotropic noise as large as the change does there (isotropic_control): damage far above it comes from where
-  // the change points, not from how large it is. None where no weight changed.
+  // the change points, not from how large it is. None where no weight changed, or it is predicted.
   std::optional<Damage> control = std::nullopt;
+  std::optional<double> noise_delta_nll = std::nullopt;  // nats per token, of `control` or predicted
 };
 
 // Where a damaged model bleeds.
 struct Localization {
-  std::string method;                // canonical spec; empty: two models were given
-  double severity = 0;               // NaN where two models were given
-  std::vector<LocalizedSite> sites;  // in the model's order
-  Damage whole;                      // of the damaged model with all of its parts
+  std::string method;                          // canonical spec; empty: two models were given
+  double severity = 0;                         // NaN where two models were given
+  std::vector<LocalizedSite> sites;            // in the model's order
+  double delta_nll = 0;                        // nats per token: `whole`'s, or what is predicted of all sites together
+  std::optional<Damage> whole = std::nullopt;  // of the damaged model with all of its parts; none: predicted
   // Σ of the sites' ΔNLL / the whole's: 1 where the parts add up, above 1 where they hide each other, below where they
   // make each other worse. None where the whole's interval of ΔNLL holds 0, or a number is not finite.
   std::optional<double> additivity = std::nullopt;
   std::optional<double> additivity_kl = std::nullopt;  // the same of mean KL; none where the whole's is 0
-  std::vector<double> layer_error;   // [L + 1]: the whole's relative error before each block and after the last
-  std::vector<double> cascade_gain;  // [L]: layer_error[l + 1]/layer_error[l], NaN where that is 0
+  // [L + 1]: the whole's relative error before each block and after the last; empty of a foreign module, or predicted.
+  std::vector<double> layer_error;
+  std::vector<double> cascade_gain;  // [L]: layer_error[l + 1]/layer_error[l], NaN where that is 0; or empty
   double seconds = 0;
 };
 
@@ -177,6 +181,22 @@ Localization localize(const Model& baseline, const Model& damaged, const at::Ten
 // measured by generation, are refused before any work, and what sweep refuses too.
 Localization localize(const Model& model, const MethodSpec& method, const at::Tensor& tokens, double severity,
                       const Statistics* statistics = nullptr, const LocalizeOptions& options = {});
+
+struct LocalizePredictedOptions {
+  bool linears = false;  // each linear within each block, instead of each block
+  bool control = true;   // also what is predicted of isotropic noise
+};
+
+// Where it bleeds by predicted damage (predicted_damage, methods.h), without an evaluation: a site's is the sum over
+// its linears, and the whole's the sum over all of them. Isotropic noise of the same norm as ΔW [out, in] is predicted
+// to cost ½ ‖ΔW‖²/(out·in) · Σ_r f_r · tr G. `judge` holds G and f, of other text than the method was calibrated on,
+// which flatters it. ValueError where blocks are not changed in place, where other things than weights change, and
+// where judge has no gram or no row_fisher.
+Localization localize_predicted(const Model& baseline, const Model& damaged, const Statistics& judge,
+                                const LocalizePredictedOptions& options = {});
+Localization localize_predicted(const Model& model, const MethodSpec& method, double severity,
+                                const Statistics* statistics, const Statistics& judge,
+                                const LocalizePredictedOptions& options = {});
 
 // What a scan measures of the unchanged model.
 struct ScanBaseline {

@@ -28,8 +28,6 @@
 namespace hemostat {
 namespace {
 
-constexpr const char* kLocalize = "hemostat.localize";
-
 struct NamedSlot {
   std::string name;  // within its block
   Linear* linear;
@@ -192,12 +190,17 @@ void check_baseline(const Model& baseline, const at::Tensor& windows, int64_t ba
 
 void add_up(Localization& result) {
   double sum = 0, sum_kl = 0;
-  for (const LocalizedSite& site : result.sites) {
-    sum += site.damage.delta_nll;
-    sum_kl += site.damage.kl.mean;
+  for (LocalizedSite& site : result.sites) {
+    site.delta_nll = site.damage->delta_nll;
+    if (site.control) {
+      site.noise_delta_nll = site.control->delta_nll;
+    }
+    sum += site.delta_nll;
+    sum_kl += site.damage->kl.mean;
   }
-  result.additivity = additivity(sum, result.whole);
-  result.additivity_kl = if_finite(ratio(sum_kl, result.whole.kl.mean));
+  result.delta_nll = result.whole->delta_nll;
+  result.additivity = additivity(sum, *result.whole);
+  result.additivity_kl = if_finite(ratio(sum_kl, result.whole->kl.mean));
 }
 
 std::string not_localizable(const Method& method, const Axis& axis) {

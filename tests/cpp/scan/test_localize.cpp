@@ -1,4 +1,5 @@
 #include <cmath>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -6,6 +7,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <hemostat/calibrate.h>
 #include <hemostat/error.h>
 #include <hemostat/interrupt.h>
 #include <hemostat/noise.h>
@@ -94,7 +96,7 @@ TEST(Localize, PutsEachBlockIntoTheBaselineAlone) {
   const Localization found = localize(model, spec("rtn"), tokens, 3);
   EXPECT_EQ(found.method, "rtn");
   EXPECT_EQ(found.severity, 3);
-  expect_same(found.whole, compare(model, damaged, tokens));
+  expect_same(*found.whole, compare(model, damaged, tokens));
   ASSERT_EQ(found.sites.size(), 4u);
   double sum = 0, sum_kl = 0;
   const std::vector<at::Tensor> baseline = stream(model, tokens);
@@ -107,7 +109,7 @@ TEST(Localize, PutsEachBlockIntoTheBaselineAlone) {
     alone.blocks[block] = damaged.blocks[block];
     const Damage expected = compare(model, alone, tokens);
     EXPECT_GT(expected.kl.mean, 0);
-    expect_same(site.damage, expected);
+    expect_same(*site.damage, expected);
     sum += expected.delta_nll;
     sum_kl += expected.kl.mean;
 
@@ -116,11 +118,11 @@ TEST(Localize, PutsEachBlockIntoTheBaselineAlone) {
     EXPECT_NEAR(*site.error, error, 1e-6 * error);
     EXPECT_NEAR(*site.cascade_gain, relative_error(states.back(), baseline.back()) / error, 1e-5);
   }
-  EXPECT_DOUBLE_EQ(*found.additivity_kl, sum_kl / found.whole.kl.mean);
-  const Interval interval = found.whole.delta_nll_interval.value();
+  EXPECT_DOUBLE_EQ(*found.additivity_kl, sum_kl / found.whole->kl.mean);
+  const Interval interval = found.whole->delta_nll_interval.value();
   ASSERT_EQ(found.additivity.has_value(), interval.low > 0 || interval.high < 0);
   if (found.additivity) {
-    EXPECT_DOUBLE_EQ(*found.additivity, sum / found.whole.delta_nll);
+    EXPECT_DOUBLE_EQ(*found.additivity, sum / found.whole->delta_nll);
   }
 
   const std::vector<at::Tensor> states = stream(damaged, tokens);
@@ -148,7 +150,7 @@ TEST(Localize, PutsEachLinearIntoTheBaselineAlone) {
     const LocalizedSite& site = found.sites[i];
     EXPECT_EQ(site.name, changed[i].name);
     EXPECT_EQ(site.name, "model.layers." + std::to_string(*site.block) + "." + *site.linear);
-    expect_same(site.damage, compare(model, model.replace({{site.name, changed[i].linear->weight}}), tokens));
+    expect_same(*site.damage, compare(model, model.replace({{site.name, changed[i].linear->weight}}), tokens));
     EXPECT_FALSE(site.control.has_value());
   }
 }
@@ -161,8 +163,8 @@ TEST(Localize, BatchesAndBudgetsGiveTheSame) {
                                         CompareOptions{.batch = 2, .memory_budget = 0}}) {
     const Localization other = localize(model, spec("rtn"), tokens, 3, nullptr, {.compare = compare});
     for (size_t i = 0; i < found.sites.size(); ++i) {
-      EXPECT_NEAR(other.sites[i].damage.delta_nll, found.sites[i].damage.delta_nll, 1e-6);
-      EXPECT_NEAR(other.sites[i].damage.kl.mean, found.sites[i].damage.kl.mean, 1e-6);
+      EXPECT_NEAR(other.sites[i].damage->delta_nll, found.sites[i].damage->delta_nll, 1e-6);
+      EXPECT_NEAR(other.sites[i].damage->kl.mean, found.sites[i].damage->kl.mean, 1e-6);
       EXPECT_NEAR(*other.sites[i].error, *found.sites[i].error, 1e-6);
       EXPECT_NEAR(other.sites[i].control->kl.mean, found.sites[i].control->kl.mean, 1e-6);
     }
@@ -211,7 +213,7 @@ TEST(Localize, HasNoControlWhereNoWeightChanged) {
   EXPECT_FALSE(isotropic_control(model, model).has_value());
   const Localization found = localize(model, spec("activation"), random_tokens(2, 12), 4);
   for (const LocalizedSite& site : found.sites) {
-    EXPECT_GT(site.damage.kl.mean, 0);
+    EXPECT_GT(site.damage->kl.mean, 0);
     EXPECT_FALSE(site.control.has_value());
   }
 }
@@ -219,13 +221,13 @@ TEST(Localize, HasNoControlWhereNoWeightChanged) {
 TEST(Localize, FindsNothingAtNeutral) {
   const Model model = random_model();
   const Localization found = localize(model, spec("rtn"), random_tokens(3, 12), 16);
-  EXPECT_EQ(found.whole.delta_nll, 0);
-  EXPECT_EQ(found.whole.kl.max, 0);
+  EXPECT_EQ(found.whole->delta_nll, 0);
+  EXPECT_EQ(found.whole->kl.max, 0);
   ASSERT_EQ(found.sites.size(), 3u);
   for (const LocalizedSite& site : found.sites) {
-    EXPECT_EQ(site.damage.delta_nll, 0);
-    EXPECT_EQ(site.damage.kl.max, 0);
-    EXPECT_EQ(site.damage.top1_agreement, 1);
+    EXPECT_EQ(site.damage->delta_nll, 0);
+    EXPECT_EQ(site.damage->kl.max, 0);
+    EXPECT_EQ(site.damage->top1_agreement, 1);
     EXPECT_EQ(site.error, 0);
     EXPECT_FALSE(site.cascade_gain.has_value());
     EXPECT_FALSE(site.control.has_value());
@@ -240,11 +242,11 @@ TEST(Localize, NamesBlocksThatStayAsTheyWere) {
   const at::Tensor tokens = random_tokens(3, 12);
   const Localization found = localize(model, spec("rtn:include=*layers.1.*"), tokens, 2);
   ASSERT_EQ(found.sites.size(), 3u);
-  EXPECT_EQ(found.sites[0].damage.kl.max, 0);
-  EXPECT_EQ(found.sites[2].damage.kl.max, 0);
+  EXPECT_EQ(found.sites[0].damage->kl.max, 0);
+  EXPECT_EQ(found.sites[2].damage->kl.max, 0);
   EXPECT_EQ(found.sites[2].error, 0);
   EXPECT_FALSE(found.sites[0].control.has_value());
-  expect_same(found.sites[1].damage, found.whole);
+  expect_same(*found.sites[1].damage, *found.whole);
   EXPECT_DOUBLE_EQ(*found.additivity_kl, 1);
   EXPECT_EQ(found.layer_error[1], 0);
   EXPECT_DOUBLE_EQ(found.layer_error[2], *found.sites[1].error);
@@ -261,7 +263,7 @@ TEST(Localize, TakesEmbeddingFinalNormAndHeadAsSites) {
   const Localization found = localize(model, damaged, tokens);
   EXPECT_TRUE(found.method.empty());
   ASSERT_EQ(found.sites.size(), 6u);
-  expect_same(found.whole, compare(model, damaged, tokens));
+  expect_same(*found.whole, compare(model, damaged, tokens));
   EXPECT_GT(found.layer_error[0], 0);
 
   const LocalizedSite &embedding = found.sites[0], &norm = found.sites[4], &head = found.sites[5];
@@ -269,21 +271,21 @@ TEST(Localize, TakesEmbeddingFinalNormAndHeadAsSites) {
   alone.embedding = damaged.embedding;
   EXPECT_EQ(embedding.name, "model.embed_tokens");
   EXPECT_FALSE(embedding.block.has_value());
-  expect_same(embedding.damage, compare(model, alone, tokens));
+  expect_same(*embedding.damage, compare(model, alone, tokens));
   EXPECT_DOUBLE_EQ(*embedding.error, found.layer_error[0]);
   EXPECT_FALSE(embedding.control.has_value());
 
   alone = model;
   alone.final_norm = damaged.final_norm;
   EXPECT_EQ(norm.name, "model.norm");
-  expect_same(norm.damage, compare(model, alone, tokens));
+  expect_same(*norm.damage, compare(model, alone, tokens));
   EXPECT_FALSE(norm.error.has_value());
   EXPECT_FALSE(norm.control.has_value());
 
   alone = model;
   alone.head = damaged.head;
   EXPECT_EQ(head.name, "lm_head");
-  expect_same(head.damage, compare(model, alone, tokens));
+  expect_same(*head.damage, compare(model, alone, tokens));
   EXPECT_FALSE(head.error.has_value());
   ASSERT_TRUE(head.control.has_value());
   EXPECT_GT(head.control->kl.mean, 0);
@@ -357,6 +359,32 @@ TEST(Localize, RefusesWhatIsNotChangedInPlace) {
   EXPECT_FALSE(worked);
 }
 
+TEST(LocalizePredicted, IsThePredictedDamageOfTheLinears) {
+  const Model model = random_model({.layers = 2});
+  const Statistics statistics = collect(model, random_tokens(3, 16), {.needs = predict_needs()});
+  const Model damaged = prepare(model, "magnitude").at(0.6);
+  const std::map<std::string, double> nats = predicted_damage(model, damaged, statistics);
+  const Localization found = localize_predicted(model, damaged, statistics, {.linears = true});
+  ASSERT_EQ(found.sites.size(), nats.size());
+  for (const LocalizedSite& site : found.sites) {
+    EXPECT_EQ(site.delta_nll, nats.at(site.name));
+    EXPECT_GT(*site.noise_delta_nll, site.delta_nll);  // magnitude keeps what is large
+    EXPECT_FALSE(site.damage || site.error || site.control);
+  }
+  EXPECT_FALSE(found.whole || found.additivity);
+  const Localization blocks = localize_predicted(model, spec("magnitude"), 0.6, nullptr, statistics);
+  ASSERT_EQ(blocks.sites.size(), 2u);
+  EXPECT_NEAR(blocks.delta_nll, found.delta_nll, 1e-12);
+  EXPECT_EQ(blocks.severity, 0.6);
+  const auto refuses = [&](const char* method, double severity, const Statistics& judge) {
+    EXPECT_THROW(localize_predicted(model, spec(method), severity, nullptr, judge), ValueError) << method;
+  };
+  refuses("wanda", 0.5, statistics);  // it needs its own
+  refuses("activation", 4, statistics);
+  refuses("magnitude", 0.5, Statistics());
+  EXPECT_THROW(localize_predicted(model, prepare(model, "drop_norms").at(0.2), statistics), ValueError);
+}
+
 TEST(Scan, LocalizesMethodsThatChangeBlocksInPlace) {
   Method surer;
   surer.name = "surer";
@@ -393,7 +421,7 @@ TEST(Scan, LocalizesMethodsThatChangeBlocksInPlace) {
   const Localization &wanda = result.localizations[0], &sure = result.localizations[1];
   ASSERT_LT(result.curves[0].damages[1].delta_nll, 0.1);  // a random model has little to lose: the farthest then
   EXPECT_EQ(wanda.severity, 0.6);
-  EXPECT_EQ(wanda.whole.windows, 2);
+  EXPECT_EQ(wanda.whole->windows, 2);
   ASSERT_LT(result.curves[3].damages[0].delta_nll, 0.1);
   ASSERT_GT(result.curves[3].damages[1].delta_nll, 0.1);
   EXPECT_EQ(sure.severity, 0.5);
@@ -403,7 +431,7 @@ TEST(Scan, LocalizesMethodsThatChangeBlocksInPlace) {
   const Localization alone =
       localize(model, spec("wanda"), evaluation.narrow(0, 0, 2), 0.6, &statistics, {.compare = {.unigram = counts}});
   for (size_t i = 0; i < alone.sites.size(); ++i) {
-    expect_same(wanda.sites[i].damage, alone.sites[i].damage);
+    expect_same(*wanda.sites[i].damage, *alone.sites[i].damage);
     expect_same(*wanda.sites[i].control, *alone.sites[i].control);
   }
 }
@@ -417,7 +445,7 @@ TEST(Scan, LocalizesOnlyWhatIsNotKnown) {
   const std::vector<MethodSpec> methods{spec("wanda"), spec("gaussian")};
   const ScanResult first = scan(model, evaluation, calibration, methods, options);
   ASSERT_EQ(first.localizations.size(), 2u);
-  EXPECT_EQ(first.localizations[0].whole.windows, 3);
+  EXPECT_EQ(first.localizations[0].whole->windows, 3);
   options.known = [&](const std::string& method, double) {
     const SweepCurve& curve = first.curves[method == "wanda" ? 0 : 1];
     return std::optional(Trial{.method = method, .severity = curve.severities[0], .damage = curve.damages[0]});
@@ -434,7 +462,7 @@ TEST(Scan, LocalizesOnlyWhatIsNotKnown) {
   ASSERT_EQ(again.localizations.size(), 2u);
   EXPECT_EQ(again.localizations[1].seconds, first.localizations[1].seconds);
   for (size_t i = 0; i < 3; ++i) {
-    expect_same(again.localizations[0].sites[i].damage, first.localizations[0].sites[i].damage);
+    expect_same(*again.localizations[0].sites[i].damage, *first.localizations[0].sites[i].damage);
   }
   options.known_localization = [&](const std::string& method, double) {
     return std::optional(first.localizations[method == "wanda" ? 0 : 1]);

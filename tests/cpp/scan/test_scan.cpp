@@ -140,8 +140,8 @@ TEST(Baseline, MayMeetADamagedModelThatIsNotFinite) {
   const at::Tensor tokens = random_tokens(3, 20);
   EXPECT_TRUE(std::isnan(compare(model, damaged, tokens).nll));
   const Localization found = localize(model, damaged, tokens);
-  EXPECT_TRUE(std::isnan(found.whole.delta_nll));
-  EXPECT_EQ(found.sites[0].damage.delta_nll, 0);
+  EXPECT_TRUE(std::isnan(found.whole->delta_nll));
+  EXPECT_EQ(found.sites[0].damage->delta_nll, 0);
 }
 
 TEST(Sweep, ComparesEachSeverityFromMildToSevere) {

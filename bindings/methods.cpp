@@ -245,6 +245,7 @@ void register_python_method(const std::string& name, const std::string& kind, co
 std::set<Need> needs_from(const std::vector<std::string>& given) {
   std::set<std::string> known = names(every_need());
   known.merge(names(gradient_needs()));
+  known.insert(name(Need::tokens));
   std::set<Need> needs;
   std::vector<std::string> specs;
   for (const std::string& entry : given) {

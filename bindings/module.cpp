@@ -86,6 +86,7 @@ PYBIND11_MODULE(_C, m) {
   register_context(m);
   register_generate(m);
   register_statistics(m);
+  register_structured(m);
   register_axis(m);
   register_methods(m);
   register_metrics(m);
@@ -93,6 +94,7 @@ PYBIND11_MODULE(_C, m) {
   register_localize(m);
   register_scan(m);
   register_find_threshold(m);
+  register_mitigate(m);
   register_pickling(m);
   register_interrupt();
   explain_refusals(m);

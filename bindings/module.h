@@ -18,6 +18,7 @@ void register_model_parts(pybind11::module_& module);  // called by register_mod
 void register_observer(pybind11::module_& module);
 void register_foreign(pybind11::module_& module);
 void register_ablate(pybind11::module_& module);
+void register_structured(pybind11::module_& module);
 void register_normalize(pybind11::module_& module);
 void register_extend(pybind11::module_& module);
 void register_context(pybind11::module_& module);
@@ -32,6 +33,7 @@ void register_threshold(pybind11::module_& module);
 void register_localize(pybind11::module_& module);
 void register_scan(pybind11::module_& module);
 void register_find_threshold(pybind11::module_& module);
+void register_mitigate(pybind11::module_& module);
 void register_pickling(pybind11::module_& module);  // after all classes
 void explain_refusals(pybind11::module_& module);   // last: where arguments fit no signature, a sentence says why
 void register_interrupt();                          // takes Ctrl-C into long computations

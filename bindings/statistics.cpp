@@ -117,7 +117,8 @@ Raises:
       .def_property_readonly("in_features", &GradientStatistics::in_features, "Columns of the weight.")
       .def_property_readonly(
           "needs", [](const GradientStatistics& self) { return names(self.needs()); },
-          "What was collected: 'gradient_mean', 'gradient_absmean', 'gradient_square', 'row_fisher'.")
+          "What was collected: 'gradient_mean', 'gradient_absmean', 'gradient_square', 'row_fisher'; and 'tokens' "
+          "where the text was kept.")
       .def_property_readonly("mean", released(&GradientStatistics::mean),
                              "float32 [out_features, in_features]: mean gradient. ValueError if not collected.")
       .def_property_readonly("absmean", released(&GradientStatistics::absmean),
@@ -126,6 +127,10 @@ Raises:
           "square", released(&GradientStatistics::square),
           "float32 [out_features, in_features]: mean squared gradient, the diagonal of the empirical "
           "Fisher information. ValueError if not collected.")
+      .def_property_readonly(
+          "token_fisher", released(&GradientStatistics::token_fisher),
+          "float32 [windows, length]: of each token, the mean over rows of the squared gradient of the summed negative "
+          "log-likelihood with respect to what the linear gives.")
       .def_property_readonly("row_fisher", released(&GradientStatistics::row_fisher),
                              "float32 [out_features]: mean over tokens of the squared gradient of a window's summed "
                              "negative log-likelihood "
@@ -181,9 +186,13 @@ Example:
           "Pairs of name and statistics.")
       .def_readonly("gradients", &Statistics::gradients, "Statistics of the gradients, by the linears' names.")
       .def_property_readonly(
+          "tokens",
+          [](const Statistics& self) { return self.tokens.defined() ? std::optional(self.tokens) : std::nullopt; },
+          "int64 [windows, length]: the calibration text itself, for methods that run the model; None: not kept.")
+      .def_property_readonly(
           "needs", [](const Statistics& self) { return names(self.needs()); },
           "What every input and every weight has: 'column_norm', 'absmax', 'absmean', 'gram', 'mean', 'gradient_mean', "
-          "'gradient_absmean', 'gradient_square', 'row_fisher'.")
+          "'gradient_absmean', 'gradient_square', 'row_fisher'; and 'tokens' where the text was kept.")
       .def(
           "merge",
           [](Statistics& self, const Statistics& other) -> Statistics& {
@@ -205,7 +214,9 @@ Raises:
 )")
       .def("__repr__", [](const Statistics& self) {
         const bool of_inputs = !self.inputs.empty() || self.gradients.empty();
-        const int64_t tokens = self.inputs.empty() ? 0 : self.inputs.begin()->second->count();
+        const int64_t tokens = !self.inputs.empty()    ? self.inputs.begin()->second->count()
+                               : self.tokens.defined() ? self.tokens.numel()
+                                                       : 0;
         return fmt::format("Statistics({} linears, {} {}: {})", std::max(self.inputs.size(), self.gradients.size()),
                            of_inputs ? tokens : self.gradients.begin()->second->count(),
                            of_inputs ? "tokens" : "windows", fmt::join(names(self.needs()), ", "));

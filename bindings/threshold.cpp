@@ -33,7 +33,7 @@ std::optional<Pair> pair(const std::optional<Interval>& interval) {
 // A list, an array or a tensor. None is NaN.
 using Numbers = std::variant<std::vector<std::optional<double>>, at::Tensor>;
 
-std::vector<double> plain(const Numbers& numbers) {
+std::vector<double> as_vector(const Numbers& numbers) {
   std::vector<double> result;
   if (const auto* tensor = std::get_if<at::Tensor>(&numbers)) {
     const at::Tensor flat = tensor->detach().to(at::kCPU, at::kDouble).contiguous();
@@ -65,7 +65,7 @@ Zone zone(const Threshold& self, double tolerance, const std::string& by) {
   return self.zone(tolerance, criterion_from(by, "hemostat.Threshold.zone"));
 }
 
-py::dict to_dict(const Threshold& self, const std::vector<double>& tolerances) {
+py::dict threshold_dict(const Threshold& self, const std::vector<double>& tolerances) {
   py::dict zones;
   for (double tolerance : tolerances) {
     zones[py::str(py::float_(tolerance))] = self.zone(tolerance).severity;
@@ -238,7 +238,7 @@ Args:
 Returns:
     Zone: The zone.
 )")
-      .def("to_dict", &to_dict, py::kw_only(), "tolerances"_a = std::vector<double>{0.02, 0.05, 0.1},
+      .def("to_dict", &threshold_dict, py::kw_only(), "tolerances"_a = std::vector<double>{0.02, 0.05, 0.1},
            R"(The threshold, ready for JSON.
 
 Args:
@@ -268,7 +268,7 @@ Returns:
   module.def(
       "find_threshold",
       [](const Numbers& severities, const Numbers& perplexities, std::optional<double> baseline, double neutral) {
-        return find_threshold(plain(severities), plain(perplexities), baseline, neutral);
+        return find_threshold(as_vector(severities), as_vector(perplexities), baseline, neutral);
       },
       "severities"_a, "perplexities"_a, py::kw_only(), "baseline"_a = std::optional<double>(), "neutral"_a = 0.0,
       py::call_guard<py::gil_scoped_release>(),

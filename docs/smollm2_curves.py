@@ -34,6 +34,7 @@ SPECS = (
     ["admm"],
     ["dsnot"],
     ["owl"],
+    ["gradient_aware"],
     ["rtn", "rtn:group_size=64", "rtn:group_size=64,search_clip=true"],
     ["gptq:group_size=64"],
     ["nf4", "fp4", "mxfp4", "nvfp4", "fp8", "fp8:format=e5m2", "ternary"],
@@ -48,6 +49,8 @@ SPECS = (
     ["stuck_at"],
     ["activation_noise"],
     ["drop_layers"],
+    ["wanda_sp", "flap", "llm_pruner", "gradient_aware_structured"],
+    ["shortgpt", "sleb:windows=2", "slicegpt"],
     ["drop_norms"],
     ["duplicate_layers"],
     ["insert_identity"],
@@ -58,7 +61,11 @@ SPECS = (
 FINER = {"drop_layers": (1, 3), "drop_norms": (1, 2, 3)}
 # Fewer severities than the default grid, of methods beside which the finer curve of another stands.
 COARSER = dict.fromkeys(
-    ("ria", "gradient", "gradient:score=taylor", "admm", "dsnot", "owl", "asvd", "svd_llm"), (0.3, 0.5, 0.7)
+    ("ria", "gradient", "gradient:score=taylor", "admm", "dsnot", "owl", "gradient_aware", "asvd", "svd_llm"),
+    (0.3, 0.5, 0.7),
+) | dict.fromkeys(
+    ("wanda_sp", "flap", "llm_pruner", "gradient_aware_structured", "slicegpt", "shortgpt", "sleb:windows=2"),
+    (0.1, 0.2, 0.3),
 )
 OVERVIEW = ("magnitude", "wanda", "rtn:group_size=64", "activation", "drop_layers")
 CALIBRATION_WINDOWS = 16

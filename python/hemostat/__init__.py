@@ -25,11 +25,13 @@ from hemostat import (
     huggingface,
     lowrank,
     metrics,
+    mitigate,
     noise,
     normalize,
     prune,
     quantize,
     solve,
+    structured,
 )
 from hemostat._baseline import BaselineWarning
 from hemostat._C import (
@@ -131,6 +133,7 @@ __all__ = [
     "method",
     "methods",
     "metrics",
+    "mitigate",
     "noise",
     "normalize",
     "predict",
@@ -140,6 +143,7 @@ __all__ = [
     "quantize",
     "scan",
     "solve",
+    "structured",
     "surface",
     "sweep",
 ]

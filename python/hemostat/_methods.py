@@ -49,9 +49,9 @@ def collect(
         model: The model.
         tokens: int64 [windows, length] on the model's device.
         needs: Names of statistics (``"column_norm"``, ``"absmax"``, ``"absmean"``, ``"gram"``, ``"mean"``; of gradients
-            ``"gradient_mean"``, ``"gradient_absmean"``, ``"gradient_square"``, ``"row_fisher"``), of methods that need
-            them (``"wanda"``, ``"rtn:group_size=64"``), or ``"predict"``; one or many. None: every statistic that
-            needs no gradient.
+            ``"gradient_mean"``, ``"gradient_absmean"``, ``"gradient_square"``, ``"row_fisher"``; ``"tokens"``, the text
+            itself), of methods that need them (``"wanda"``, ``"rtn:group_size=64"``), or ``"predict"``; one or many.
+            None: every statistic that needs no gradient.
         labels: Whose tokens ``row_fisher`` asks the likelihood of: ``"model"``: drawn from what the model predicts, at
             every position; ``"text"``: the text's.
         seed: Of what is drawn.
@@ -206,7 +206,8 @@ def method(
         name: What the method is called. Replaces a user's method of that name.
         axis: Its severity axis.
         needs: Names of the statistics that it reads: ``"column_norm"``, ``"absmax"``, ``"absmean"``, ``"gram"``,
-            ``"mean"``, ``"gradient_mean"``, ``"gradient_absmean"``, ``"gradient_square"``.
+            ``"mean"``, ``"gradient_mean"``, ``"gradient_absmean"``, ``"gradient_square"``, ``"row_fisher"``,
+            ``"tokens"``.
         kind: What it changes: ``"weights"``, ``"factors"``, ``"activations"``, ``"architecture"``,
             ``"normalization"``, ``"input"`` or ``"decoding"``; any other word stands for ``"user"``.
         description: One line. None: the first line of the function's docstring.

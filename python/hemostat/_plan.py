@@ -22,7 +22,7 @@ __all__ = ["Memory", "Seconds", "plan_memory", "plan_seconds", "plan_text"]
 
 BATCH, COLLECT_BATCH = 4, 8  # windows at a time
 HEAD_CHUNK = 64 * 2**20  # bytes of logits at a time
-# Bytes of statistics for an input of n features. Those of gradients have a float32 for each weight.
+# Bytes of statistics for an input of n features.
 STATISTICS: Mapping[str, Callable[[int], int]] = {
     "column_norm": lambda n: 8 * n,
     "absmean": lambda n: 8 * n,
@@ -30,10 +30,16 @@ STATISTICS: Mapping[str, Callable[[int], int]] = {
     "absmax": lambda n: 4 * n,
     "gram": lambda n: 4 * n * n,
 }
+# Bytes of statistics of gradients, for a weight [rows, columns] and so many calibration tokens; others have a float32
+# for each weight. These take no gradient of weights.
+ROWS: Mapping[str, Callable[[int, int], int]] = {
+    "row_fisher": lambda rows, tokens: 8 * rows,
+    "token_fisher": lambda rows, tokens: 4 * tokens,
+}
 HELD_BUDGET = 2**30  # bytes of what a method prepares
 # As many Gram matrices of an input as a correction, and factors in float64, are solved with.
 CORRECTION, FACTORING = 5, 8
-GRAPH = 12  # what a block's graph keeps of each token, in its hidden and its widest activation
+GRAPH = 12  # what a block's graph with weights keeps of each token, in its hidden and its widest activation
 TOKEN_METRICS = 70  # bytes that are kept of each evaluated token until its trial ends
 SOLVER_COPIES = 8  # float32, of the largest linear: candidates, their errors and products, for what shares an input
 
@@ -154,23 +160,31 @@ def plan_memory(
         statistics[need] = statistics.get(need, 0) + bytes_
         return True
 
+    of_weights = [need for need in of_gradients if need not in ROWS]
     for _, weight in model.linears() if of_gradients else []:
-        for need in of_gradients:
+        for need in of_weights:
             keep(need, 4 * weight.numel())
+        for need in set(of_gradients) - set(of_weights):
+            statistics[need] = statistics.get(need, 0) + ROWS[need](weight.shape[0], checked.calibration.numel())
     if of_gradients:
-        text = checked.calibration
-        between = len(model.blocks) + 1 if model.blocks else 0
-        states = between * min(COLLECT_BATCH, text.shape[0]) * text.shape[1] * hidden * size
+        graphed, graphs = (0, 0.0) if of_weights else _graphed(model, checked.calibration.shape[1], left)
+        left, collecting = left - graphs, collecting + graphs
+        count, length_ = min(COLLECT_BATCH, checked.calibration.shape[0]), checked.calibration.shape[1]
+        between = len(model.blocks) - graphed + 1 if model.blocks else 0
+        states = between * count * length_ * hidden * size
         if states <= left:
             left, collecting = left - states, collecting + states
         else:
             mapped += states
-        graphs = (
-            1 if model.blocks else max(1, len(model.linears()) // 7)
-        )  # a foreign module's is one, of all its layers
-        block = sum(weight.numel() for _, weight in model.linears()) / max(len(model.blocks), 1)
-        widest = max(max(weight.shape) for _, weight in model.linears())
-        collecting += block * 2 * 4 + graphs * text.shape[1] * GRAPH * (hidden + widest) * size
+        if of_weights or not model.blocks:
+            # a foreign module's graph is one, of all its layers
+            layers = 1 if model.blocks else max(1, len(model.linears()) // 7)
+            block = sum(weight.numel() for _, weight in model.linears()) / max(len(model.blocks), 1)
+            widest = max(max(weight.shape) for _, weight in model.linears())
+            collecting += block * 2 * 4 + layers * length_ * GRAPH * (hidden + widest) * size
+        elif graphed < len(model.blocks):
+            collecting += _graph(model, length_)
+        collecting += min(HEAD_CHUNK, length_ * vocabulary * 4)  # probabilities, and their sums to draw from
     for features in _inputs(model) if needs else []:
         for need in needs:
             if need == "gram":
@@ -230,7 +244,7 @@ def plan_seconds(checked: CheckedScan, finished: Collection[tuple[str, float]] =
         collecting = forward + max(0.0, one - forward) * blocks
         if of_gradients:  # back through every block; the weights' gradients in the others take about a forward pass
             both = _time(lambda: kept.append(_C.collect(model, sample, needs + of_gradients, include=block)))
-            collecting += max(0.0, both - one) + forward
+            collecting += max(0.0, both - one) + (0.0 if ROWS.keys() >= set(of_gradients) else forward)
         collecting *= checked.calibration.numel() / sample.numel()
         statistics = kept[-1]
     if not any(_needs(checked, remaining)):  # collected in the passes of the trials
@@ -263,7 +277,7 @@ def plan_seconds(checked: CheckedScan, finished: Collection[tuple[str, float]] =
         rows = len({method for method, _ in missing})
         for entry, times in zip(reversed(part.methods), (rows, 1), strict=False):
             method = _C.find_method(_name(entry))
-            if method.kind == "user":
+            if method.kind == "user" or "tokens" in method.needs:  # what runs the model, only a run of it tells
                 unknown += [entry.method] if entry.method not in unknown else []
                 continue
             prepare, apply = work(entry.method, entry.severities[len(entry.severities) // 2])
@@ -283,6 +297,18 @@ def plan_seconds(checked: CheckedScan, finished: Collection[tuple[str, float]] =
         localizing=localizing,
         unknown=unknown,
     )
+
+
+def _graph(model: _C.Model, length: int) -> float:
+    """Bytes of a block's graph of one window without gradients of weights: what its linears read and give."""
+    features = sum(sum(weight.shape) for _, weight in model.linears())
+    return features / max(len(model.blocks), 1) * length * model.dtype.itemsize
+
+
+def _graphed(model: _C.Model, length: int, budget: float) -> tuple[int, float]:
+    """How many blocks keep their graph from the forward pass on, and its bytes."""
+    graphed = min(len(model.blocks), int(max(budget, 0.0) / max(_graph(model, length), 1)))
+    return graphed, graphed * _graph(model, length)
 
 
 def _width(model: _C.Model) -> int:
@@ -333,7 +359,7 @@ def _needs(checked: CheckedScan, parts: Sequence[_Part], propagated: bool = True
     methods = [entry.method for part in parts for entry in part.methods]
     needs = _C.needs_of(methods, propagate=propagated and checked.propagation is not None)
     of_gradients = _C.gradient_needs()
-    return sorted(needs - of_gradients), sorted(needs & of_gradients)
+    return sorted(needs - of_gradients - {"tokens"}), sorted(needs & of_gradients)
 
 
 def _name(entry: _C.PlannedMethod) -> str:

@@ -13,12 +13,14 @@ from tqdm import tqdm
 from hemostat import _C
 from hemostat._number_text import number, signed
 
-__all__ = ["Progress", "ScanProgress", "bar", "duration", "scan_display"]
+__all__ = ["Progress", "ScanProgress", "StagedProgress", "bar", "duration", "scan_display", "staged_bar"]
 
 # None: a bar where there is a terminal; True or False: always or never; or a function (done, total).
 Progress = bool | Callable[[int, int], None] | None
-# The same, the function (stage, done, total); or lines.
-ScanProgress = bool | Literal["lines"] | Callable[[str, int, int], None] | None
+# The same, the function (stage, done, total).
+StagedProgress = bool | Callable[[str, int, int], None] | None
+# The same; or lines.
+ScanProgress = StagedProgress | Literal["lines"]
 
 
 @contextmanager
@@ -32,6 +34,23 @@ def bar(progress: Progress, description: str, unit: str) -> Iterator[Callable[[i
         def update(done: int, total: int) -> None:
             display.total = total
             display.update(done - display.n)
+
+        yield update
+
+
+@contextmanager
+def staged_bar(progress: StagedProgress) -> Iterator[Callable[[str, int, int], None] | None]:
+    """What long work in stages calls with (stage, done, total)."""
+    if progress is False or callable(progress):
+        yield progress or None
+        return
+    with tqdm(disable=_disabled(progress), leave=False) as display:
+
+        def update(stage: str, done: int, total: int) -> None:
+            display.set_description_str(stage, refresh=False)
+            display.total = total
+            display.n = done
+            display.refresh()
 
         yield update
 
@@ -55,7 +74,7 @@ def scan_display(progress: ScanProgress, finished: int, trials: int) -> ScanBar 
 class ScanBar:
     """A tqdm bar over trials; silent where there is no terminal, unless told."""
 
-    def __init__(self, progress: bool | Callable[[str, int, int], None] | None, finished: int, trials: int):
+    def __init__(self, progress: StagedProgress, finished: int, trials: int):
         self._function = progress if callable(progress) else None
         self._bar = tqdm(total=trials, initial=finished, disable=_disabled(progress), unit="trial", dynamic_ncols=True)
 

@@ -4,7 +4,7 @@ import inspect
 import typing
 from collections.abc import Callable
 
-from hemostat import _C, _foreign, _localize, _refusals, _surface, huggingface
+from hemostat import _C, _foreign, _localize, _refusals, _surface, _treatment, huggingface
 
 __all__: list[str] = []
 
@@ -138,6 +138,21 @@ class Localization:
 
     def __str__(self) -> str:
         return _localize.table(self)
+
+
+@_attached_to(_C.Treatment)
+class Treatment:
+    def to_dict(self) -> dict[str, typing.Any]:
+        """Both damages, the recovery and what was chosen, in JSON's types.
+
+        Returns:
+            dict: ``untreated``, ``treated``, ``recovery``, ``recovery_interval``, ``settings``, ``severities``; None
+            for what was not judged.
+        """
+        return _treatment.to_dict(self)
+
+    def __str__(self) -> str:
+        return _treatment.table(self)
 
 
 _C._find_checkpoints(huggingface.checkpoint_directory, _foreign.load)

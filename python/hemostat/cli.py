@@ -1,8 +1,9 @@
-"""The command line: ``hemostat scan | compare | localize | apply | methods | report``."""
+"""The command line: ``hemostat scan | compare | localize | apply | treat | methods | report``."""
 
 from __future__ import annotations
 
 import contextlib
+import enum
 import importlib.metadata
 import importlib.util
 import json
@@ -271,6 +272,9 @@ def localize_command(
     calibration: Calibration = None,
     linears: Annotated[bool, typer.Option("--linears", help="Each linear alone, instead of each block.")] = False,
     control: Annotated[bool, typer.Option(help="Measure noise of equal norm beside each, too.")] = True,
+    predicted: Annotated[
+        bool, typer.Option("--predicted", help="Predict it from gradients of the text, instead of measuring.")
+    ] = False,
     plugin: Plugins = None,
     windows: Annotated[int, typer.Option(metavar="N", min=1, help="Evaluate at most so many windows.")] = 8,
     calibration_windows: CalibrationWindows = 128,
@@ -298,6 +302,7 @@ def localize_command(
         statistics=hemostat.collect(subject.model, subject.calibration, needs=sorted(needs)) if needs else None,
         linears=linears,
         control=control,
+        predicted=predicted,
         seed=seed,
     )
     if as_json:
@@ -336,9 +341,7 @@ def apply_command(
     needs = {"propagate"} if propagate else _C.needs_of([spec.text()])
     if propagate and not _C.find_method(spec.method).on_linears:
         raise ValueError(f"--propagate calibrates linears, but {spec.method} changes the model as a whole")
-    if os.path.lexists(out) and not _is_free(out):
-        raise ValueError(f"--out {out} exists already; choose another place")
-    check_writable(out)
+    _check_out(out)
     if text is not None:
         check_text("--text", text)
     elif needs and not is_carried(checkpoint):
@@ -364,12 +367,104 @@ def apply_command(
         statistics = hemostat.collect(model, tokens, needs=sorted(needs))
     calibration = {"calibration": tokens, "correct": correct, "correct_damp": correct_damp} if propagate else {}
     changed = hemostat.prepare(model, spec.text(), statistics, propagate=propagate, **calibration).at(severity)
+    _save(changed, out)
+    print(f"{out}: {spec.text()} at {number(severity)}")
+
+
+class TreatmentName(str, enum.Enum):
+    gradient_aware_pruning = "gradient_aware_pruning"
+
+
+@app.command("treat")
+def treat_command(
+    checkpoint: Checkpoint,
+    treatment: Annotated[TreatmentName, typer.Option(help="What the model is changed and treated by.")],
+    out: Annotated[
+        Path, typer.Option(metavar="PATH", help="The new checkpoint: a directory, or a GGUF file (it ends in .gguf).")
+    ],
+    sparsity: Annotated[
+        float | None, typer.Option(metavar="NUMBER", help="Fraction of the linears' weights that falls, 0 to 1.")
+    ] = None,
+    pattern: Annotated[str | None, typer.Option(metavar="N:M", help="Or: n of every m weights of a row stay.")] = None,
+    text: Text = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Text to calibrate on [default: the first fifth of --text]."),
+    ] = None,
+    allocation: Annotated[bool, typer.Option(help="Each linear has a sparsity of its own.")] = True,
+    propagate: Annotated[bool, typer.Option(help="Block by block, towards the unchanged outputs.")] = True,
+    gram: Annotated[str, typer.Option(metavar="WORD", help="plain, or guided: tokens count by gradients.")] = "plain",
+    refine: Annotated[bool, typer.Option(help="Train what is kept towards the unchanged distribution.")] = False,
+    untreated: Annotated[
+        str, typer.Option(metavar="METHOD", help="What the treatment is compared with, at the same severity.")
+    ] = "wanda",
+    windows: Windows = None,
+    calibration_windows: CalibrationWindows = 128,
+    length: Length = None,
+    keep_newlines: KeepNewlines = False,
+    dtype: Dtype = None,
+    device: Device = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was measured as JSON.")] = False,
+) -> None:
+    """Change a checkpoint and stop the bleeding: save the treated one, and say how much of the damage it spared.
+
+    Without --text the result is saved and not judged; smollm2 and reference bring their own text.
+    """
+    if (sparsity is None) == (pattern is None):
+        raise ValueError("give --sparsity or --pattern" + ("" if sparsity is None else ", not both"))
+    _check_out(out)
+    if text is None and calibration is not None and not is_carried(checkpoint):
+        check_text("--calibration", calibration)
+        model, evaluation = load(checkpoint, dtype, device), None
+        fitted, source = described_tokens(
+            model, calibration, length=length, windows=calibration_windows, newlines=newlines_as(keep_newlines)
+        )
+    else:
+        subject = command_subject(
+            checkpoint, text, calibration, windows, calibration_windows, length, keep_newlines, dtype, device
+        )
+        model, fitted, evaluation, source = (
+            subject.model,
+            subject.calibration,
+            subject.evaluation,
+            subject.calibration_text,
+        )
+    if found := _C.first_nonfinite(model):
+        raise hemostat.NumericalError(f"{checkpoint} is not finite: {found}")
+    print(f"calibrating on {len(fitted)} windows of {source}", file=sys.stderr)
+    done = hemostat.mitigate.gradient_aware_pruning(
+        model,
+        fitted,
+        sparsity=sparsity,
+        pattern=pattern,
+        evaluation=evaluation,
+        allocation=allocation,
+        propagate=propagate,
+        gram=gram,
+        refine=refine,
+        untreated=untreated,
+    )
+    _save(done.model, out)
+    if as_json:
+        print(json.dumps(done.to_dict(), indent=1, ensure_ascii=False, allow_nan=False))
+        return
+    print(f"{out}: {treatment.value} at {pattern or number(sparsity)}")
+    print(done)
+
+
+def _check_out(out: Path) -> None:
+    if os.path.lexists(out) and not _is_free(out):
+        raise ValueError(f"--out {out} exists already; choose another place")
+    check_writable(out)
+
+
+def _save(model: hemostat.Model, out: Path) -> None:
+    """Saves it, and tells what the form of the place cannot hold."""
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always")
-        changed.save(out)
+        model.save(out)
     for note in notes:
         print(note.message, file=sys.stderr)
-    print(f"{out}: {spec.text()} at {number(severity)}")
 
 
 @app.command("methods")

@@ -150,6 +150,7 @@ def admm(
     scope: str = "tensor",
     damp: float = 0.1,
     iterations: int = 20,
+    row_weight: torch.Tensor | None = None,
     check_finite: bool = True,
 ) -> Pruned:
     """Prune and adjust what stays, by the alternating direction method of multipliers.
@@ -167,6 +168,8 @@ def admm(
         scope: What ``sparsity`` counts over: ``"tensor"`` or ``"row"``.
         damp: What is added to the diagonal of the Gram matrix of inputs of length 1, as a share of its mean; 0 or more.
         iterations: 0 or more.
+        row_weight: ``[out_features]``, what an error of each row costs, such as the row Fisher; not negative. Rows are
+            ranked as sqrt(row_weight / mean), at least 1e-2, times what they are. None: all alike.
         check_finite: False skips the look for NaN and infinities.
 
     Returns:
@@ -192,6 +195,7 @@ def admm(
             scope=scope,
             damp=damp,
             iterations=iterations,
+            row_weight=row_weight,
             check_finite=check_finite,
         )
     )

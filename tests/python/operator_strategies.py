@@ -1,5 +1,6 @@
 """What hypothesis draws for operators: tensors of any shape, strides, dtype and values, and arguments of any kind."""
 
+import functools
 import inspect
 import re
 
@@ -111,11 +112,20 @@ def any_values(model):
     return st.one_of(any_tensors(), numbers, words, lists, st.booleans(), st.none(), st.just(model))
 
 
+@functools.cache
+def statistics_of(model):
+    """All that methods read of the model."""
+    tokens = torch.randint(0, 97, (2, 16), generator=torch.Generator().manual_seed(1))
+    needs = ["wanda_sp", "flap", "llm_pruner:taylor=param_mix", "gradient_aware_structured", "sleb"]
+    return hemostat.collect(model, tokens, needs, progress=False)
+
+
 def any_arguments(operator, model):
     """Keyword arguments: each of the kind that its annotation names, or now and then of another; some are left out."""
     kinds = {
         "torch.Tensor": any_tensors(),
         "hemostat._C.Model": st.just(model),
+        "hemostat._C.Statistics": st.builds(lambda: statistics_of(model)),
         "Sequence": lists,
         "SupportsInt": numbers,
         "SupportsFloat": numbers,
@@ -139,8 +149,9 @@ def any_arguments(operator, model):
 
 
 def operators():
-    """Every function of every room, by "room.name"."""
-    rooms = {name: getattr(hemostat, name) for name in hemostat.__all__ if name not in ("data", "huggingface")}
+    """Every function of every room, by "room.name"; but treatments, which are runs of many."""
+    others = ("data", "huggingface", "mitigate")
+    rooms = {name: getattr(hemostat, name) for name in hemostat.__all__ if name not in others}
     return {
         f"{room}.{name}": getattr(module, name)
         for room, module in rooms.items()

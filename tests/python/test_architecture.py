@@ -24,6 +24,7 @@ ORDER = [
     ["model"],
     ["calibrate"],
     ["ablate", "normalize", "extend", "route", "context"],
+    ["structured"],
     ["generate"],
     ["metrics"],
     ["threshold"],

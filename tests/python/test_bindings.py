@@ -19,6 +19,7 @@ import hemostat
 from hemostat import _C
 
 ROOMS = ["ablate", "context", "decode", "extend", "lowrank", "metrics", "noise", "normalize", "prune", "quantize"]
+ROOMS.append("structured")
 
 
 @pytest.fixture(scope="module")

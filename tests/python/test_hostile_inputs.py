@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from operator_strategies import OPERATORS, assert_same, parameters
+from operator_strategies import OPERATORS, assert_same, parameters, statistics_of
 
 import hemostat
 
@@ -15,6 +15,8 @@ def draw(*shape, seed=0):
 
 
 WEIGHT, INPUT = draw(4, 32), draw(64, 32, seed=1)
+TOKENS = torch.arange(32).view(2, 16)
+STATISTICS, TEXT = object(), object()  # stand for what is made of a model, and for TOKENS
 GRAM, NORM, ABSMEAN = INPUT.T @ INPUT / 64, INPUT.square().mean(0).sqrt(), INPUT.abs().mean(0)
 GRADIENT = draw(4, 32, seed=2)
 HALF = {"sparsity": 0.5}
@@ -96,6 +98,14 @@ CALLS = {
     "decode.temperature": {"logits": WEIGHT, "temperature": 0.5},
     "solve.GramFactor": {"gram": GRAM, "damp": 0.01, "block_size": 16},
     "ablate.drop_layers": {"model": None, "count": 1},
+    "structured.wanda_sp": {"model": None, "statistics": STATISTICS, "sparsity": 0.3},
+    "structured.flap": {"model": None, "statistics": STATISTICS, "sparsity": 0.3, "remove_heads": 0},
+    "structured.llm_pruner": {"model": None, "statistics": STATISTICS, "sparsity": 0.3, "spare_first": 0},
+    "structured.gradient_aware": {"model": None, "statistics": STATISTICS, "sparsity": 0.3},
+    "structured.block_influence": {"model": None, "tokens": TEXT},
+    "structured.shortgpt": {"model": None, "tokens": TEXT, "count": 1},
+    "structured.sleb": {"model": None, "tokens": TEXT, "count": 1, "windows": 1},
+    "structured.slicegpt": {"model": None, "tokens": TEXT, "sliced": 0.25, "round_interval": 4},
     "extend.duplicate_layers": {"model": None, "count": 1},
     "extend.insert_identity": {"model": None, "count": 1},
     "normalize.drop_norms": {"model": None, "count": 1},
@@ -216,7 +226,12 @@ def parameters_of(name):
 
 
 def given_to(name, model):
-    return {key: model if value is None else value for key, value in CALLS[name].items()}
+    def made(value):
+        if value is None:
+            return model
+        return statistics_of(model) if value is STATISTICS else TOKENS if value is TEXT else value
+
+    return {key: made(value) for key, value in CALLS[name].items()}
 
 
 def arguments_of(kind):

@@ -14,6 +14,7 @@ from operator_strategies import (
     any_arguments,
     assert_same,
     sparsities,
+    statistics_of,
     tensors,
 )
 
@@ -132,6 +133,44 @@ def test_parts_of_a_model(tiny_model, tiny_tokens, name, count):
     assert after.shape == before.shape and after.isfinite().all()
     if count == 0 or name == "extend.insert_identity":
         torch.testing.assert_close(after, before)
+
+
+RANKED = ["structured.wanda_sp", "structured.flap", "structured.llm_pruner", "structured.gradient_aware"]
+
+
+@about(*RANKED)
+@pytest.mark.parametrize("name", RANKED)
+@given(
+    sparsity=st.floats(0, 1),
+    heads=st.sampled_from(["groups", "queries"]),
+    compensation=st.sampled_from(["none", "bias", "least_squares"]),
+)
+def test_heads_and_channels(tiny_model, tiny_tokens, name, sparsity, heads, compensation):
+    options = {"sparsity": sparsity, "heads": heads, "compensation": compensation}
+    one, other = statistics_of(tiny_model), tiny_tokens[:1]
+    try:
+        cut = OPERATORS[name](tiny_model, one, **options)
+    except ValueError as error:
+        assert "can be removed" in str(error)
+        assert sparsity > 0.7  # of each block a channel stays, and a group of heads or a query of each group
+        return
+    assert cut.forward(other).isfinite().all()
+    removed = 1 - sum(weight.numel() for _, weight in cut.linears()) / sum(w.numel() for _, w in tiny_model.linears())
+    assert removed == pytest.approx(sparsity, abs=0.05)
+
+
+@about("structured.block_influence", "structured.shortgpt", "structured.sleb", "structured.slicegpt")
+@given(count=st.integers(0, 3), sliced=st.floats(0, 0.9))
+def test_depth_and_width(tiny_model, tiny_tokens, count, sliced):
+    tokens, layers = tiny_tokens[:1, :16], len(tiny_model.blocks)
+    assert len(hemostat.structured.block_influence(tiny_model, tokens)) == layers
+    shorter = hemostat.structured.shortgpt(tiny_model, tokens, count=count)
+    assert len(shorter.blocks) == layers - count
+    shorter = hemostat.structured.sleb(tiny_model, tokens, count=min(count, layers - 2))
+    assert len(shorter.blocks) == layers - min(count, layers - 2)
+    narrower = hemostat.structured.slicegpt(tiny_model, tokens, sliced=sliced, round_interval=4)
+    assert narrower.embedding.shape[1] == 32 - 4 * round(sliced * 8)
+    assert narrower.forward(tokens).isfinite().all()
 
 
 @about("context.token_noise")

@@ -55,8 +55,8 @@ def test_python(workplace, capsys):
 def test_commands(workplace):
     commands = [line for block in blocks("") for line in block.splitlines() if line.startswith("hemostat")]
     words = [command.split()[1] for command in commands]
-    assert words == ["scan", "localize", "compare", "report", "apply", "methods", "scan"]
-    scan, localize, compare, report, apply, methods, plugin = (command.split()[1:] for command in commands)
+    assert words == ["scan", "localize", "compare", "report", "apply", "treat", "methods", "scan"]
+    scan, localize, compare, report, apply, treat, methods, plugin = (command.split()[1:] for command in commands)
     assert main([*scan, "--windows", "2", "--points", "2"]) == 0
     assert (workplace / "scan" / "report.html").exists()
     assert main([*scan[:-1], "other-scan", "--windows", "2", "--points", "1"]) == 0
@@ -64,6 +64,8 @@ def test_commands(workplace):
     assert (workplace / "scan" / "comparison.html").exists()
     assert main([*localize, "--windows", "2"]) == 0
     assert main([*apply, "--calibration-windows", "4"]) == 0
+    assert main([*treat, "--windows", "2"]) == 0
+    assert hemostat.Model.load("treated").config.family == "llama"
     (workplace / "path" / "to" / "changed").symlink_to(workplace / "pruned")
     assert main(compare) == 0
     assert main(methods) == 0

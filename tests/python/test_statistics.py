@@ -159,3 +159,16 @@ def test_methods_refuse_gradients_that_lack_or_differ(tiny_model, tiny_tokens, s
         squares.merge(statistics)
     with pytest.raises(ValueError, match=r"needs statistics \(gradient_square\)"):
         hemostat.prepare(tiny_model, "gradient", score="fisher")
+
+
+def test_the_text_itself_can_be_kept_for_methods_that_run_the_model(tiny_model, tiny_tokens):
+    tokens = tiny_tokens[:3, :16]
+    kept = hemostat.collect(tiny_model, tokens, needs="tokens")
+    assert kept.needs == {"tokens"} and torch.equal(kept.tokens, tokens) and len(kept) == 0
+    kept.merge(hemostat.collect(tiny_model, tokens[:1], needs="tokens"))
+    assert torch.equal(kept.tokens, torch.cat([tokens, tokens[:1]]))
+    assert hemostat.collect(tiny_model, tokens, needs=["mean"]).tokens is None
+    with pytest.raises(ValueError, match="windows of another length"):
+        kept.merge(hemostat.collect(tiny_model, tokens[:, :8], needs="tokens"))
+    with pytest.raises(ValueError, match="tokens is the text, not of an input"):
+        hemostat.InputStatistics(4, needs=["tokens"])

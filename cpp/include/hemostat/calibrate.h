@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -22,7 +23,7 @@ namespace hemostat {
 enum class Labels { model, text };
 
 struct CollectOptions {
-  std::optional<std::set<Need>> needs = {};     // none: every one that takes no gradient
+  std::optional<std::set<Need>> needs = {};     // none: every one that takes no gradient, and the tokens
   Labels labels = Labels::model;                // of the row Fisher
   int64_t seed = 0;                             // of what is drawn
   double memory_budget = 1024.0 * 1024 * 1024;  // bytes
@@ -67,8 +68,14 @@ struct BlockwiseOptions {
   double memory_budget = 1024.0 * 1024 * 1024;  // bytes, of activations and one block's statistics
   int64_t batch = 8;                            // windows at a time
   LinearFilter filter = {};
-  double correct = 0;                                                   // α, 0 … 1
-  double correct_damp = 0.1;                                            // λ, more than 0
+  double correct = 0;         // α, 0 … 1
+  double correct_damp = 0.1;  // λ, more than 0
+  // How much each token counts, by the name of the first of the linears that share an input: [windows, length], not
+  // negative, mean 1. None: all alike. Experts' linears take none.
+  std::map<std::string, at::Tensor> token_weights = {};
+  // Forward passes multiply a float32 model's matrices in bfloat16 (autocast), in half the time where the processor has
+  // instructions for it; the streams' storage, statistics and weights stay float32.
+  bool bfloat16_products = false;
   std::function<void(int64_t done, int64_t total)> progress = nullptr;  // blocks; may throw Interrupted
 };
 

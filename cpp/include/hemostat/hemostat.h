@@ -14,6 +14,7 @@
 #include <hemostat/lowrank.h>
 #include <hemostat/methods.h>
 #include <hemostat/metrics.h>
+#include <hemostat/mitigate.h>
 #include <hemostat/model.h>
 #include <hemostat/noise.h>
 #include <hemostat/normalize.h>
@@ -23,4 +24,5 @@
 #include <hemostat/scan.h>
 #include <hemostat/solve.h>
 #include <hemostat/statistics.h>
+#include <hemostat/structured.h>
 #include <hemostat/threshold.h>

@@ -286,6 +286,7 @@ struct AdmmOptions {
   Scope scope = Scope::tensor;
   double damp = 0.1;  // as admm_factor takes it
   int64_t iterations = 20;
+  std::optional<at::Tensor> row_weight = std::nullopt;  // [out_features], not negative
   bool check_finite = true;
 
   static constexpr auto fields() {
@@ -296,6 +297,11 @@ struct AdmmOptions {
             Field{"damp", &AdmmOptions::damp,
                   "added to the diagonal of the Gram matrix of inputs of length 1, as a share of its mean",
                   at_least(0)},
+            Field{"row_weight",
+                  &AdmmOptions::row_weight,
+                  "[out_features]: what an error of each row costs, such as the row Fisher; not negative",
+                  {},
+                  SetBy::call},
             check_finite_field<AdmmOptions>()});
   }
 };
@@ -306,8 +312,10 @@ struct AdmmOptions {
 //   V ← α · (Ŵ + (Z − U − Ŵ) · P) + (1 − α) · Z + U,   over-relaxed by α = 1.7 (Boyd et al. 2011, section 3.4.3);
 // at the end weight = Z · D⁻¹. The first three quarters of the iterations choose the mask anew, the first quarter at
 // a share of the severity that rises as 1 − (1 − t/T)³; the last quarter leaves it. With pattern "n:m" those fall first
-// that are the smallest of the matrix among the m − n smallest of their group. Features that never were on (a zero on
-// gram's diagonal) lose their weights first. Where nothing falls, the weight comes back as it is.
+// that are the smallest of the matrix among the m − n smallest of their group. With row_weight f rows are ranked and
+// solved as √(f / mean f), at least 1e-2, times what they are: where the scope is the tensor, rows that cost more keep
+// more. Features that never were on (a zero on gram's diagonal) lose their weights first. Where nothing falls, the
+// weight comes back as it is.
 Pruned admm(const at::Tensor& weight, const at::Tensor& gram, const AdmmOptions& options);
 
 // The same with a factor at hand, whose damping is not options.damp's.

@@ -23,13 +23,15 @@ enum class Need {
   gradient_mean,
   gradient_absmean,
   gradient_square,
-  row_fisher
+  row_fisher,
+  token_fisher,
+  tokens
 };
 
 std::string name(Need need);                   // "column_norm", …
 Need need_from_name(const std::string& name);  // ValueError for another name
-std::set<Need> every_need();                   // that takes no gradient
-std::set<Need> gradient_needs();               // the others
+std::set<Need> every_need();                   // of inputs
+std::set<Need> gradient_needs();               // of gradients
 
 // Tensors of at most `bytes` in memory; beyond that, tensors mapped from unlinked temporary files (in TMPDIR, else
 // /tmp), which the system pages out.
@@ -112,13 +114,17 @@ class GradientStatistics {
   // float32 [out_features]: f_r = E_t[(∂ΣNLL/∂y_{t,r})²] over all tokens, so that a change ΔW of the weight costs about
   // ½ Σ_r f_r ΔW_r E[x xᵀ] ΔW_rᵀ nats per token.
   at::Tensor row_fisher() const;
+  // float32 [windows, length]: Σ_r (∂ΣNLL/∂y_{t,r})² / out_features of each token, which says how much the loss depends
+  // on what the linear gives there. ValueError of an expert, which is not given every token.
+  at::Tensor token_fisher() const;
 
  private:
   at::Tensor mean_of(const at::Tensor& sum, Need need) const;
   int64_t out_features_, in_features_, count_ = 0, tokens_ = 0;
   std::set<Need> needs_;
   at::Tensor sum_, abs_sum_, sum_squares_;
-  at::Tensor row_squares_;  // float64 [out_features]
+  at::Tensor row_squares_;                 // float64 [out_features]
+  std::vector<at::Tensor> token_squares_;  // float32 [length] of each sequence
 };
 
 // By the linears' names.
@@ -126,12 +132,13 @@ class Statistics {
  public:
   std::map<std::string, std::shared_ptr<InputStatistics>> inputs;
   std::map<std::string, std::shared_ptr<GradientStatistics>> gradients;
+  at::Tensor tokens;  // int64 [windows, length]: the calibration text itself, for what runs the model; undefined: none
 
   bool contains(const std::string& linear) const { return inputs.count(linear) > 0; }
   const InputStatistics& at(const std::string& linear) const;           // ValueError naming it where there is none
   const GradientStatistics& gradient(const std::string& linear) const;  // the same
   void merge(const Statistics& other);                                  // ValueError where the names differ
-  std::set<Need> needs() const;                                         // what every input, and every weight, has
+  std::set<Need> needs() const;  // what every input, and every weight, has, and the tokens
 };
 
 }  // namespace hemostat

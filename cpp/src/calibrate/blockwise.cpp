@@ -13,11 +13,13 @@
 #include <ATen/ops/zeros_like.h>
 #include <c10/core/InferenceMode.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <hemostat/calibrate.h>
 #include <hemostat/error.h>
 #include <hemostat/interrupt.h>
 
+#include "calibrate/autocast.h"
 #include "calibrate/blockwise.h"
 #include "calibrate/input_collector.h"
 #include "model/finite.h"
@@ -91,13 +93,15 @@ class Stream {
     return x;
   }
 
-  Interpreter interpreter;
-
- private:
+  // Of anything with a row for each window, those of a batch.
   at::Tensor rows(const at::Tensor& all, int64_t i) const {
     const int64_t first = i * batch_;
     return all.narrow(0, first, std::min(batch_, tokens_.size(0) - first));
   }
+
+  Interpreter interpreter;
+
+ private:
   at::Tensor of_width(int64_t width) const {
     return inside_.narrow(0, 0, tokens_.numel() * width).view({tokens_.size(0), tokens_.size(1), width});
   }
@@ -267,17 +271,31 @@ class Calibration {
     if (!sites.empty()) {
       collected = collected_of(*sites.front(), unchanged_.has_value(), budget);
     }
+    const at::Tensor weights = sites.empty() ? at::Tensor() : token_weights(sites.front()->front().name);
     for (int64_t i = 0; i < stream_->batches(); ++i) {
       check_interrupt();
-      const at::Tensor x = read(*stream_, i);
-      const at::Tensor unchanged = unchanged_ ? read(*unchanged_, i) : at::Tensor();
-      if (collected) {
+      const auto [x, unchanged] = read_both(read, i);
+      if (collected && weights.defined()) {
+        const at::Tensor factor = stream_->rows(weights, i).sqrt().unsqueeze(-1);
+        collected->add(x * factor, unchanged.defined() ? unchanged * factor : unchanged);
+      } else if (collected) {
         collected->add(x, unchanged);
       }
     }
     for (const SharedInput* shared : sites) {
       replace(*shared, *collected);
     }
+  }
+
+  template <typename Read>
+  std::pair<at::Tensor, at::Tensor> read_both(const Read& read, int64_t i) {
+    const Bfloat16Products products(changed.device().type(), options_.bfloat16_products);
+    return {read(*stream_, i), unchanged_ ? read(*unchanged_, i) : at::Tensor()};
+  }
+
+  at::Tensor token_weights(const std::string& linear) const {
+    const auto found = options_.token_weights.find(linear);
+    return found == options_.token_weights.end() ? at::Tensor() : found->second.to(changed.device(), changed.dtype());
   }
 
   // The experts' linears of a stage together: a pass finds which tokens reach which.
@@ -305,6 +323,7 @@ class Calibration {
 
   template <typename Next>
   void advance(const Next& next) {
+    const Bfloat16Products products(changed.device().type(), options_.bfloat16_products);
     for (int64_t i = 0; i < stream_->batches(); ++i) {
       check_interrupt();
       stream_->set_state(i, next(*stream_, i));
@@ -415,6 +434,12 @@ Model calibrate_blockwise(const Model& model, const at::Tensor& tokens, const Bl
   const at::Tensor windows = checked_tokens(model, tokens, kOperation);
   check_blockwise(kOperation, options.batch, options.correct, options.correct_damp);
   const c10::InferenceMode off(false);
+  for (const auto& [linear, weights] : options.token_weights) {
+    if (weights.sizes() != windows.sizes()) {
+      throw ValueError(fmt::format("{}: token_weights of '{}' are [{}], but tokens are [{}]", kOperation, linear,
+                                   fmt::join(weights.sizes(), ", "), fmt::join(windows.sizes(), ", ")));
+    }
+  }
   const at::NoGradGuard no_grad;
   Calibration calibration(model, windows, options, change);
   calibration.run();

@@ -100,6 +100,12 @@ Statistics collect(const Model& model, const at::Tensor& tokens, const CollectOp
     throw ValueError(fmt::format("hemostat.collect: batch must be at least 1, got {}", options.batch));
   }
   std::set<Need> of_inputs = options.needs.value_or(every_need()), of_gradients;
+  const bool keeps_tokens = of_inputs.erase(Need::tokens) > 0 || !options.needs;
+  if (keeps_tokens && of_inputs.empty()) {
+    Statistics text;
+    text.tokens = windows;
+    return text;
+  }
   for (const Need need : gradient_needs()) {
     if (of_inputs.erase(need) > 0) {
       of_gradients.insert(need);
@@ -122,6 +128,9 @@ Statistics collect(const Model& model, const at::Tensor& tokens, const CollectOp
   std::optional<Statistics> statistics = collected(model, windows, options, of_inputs, of_gradients, leaders);
   if (!statistics) {
     statistics = collected(model, windows, options, of_inputs, of_gradients, {});
+  }
+  if (keeps_tokens) {
+    statistics->tokens = windows;
   }
   check_collected(statistics->inputs, model);
   check_collected(statistics->gradients, model);

@@ -7,6 +7,7 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cross_entropy_loss.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/searchsorted.h>
 #include <ATen/ops/softmax.h>
@@ -70,8 +71,16 @@ Linear with_leaf(const Linear& linear, at::ScalarType dtype, GradientStatistics&
 // Adds the squared gradients of what chosen linears give, as a backward pass comes by.
 class RowTap : public HeapTrimmer {
  public:
-  RowTap(const std::map<std::string, std::shared_ptr<GradientStatistics>>& gradients, bool taps)
-      : gradients_(gradients), taps_(taps) {}
+  RowTap(const std::map<std::string, std::shared_ptr<GradientStatistics>>& gradients, bool taps,
+         Observer* inner = nullptr)
+      : gradients_(gradients), taps_(taps), inner_(inner) {}
+
+  void linear_input(size_t block, const std::vector<std::string>& names, const at::Tensor& x) override {
+    if (inner_ != nullptr) {
+      const at::NoGradGuard no_grad;
+      inner_->linear_input(block, names, x.detach());
+    }
+  }
 
   void linear_output(size_t, const std::string& name, const at::Tensor& y) override { tapped(name, y); }
 
@@ -95,7 +104,25 @@ class RowTap : public HeapTrimmer {
 
   const std::map<std::string, std::shared_ptr<GradientStatistics>>& gradients_;
   bool taps_;
+  Observer* inner_;
 };
+
+// About what autograd keeps of one sequence in a block whose weights take no gradient: what enters its linears and what
+// leaves them, and scores where attention is not fused.
+double graph_bytes(const Model& model, size_t block, int64_t length) {
+  Model single = model;
+  single.blocks = {model.blocks[block]};
+  single.head = Head{};
+  int64_t features = 0;
+  for (const NamedLinear& named : linears(single, {.include = {"*"}, .exclude = {}})) {
+    features += named.linear->in_features() + named.linear->out_features();
+  }
+  const Attention& attention = model.blocks[block].attention;
+  const bool fused = attention.softcap <= 0 && !attention.sink_logits.defined();
+  const double scores = fused ? 0 : 4.0 * static_cast<double>(attention.heads * length);
+  return static_cast<double>(length) * (static_cast<double>(features) + scores) *
+         static_cast<double>(model.embedding.element_size());
+}
 
 // Gradients of `inputs` alone: a model may share its tensors with a module in training.
 void backward(const at::Tensor& y, const at::Tensor& gradient, const at::Tensor& x, const std::vector<Leaf>& leaves) {
@@ -115,8 +142,9 @@ GradientCollector::GradientCollector(const Model& model, const CollectOptions& o
       first_(model.blocks.size()),
       labels_(options.labels),
       seed_(options.seed) {
-  const bool rows = needs.count(Need::row_fisher) > 0;
-  if (needs.size() > (rows ? 1 : 0)) {
+  const size_t of_rows = needs.count(Need::row_fisher) + needs.count(Need::token_fisher);
+  const bool rows = of_rows > 0;
+  if (needs.size() > of_rows) {
     passes_.push_back(Of::weights);
   }
   if (rows) {
@@ -155,9 +183,13 @@ GradientCollector::GradientCollector(const Model& model, const CollectOptions& o
       first_ = block;
     }
   }
-  const int64_t blocks = static_cast<int64_t>(model.blocks.size()), batch = std::min(options.batch, windows);
-  const int64_t width = model.embedding.size(1);
-  states_ = budget.zeros({blocks + 1, batch, length, width}, model.dtype(), model.device());
+  graphed_ = model.blocks.size();
+  while (rows && graphed_ > first_ && budget.take(graph_bytes(model, graphed_ - 1, length))) {
+    --graphed_;
+  }
+  const int64_t kept = static_cast<int64_t>(only_rows() ? graphed_ : model.blocks.size()) + 1;
+  const int64_t batch = std::min(options.batch, windows), width = model.embedding.size(1);
+  states_ = budget.zeros({kept, batch, length, width}, model.dtype(), model.device());
   outgoing_ = at::zeros({batch, length, width}, model.embedding.options().requires_grad(false));
 }
 
@@ -169,19 +201,28 @@ void GradientCollector::add(const at::Tensor& windows, int64_t before, Observer*
       last = hidden_states(model_, windows, {.observer = observer});
     } else {
       StateKeeper keeper(states_, observer);
-      last = run_blocks(model_, embed(model_, windows), 0, model_.blocks.size(), {.observer = &keeper});
+      last = run_blocks(model_, embed(model_, windows), 0, static_cast<size_t>(states_.size(0)) - 1,
+                        {.observer = &keeper});
     }
-    check_finite_values(model_, windows, last, kCollected, before);
+    if (model_.foreign || !only_rows()) {
+      check_finite_values(model_, windows, last, kCollected, before);
+    }
   }
   const at::AutoGradMode with_grad(true);
   for (const Of of : passes_) {
     if (model_.foreign) {
       whole_backward(of, windows, before);
+    } else if (of == Of::rows) {
+      last_blocks_backward(windows, before, only_rows() ? observer : nullptr);
     } else {
-      head_backward(of, windows, before);
-      for (size_t block = model_.blocks.size(); block-- > first_;) {
-        block_backward(of, block, windows.size(0));
+      for (int64_t window = 0; window < windows.size(0); ++window) {
+        const at::Tensor x = entering(model_.blocks.size(), window);
+        head_backward(of, windows[window], before + window, x);
+        outgoing(window).copy_(x.grad());
       }
+    }
+    for (size_t block = of == Of::rows ? graphed_ : model_.blocks.size(); block-- > first_ && !model_.foreign;) {
+      block_backward(of, block, windows.size(0));
     }
     if (of == Of::rows) {
       for (const auto& [name, statistics] : gradients) {
@@ -200,19 +241,26 @@ at::Tensor GradientCollector::entering(size_t block, int64_t window) const {
 
 at::Tensor GradientCollector::outgoing(int64_t window) const { return outgoing_.narrow(0, window, 1); }
 
-at::Tensor GradientCollector::drawn(const at::Tensor& logits, int64_t window, int64_t start) const {
-  const at::NoGradGuard no_grad;
-  const auto options = at::TensorOptions().dtype(at::kLong).device(logits.device());
-  const at::Tensor positions = at::arange(start, start + logits.size(0), options);
+at::Tensor GradientCollector::drawn(const at::Tensor& probabilities, int64_t window, int64_t start) const {
+  const auto options = at::TensorOptions().dtype(at::kLong).device(probabilities.device());
+  const at::Tensor positions = at::arange(start, start + probabilities.size(0), options);
   const at::Tensor u = unit_interval(hash(seed_, {at::full_like(positions, window), positions})).to(at::kFloat);
-  const at::Tensor mass = at::softmax(logits.detach(), -1).cumsum_(-1);
+  const at::Tensor mass = probabilities.cumsum(-1);
   const at::Tensor at_least = (u.unsqueeze(-1) * mass.narrow(-1, mass.size(-1) - 1, 1)).contiguous();
   return at::searchsorted(mass, at_least, /*out_int32=*/false, /*right=*/true)
       .squeeze(-1)
       .clamp_max_(mass.size(-1) - 1);
 }
 
-void GradientCollector::head_backward(Of of, const at::Tensor& windows, int64_t before) {
+at::Tensor GradientCollector::gradient_of_loss(Of of, const at::Tensor& logits, const at::Tensor& text, int64_t window,
+                                               int64_t start) const {
+  const at::NoGradGuard no_grad;
+  at::Tensor probabilities = at::softmax(logits.detach(), -1);
+  const at::Tensor labels = draws(of) ? drawn(probabilities, window, start) : text.to(logits.device());
+  return probabilities.scatter_add_(-1, labels.unsqueeze(-1), at::full({labels.size(0), 1}, -1, logits.options()));
+}
+
+void GradientCollector::head_backward(Of of, const at::Tensor& window, int64_t position, const at::Tensor& x) {
   Model model = model_;
   std::vector<Leaf> leaves;
   const auto found = gradients.find(model.config.names.head);
@@ -220,27 +268,43 @@ void GradientCollector::head_backward(Of of, const at::Tensor& windows, int64_t 
   if (head && of == Of::weights) {
     model.head.linear = with_leaf(model.head.linear, model.dtype(), *found->second, leaves);
   }
-  const int64_t targets = windows.size(1) - (draws(of) ? 0 : 1);
+  const int64_t targets = window.size(0) - (draws(of) ? 0 : 1);
   const int64_t step = tokens_per_chunk(model, model, targets, targets);
+  for (int64_t start = 0; start < targets; start += step) {
+    check_interrupt();
+    const int64_t count = std::min(step, targets - start);
+    RowTap tap(gradients, head && of == Of::rows);
+    const at::Tensor predicted =
+        tap.of_head(logits(model, apply_norm(model.final_norm, x.narrow(1, start, count))), model)
+            .squeeze(0)
+            .to(at::kFloat);
+    const at::Tensor text = draws(of) ? at::Tensor() : window.narrow(0, start + 1, count);
+    const at::Tensor gradient = gradient_of_loss(of, predicted, text, position, start);
+    backward(predicted, of == Of::rows ? gradient : gradient.div_(static_cast<double>(targets)), x, leaves);
+  }
+  for (Leaf& leaf : leaves) {
+    leaf.take();
+  }
+}
+
+void GradientCollector::last_blocks_backward(const at::Tensor& windows, int64_t before, Observer* observer) {
+  RowTap tap(gradients, true, observer);
   for (int64_t window = 0; window < windows.size(0); ++window) {
-    const at::Tensor x = entering(model.blocks.size(), window);
-    for (int64_t start = 0; start < targets; start += step) {
-      check_interrupt();
-      const int64_t count = std::min(step, targets - start);
-      RowTap tap(gradients, head && of == Of::rows);
-      const at::Tensor predicted =
-          tap.of_head(logits(model, apply_norm(model.final_norm, x.narrow(1, start, count))), model)
-              .squeeze(0)
-              .to(at::kFloat);
-      const at::Tensor labels =
-          draws(of) ? drawn(predicted, before + window, start) : windows[window].narrow(0, start + 1, count);
-      const at::Tensor loss = at::cross_entropy_loss(predicted, labels, {}, at::Reduction::Sum);
-      backward(of == Of::rows ? loss : loss / static_cast<double>(targets), {}, x, leaves);
+    const at::Tensor x = entering(graphed_, window);
+    const at::Tensor y = run_blocks(model_, x, graphed_, model_.blocks.size(), {.observer = &tap});
+    const at::Tensor last = y.detach().requires_grad_(true);
+    if (only_rows()) {
+      const at::NoGradGuard no_grad;
+      check_finite_values(model_, windows.narrow(0, window, 1), last.detach(), kCollected, before + window);
     }
-    for (Leaf& leaf : leaves) {
-      leaf.take();
+    head_backward(Of::rows, windows[window], before + window, last);
+    if (y.grad_fn()) {  // blocks may be skipped altogether
+      backward(y, last.grad(), x, {});
+      outgoing(window).copy_(x.grad());
+    } else {
+      outgoing(window).copy_(last.grad());
     }
-    outgoing(window).copy_(x.grad());
+    trim_heap(y);
   }
 }
 
@@ -289,7 +353,8 @@ void GradientCollector::whole_backward(Of of, const at::Tensor& windows, int64_t
     } else {
       const int64_t targets = batch.size(1) - (draws(of) ? 0 : 1);
       const at::Tensor predicted = given[0].narrow(0, 0, targets).to(at::kFloat);
-      const at::Tensor labels = draws(of) ? drawn(predicted, before + window, 0) : batch[0].narrow(0, 1, targets);
+      const at::Tensor labels =
+          draws(of) ? drawn(at::softmax(predicted.detach(), -1), before + window, 0) : batch[0].narrow(0, 1, targets);
       loss = at::cross_entropy_loss(predicted, labels, {}, of == Of::rows ? at::Reduction::Sum : at::Reduction::Mean);
     }
     if (loss.grad_fn()) {

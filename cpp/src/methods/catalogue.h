@@ -18,9 +18,11 @@ std::vector<Method> block_float_methods();
 std::vector<Method> lowrank_methods();
 std::vector<Method> noise_methods();
 std::vector<Method> ablate_methods();
+std::vector<Method> structured_methods();
 std::vector<Method> normalize_methods();
 std::vector<Method> extend_methods();
 std::vector<Method> context_methods();
 std::vector<Method> decode_methods();
+std::vector<Method> mitigation_methods();  // the room's own, which stands above this one
 
 }  // namespace hemostat

@@ -6,8 +6,10 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/abs.h>
+#include <ATen/ops/addcmul.h>
 #include <ATen/ops/cholesky_inverse.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/linalg_cholesky_ex.h>
 #include <ATen/ops/ones_like.h>
@@ -27,6 +29,7 @@ namespace {
 
 constexpr double kLeastNorm = 1e-8;  // of the largest
 constexpr double kRelaxation = 1.7;
+constexpr double kLeastRowWeight = 1e-4;  // of the mean
 
 AdmmFactor factor_of(std::string_view operation, const at::Tensor& gram, double damp, bool check_finite) {
   const at::Tensor whole = gram.detach().to(at::kFloat);
@@ -67,6 +70,33 @@ void choose(const at::Tensor& value, const Severity& severity, Scope scope, doub
   }
 }
 
+// float32 [out_features, 1]: √(f / mean f), at least 1e-2.
+at::Tensor row_scale(const at::Tensor& row_weight) {
+  const at::Tensor wide = row_weight.to(at::kDouble), mean = wide.mean();
+  const at::Tensor share = at::where(mean > 0, wide / mean, at::ones_like(wide));
+  return share.clamp_min_(kLeastRowWeight).sqrt_().to(at::kFloat).unsqueeze(1);
+}
+
+void check_row_weight(std::string_view operation, const at::Tensor& weight, const AdmmOptions& options) {
+  if (!options.row_weight) {
+    return;
+  }
+  const at::Tensor& given = *options.row_weight;
+  if (given.dim() != 1 || given.size(0) != weight.size(0)) {
+    throw ValueError(fmt::format("{}: row_weight has {} entries, but weight has {} output features", operation,
+                                 given.numel(), weight.size(0)));
+  }
+  if (!at::isFloatingType(given.scalar_type())) {
+    throw TypeError(
+        fmt::format("{}: row_weight is {}, but takes a floating dtype", operation, c10::toString(given.scalar_type())));
+  }
+  arguments::check_device(operation, "row_weight", given, "weight", weight);
+  if (options.check_finite && given.numel() > 0 &&
+      !(given.min().item<double>() >= 0 && std::isfinite(given.max().item<double>()))) {
+    throw ValueError(fmt::format("{}: row_weight has NaN, infinite or negative entries", operation));
+  }
+}
+
 Pruned adjusted(const at::Tensor& weight, const AdmmFactor& factor, const Severity& severity,
                 const AdmmOptions& options) {
   at::Tensor mask = at::empty(weight.sizes(), weight.options().dtype(at::kBool));
@@ -75,22 +105,35 @@ Pruned adjusted(const at::Tensor& weight, const AdmmFactor& factor, const Severi
     return {.weight = weight.detach().clone(at::MemoryFormat::Contiguous), .mask = mask.fill_(true)};
   }
   const double unit = arguments::unit_factor(weight);
-  const at::Tensor target = weight.detach().to(at::kFloat).mul(unit).mul_(factor.norm).contiguous();
+  at::Tensor target = weight.detach().to(at::kFloat).mul(unit).mul_(factor.norm).contiguous();
+  const at::Tensor rows = options.row_weight ? row_scale(*options.row_weight) : at::Tensor();
+  if (rows.defined()) {
+    target.mul_(rows);
+  }
   const int64_t choosing = options.iterations * 3 / 4, falling = std::max<int64_t>(1, options.iterations / 4);
   if (choosing == 0) {
     choose(target, severity, options.scope, 1, mask);
   }
-  at::Tensor value = target;
+  // With S = 2 · mask − 1, so that Z − U = S ∘ V, an iteration is V ← (1 − α/2)·V + α·(S ∘ V − Ŵ)·(P − I/2) + α/2·Ŵ.
+  at::Tensor product = factor.inverse.clone();
+  product.diagonal().sub_(0.5);
+  at::Tensor value = target.clone(), step = at::empty_like(target), sign = at::empty_like(target);
+  const at::Tensor below = target.neg();
   for (int64_t iteration = 0; iteration < options.iterations; ++iteration) {
     if (iteration < choosing) {
       const double left = std::max(0.0, 1.0 - static_cast<double>(iteration + 1) / static_cast<double>(falling));
       choose(value, severity, options.scope, 1.0 - left * left * left, mask);
     }
-    const at::Tensor step = at::where(mask, value, value.neg()).sub_(target);  // Z − U − Ŵ
-    value = at::where(mask, value.mul(1 - kRelaxation), value).add_(target, kRelaxation);
-    value.addmm_(step, factor.inverse, /*beta=*/1, /*alpha=*/kRelaxation);
+    if (iteration == 0 || iteration < choosing) {
+      sign.copy_(mask).mul_(2).sub_(1);
+    }
+    at::addcmul_out(step, below, value, sign);
+    value.addmm_(step, product, /*beta=*/1 - kRelaxation / 2, /*alpha=*/kRelaxation).add_(target, kRelaxation / 2);
   }
   value = value.div(factor.norm).div_(unit).masked_fill_(mask.logical_not(), 0);
+  if (rows.defined()) {
+    value.div_(rows);
+  }
   value = value.to(weight.scalar_type());
   if (options.check_finite) {
     arguments::check_result("hemostat.prune.admm", "weight", value);
@@ -114,6 +157,7 @@ Pruned admm(const at::Tensor& weight, const at::Tensor& gram, const AdmmOptions&
   const Severity severity =
       checked_severity(kOperation, "weight", weight.sizes(), options.sparsity, options.pattern, options.scope);
   check_options(kOperation, options);
+  check_row_weight(kOperation, weight, options);
   if (options.check_finite) {
     arguments::check_finite(kOperation, "weight", weight);
   }
@@ -131,6 +175,7 @@ Pruned admm(const at::Tensor& weight, const AdmmFactor& factor, const AdmmOption
   const Severity severity =
       checked_severity(kOperation, "weight", weight.sizes(), options.sparsity, options.pattern, options.scope);
   check_options(kOperation, options);
+  check_row_weight(kOperation, weight, options);
   if (options.check_finite) {
     arguments::check_finite(kOperation, "weight", weight);
   }

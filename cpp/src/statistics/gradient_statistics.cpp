@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/InferenceMode.h>
 #include <fmt/format.h>
@@ -36,21 +37,27 @@ GradientStatistics::GradientStatistics(int64_t out_features, int64_t in_features
 }
 
 void GradientStatistics::add_rows(const at::Tensor& gradient) {
-  if (!has(Need::row_fisher) || gradient.size(-1) != out_features_) {
+  const bool collects = has(Need::row_fisher) || has(Need::token_fisher);
+  if (!collects || gradient.size(-1) != out_features_) {
     throw ValueError(fmt::format("hemostat.GradientStatistics.add_rows: gradient has {} features, but {}",
                                  gradient.size(-1),
-                                 has(Need::row_fisher) ? fmt::format("the linear gives {}", out_features_)
-                                                       : std::string("row_fisher is not collected")));
+                                 collects ? fmt::format("the linear gives {}", out_features_)
+                                          : std::string("neither row_fisher nor token_fisher is collected")));
   }
   const c10::InferenceMode off(false);
   const at::NoGradGuard no_grad;
-  const at::Tensor rows = gradient.detach().reshape({-1, out_features_}).to(at::kFloat);
-  row_squares_.add_(rows.square().sum(0));
+  const at::Tensor squares = gradient.detach().reshape({-1, out_features_}).to(at::kFloat).square();
+  if (row_squares_.defined()) {
+    row_squares_.add_(squares.sum(0));
+  }
+  if (has(Need::token_fisher)) {
+    token_squares_.push_back(squares.mean(1));
+  }
 }
 
 void GradientStatistics::end_rows(int64_t tokens) {
   tokens_ += tokens;
-  if (needs_.size() == 1) {  // no gradient of a weight counts the sequences
+  if (!sum_.defined() && !abs_sum_.defined() && !sum_squares_.defined()) {  // no gradient of a weight counts them
     ++count_;
   }
 }
@@ -105,6 +112,7 @@ void GradientStatistics::merge(const GradientStatistics& other) {
   add(abs_sum_, other.abs_sum_);
   add(sum_squares_, other.sum_squares_);
   add(row_squares_, other.row_squares_);
+  token_squares_.insert(token_squares_.end(), other.token_squares_.begin(), other.token_squares_.end());
   tokens_ += other.tokens_;
   count_ += other.count_;
 }
@@ -112,6 +120,9 @@ void GradientStatistics::merge(const GradientStatistics& other) {
 bool GradientStatistics::finite(Need need) const {
   if (!has(need)) {
     throw ValueError(fmt::format("hemostat.GradientStatistics: {} was not collected", name(need)));
+  }
+  if (need == Need::token_fisher) {
+    return std::all_of(token_squares_.begin(), token_squares_.end(), arguments::all_finite);
   }
   return arguments::all_finite(need == Need::gradient_mean      ? sum_
                                : need == Need::gradient_absmean ? abs_sum_
@@ -135,6 +146,19 @@ at::Tensor GradientStatistics::row_fisher() const {
     throw ValueError("hemostat.GradientStatistics: row_fisher was not collected");
   }
   return row_squares_.div(static_cast<double>(std::max<int64_t>(tokens_, 1))).to(at::kFloat);
+}
+
+at::Tensor GradientStatistics::token_fisher() const {
+  if (!has(Need::token_fisher)) {
+    throw ValueError("hemostat.GradientStatistics: token_fisher was not collected");
+  }
+  const auto other_length = [&](const at::Tensor& tokens) { return tokens.size(0) != token_squares_.front().size(0); };
+  if (static_cast<int64_t>(token_squares_.size()) != count_ ||
+      std::any_of(token_squares_.begin(), token_squares_.end(), other_length)) {
+    throw ValueError(
+        "hemostat.GradientStatistics: token_fisher is of windows of which the linear is given every token");
+  }
+  return token_squares_.empty() ? at::Tensor() : at::stack(token_squares_);
 }
 
 at::Tensor GradientStatistics::square() const { return mean_of(sum_squares_, Need::gradient_square); }

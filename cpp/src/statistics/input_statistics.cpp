@@ -57,8 +57,9 @@ InputStatistics::InputStatistics(int64_t in_features, c10::Device device, const 
     throw ValueError(fmt::format("hemostat.InputStatistics: in_features is {}, but takes at least 1", in_features));
   }
   for (const Need need : needs) {
-    if (gradient_needs().count(need) > 0) {
-      throw ValueError(fmt::format("hemostat.InputStatistics: {} is of gradients, not of an input", name(need)));
+    if (every_need().count(need) == 0) {
+      throw ValueError(fmt::format("hemostat.InputStatistics: {} is {}, not of an input", name(need),
+                                   need == Need::tokens ? "the text" : "of gradients"));
     }
   }
   const c10::InferenceMode off(false);

@@ -2,6 +2,7 @@
 #include <string>
 #include <utility>
 
+#include <ATen/ops/cat.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -11,7 +12,7 @@
 namespace hemostat {
 namespace {
 
-constexpr std::array<std::pair<Need, const char*>, 9> kNames{{
+constexpr std::array<std::pair<Need, const char*>, 11> kNames{{
     {Need::column_norm, "column_norm"},
     {Need::absmax, "absmax"},
     {Need::absmean, "absmean"},
@@ -21,12 +22,14 @@ constexpr std::array<std::pair<Need, const char*>, 9> kNames{{
     {Need::gradient_absmean, "gradient_absmean"},
     {Need::gradient_square, "gradient_square"},
     {Need::row_fisher, "row_fisher"},
+    {Need::token_fisher, "token_fisher"},
+    {Need::tokens, "tokens"},
 }};
 
 std::set<Need> needs_where(bool of_gradient) {
   std::set<Need> chosen;
   for (const auto& [need, text] : kNames) {
-    if (of_gradient == (need >= Need::gradient_mean)) {
+    if (need != Need::tokens && of_gradient == (need >= Need::gradient_mean)) {
       chosen.insert(need);
     }
   }
@@ -111,6 +114,13 @@ const GradientStatistics& Statistics::gradient(const std::string& linear) const 
 void Statistics::merge(const Statistics& other) {
   check_alike(inputs, other.inputs, "statistics");
   check_alike(gradients, other.gradients, "gradients");
+  if (tokens.defined() != other.tokens.defined() ||
+      (tokens.defined() && tokens.sizes().slice(1) != other.tokens.sizes().slice(1))) {
+    throw ValueError("hemostat.Statistics.merge: other has no tokens, or windows of another length");
+  }
+  if (tokens.defined()) {
+    tokens = at::cat({tokens, other.tokens.to(tokens.device())});
+  }
   std::set<const InputStatistics*> merged;  // linears that share an input share its statistics
   for (const auto& [linear, own] : inputs) {
     if (merged.insert(own.get()).second) {
@@ -125,6 +135,9 @@ void Statistics::merge(const Statistics& other) {
 std::set<Need> Statistics::needs() const {
   std::set<Need> common = common_needs(inputs);
   common.merge(common_needs(gradients));
+  if (tokens.defined()) {
+    common.insert(Need::tokens);
+  }
   return common;
 }
 

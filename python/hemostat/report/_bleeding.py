@@ -67,9 +67,12 @@ def worst_sites(localization: LocalizationFacts) -> tuple[list[Site], float]:
 
 
 def is_concentrated(localization: LocalizationFacts) -> bool:
-    """Whether a fifth of the sites, or one, makes half of the damage, and each of these does some for certain."""
+    """Whether a fifth of the sites, or one, makes half of the damage, and each of these does some for certain, or is
+    predicted to."""
     worst, _ = worst_sites(localization)
-    certain = all(site.delta_nll_interval is not None and (site.delta_nll_interval[0] or 0) > 0 for site in worst)
+    certain = localization.windows is None or all(
+        site.delta_nll_interval is not None and (site.delta_nll_interval[0] or 0) > 0 for site in worst
+    )
     return bool(worst) and certain and len(worst) <= max(1, len(block_sites(localization)) // 5)
 
 
@@ -97,7 +100,7 @@ def where(found: LocalizationFacts) -> tuple[str, str]:
             f"{site_name(worst[0])}, makes {whole_percent(top)}."
         ]
     sentences += [*_additivity(found), *_against_noise(worst), *_error(found)]
-    sentences.append(f"On {windows_text(found.windows)}.")
+    sentences.append("Predicted, not measured." if found.windows is None else f"On {windows_text(found.windows)}.")
     return claim, " ".join(sentences)
 
 

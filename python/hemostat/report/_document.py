@@ -220,12 +220,12 @@ class Site:
 
 @dataclass(frozen=True, kw_only=True)
 class LocalizationFacts:
-    """Where a method bleeds."""
+    """Where a method bleeds; without windows: as predicted."""
 
     method: str
     options: Mapping[str, Any]
     severity: float
-    windows: int
+    windows: int | None
     delta_nll: float | None
     kl: float | None
     additivity: float | None

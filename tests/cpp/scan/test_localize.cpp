@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <optional>
@@ -359,6 +360,11 @@ TEST(Localize, RefusesWhatIsNotChangedInPlace) {
   EXPECT_FALSE(worked);
 }
 
+const Linear& linear_of(const Model& model, const std::string& name) {
+  const std::vector<NamedLinear> all = linears(model);
+  return *std::find_if(all.begin(), all.end(), [&](const NamedLinear& named) { return named.name == name; })->linear;
+}
+
 TEST(LocalizePredicted, IsThePredictedDamageOfTheLinears) {
   const Model model = random_model({.layers = 2});
   const Statistics statistics = collect(model, random_tokens(3, 16), {.needs = predict_needs()});
@@ -368,7 +374,12 @@ TEST(LocalizePredicted, IsThePredictedDamageOfTheLinears) {
   ASSERT_EQ(found.sites.size(), nats.size());
   for (const LocalizedSite& site : found.sites) {
     EXPECT_EQ(site.delta_nll, nats.at(site.name));
-    EXPECT_GT(*site.noise_delta_nll, site.delta_nll);  // magnitude keeps what is large
+    const Linear& before = linear_of(model, site.name);
+    const at::Tensor change = linear_of(damaged, site.name).dense() - before.dense();
+    const double per_weight = change.square().sum().item<double>() / static_cast<double>(change.numel());
+    const double fisher = statistics.gradient(site.name).row_fisher().sum().item<double>();
+    const double trace = statistics.at(site.name).gram().diagonal().sum().item<double>();
+    EXPECT_NEAR(*site.noise_delta_nll, 0.5 * per_weight * fisher * trace, 1e-4 * *site.noise_delta_nll);
     EXPECT_FALSE(site.damage || site.error || site.control);
   }
   EXPECT_FALSE(found.whole || found.additivity);

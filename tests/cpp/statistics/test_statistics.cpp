@@ -157,13 +157,14 @@ TEST(MemoryBudget, HoldsWhatFitsAndCopiesTheRest) {
 TEST(Statistics, NamesNeeds) {
   std::set<Need> all = every_need();
   all.merge(gradient_needs());
-  EXPECT_EQ(all.size(), 9u);
+  all.insert(Need::tokens);
+  EXPECT_EQ(all.size(), 11u);
   for (const Need need : all) {
     EXPECT_EQ(need_from_name(name(need)), need);
   }
   EXPECT_EQ(message_of<ValueError>([] { need_from_name("hessian"); }),
             "hemostat: no statistic is named \"hessian\"; there are column_norm, absmax, absmean, gram, mean, "
-            "gradient_mean, gradient_absmean, gradient_square, row_fisher");
+            "gradient_mean, gradient_absmean, gradient_square, row_fisher, token_fisher, tokens");
 }
 
 TEST(Statistics, MergesASharedInputOnce) {

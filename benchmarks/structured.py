@@ -25,7 +25,7 @@ METHODS = [
     "llm_pruner",
     "flap",
     "flap:compensation=least_squares",
-    "gradient_aware_structured",
+    "gradient_units",
     "shortgpt",
     "sleb:windows=8",
     "slicegpt",

@@ -49,7 +49,7 @@ SPECS = (
     ["stuck_at"],
     ["activation_noise"],
     ["drop_layers"],
-    ["wanda_sp", "flap", "llm_pruner", "gradient_aware_structured"],
+    ["wanda_sp", "flap", "llm_pruner", "gradient_units"],
     ["shortgpt", "sleb:windows=2", "slicegpt"],
     ["drop_norms"],
     ["duplicate_layers"],
@@ -64,7 +64,7 @@ COARSER = dict.fromkeys(
     ("ria", "gradient", "gradient:score=taylor", "admm", "dsnot", "owl", "gradient_aware", "asvd", "svd_llm"),
     (0.3, 0.5, 0.7),
 ) | dict.fromkeys(
-    ("wanda_sp", "flap", "llm_pruner", "gradient_aware_structured", "slicegpt", "shortgpt", "sleb:windows=2"),
+    ("wanda_sp", "flap", "llm_pruner", "gradient_units", "slicegpt", "shortgpt", "sleb:windows=2"),
     (0.1, 0.2, 0.3),
 )
 OVERVIEW = ("magnitude", "wanda", "rtn:group_size=64", "activation", "drop_layers")

@@ -116,7 +116,7 @@ def any_values(model):
 def statistics_of(model):
     """All that methods read of the model."""
     tokens = torch.randint(0, 97, (2, 16), generator=torch.Generator().manual_seed(1))
-    needs = ["wanda_sp", "flap", "llm_pruner:taylor=param_mix", "gradient_aware_structured", "sleb"]
+    needs = ["wanda_sp", "flap", "llm_pruner:taylor=param_mix", "gradient_units", "sleb"]
     return hemostat.collect(model, tokens, needs, progress=False)
 
 

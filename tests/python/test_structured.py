@@ -20,7 +20,7 @@ def tokens() -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def statistics(tiny_model, tokens) -> hemostat.Statistics:
-    needs = ["wanda_sp", "flap", "llm_pruner:taylor=param_mix", "gradient_aware_structured", "sleb"]
+    needs = ["wanda_sp", "flap", "llm_pruner:taylor=param_mix", "gradient_units", "sleb"]
     return hemostat.collect(tiny_model, tokens, needs, progress=False)
 
 
@@ -335,7 +335,7 @@ def test_unequal_blocks_load_here(tiny_model, tokens, statistics, tmp_path):
     assert torch.equal(hemostat.Model.load(tmp_path / "cut")(tokens), cut(tokens))
 
 
-ROWS = ["llm_pruner", "flap", "wanda_sp", "gradient_aware_structured", "shortgpt", "sleb", "slicegpt"]
+ROWS = ["llm_pruner", "flap", "wanda_sp", "gradient_units", "shortgpt", "sleb", "slicegpt"]
 
 
 @pytest.mark.parametrize("method", ROWS)

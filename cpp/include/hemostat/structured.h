@@ -158,7 +158,7 @@ struct LlmPrunerOptions {
   Taylor taylor = Taylor::param_first;
   Reduction reduction = Reduction::sum;
   Granularity granularity = Granularity::block;
-  bool global = false;
+  bool global_pruning = false;
   int64_t spare_first = 0, spare_last = 0;
   Heads heads = Heads::groups;
   Compensation compensation = Compensation::none;
@@ -166,18 +166,18 @@ struct LlmPrunerOptions {
 
   static constexpr auto fields() {
     using Own = LlmPrunerOptions;
-    return std::tuple{
-        sparsity_field<Own>(),
-        Field{"taylor", &Own::taylor, "the saliency of a weight"},
-        Field{"reduction", &Own::reduction, "how the saliencies of a unit's linears become one"},
-        Field{"granularity", &Own::granularity,
-              "heads and channels of each block, or dimensions of the whole residual stream"},
-        Field{"global", &Own::global, "units of all blocks compete; False: each block loses the same fraction"},
-        Field{"spare_first", &Own::spare_first, "blocks at the beginning that lose nothing", at_least(0)},
-        Field{"spare_last", &Own::spare_last, "blocks at the end that lose nothing", at_least(0)},
-        heads_field<Own>(),
-        compensation_field<Own>(),
-        damp_field<Own>()};
+    return std::tuple{sparsity_field<Own>(),
+                      Field{"taylor", &Own::taylor, "the saliency of a weight"},
+                      Field{"reduction", &Own::reduction, "how the saliencies of a unit's linears become one"},
+                      Field{"granularity", &Own::granularity,
+                            "heads and channels of each block, or dimensions of the whole residual stream"},
+                      Field{"global_pruning", &Own::global_pruning,
+                            "units of all blocks compete; False: each block loses the same fraction"},
+                      Field{"spare_first", &Own::spare_first, "blocks at the beginning that lose nothing", at_least(0)},
+                      Field{"spare_last", &Own::spare_last, "blocks at the end that lose nothing", at_least(0)},
+                      heads_field<Own>(),
+                      compensation_field<Own>(),
+                      damp_field<Own>()};
   }
 };
 

@@ -63,8 +63,8 @@ Method ranked(const char* name, const char* description, std::set<Need> needs,
 
 Method llm_pruner() {
   using Struct = structured::LlmPrunerOptions;
-  Method row = ranked<Struct>("llm_pruner", "leaves heads and channels out by the first-order cost of their weights",
-                              {Need::gradient_mean}, structured::rank_llm_pruner);
+  Method row = ranked<Struct>("llm_pruner", "leaves heads and channels out by Taylor importance", {Need::gradient_mean},
+                              structured::rank_llm_pruner);
   row.axis_for = [](const Model& model, const Options& options) {
     const auto given = options_as<Struct>(options);
     if (given.granularity == structured::Granularity::channel) {
@@ -88,9 +88,8 @@ Method llm_pruner() {
 }
 
 Method flap() {
-  Method row = ranked<structured::FlapOptions>(
-      "flap", "leaves heads and channels out whose features fluctuate least, and adds their mean",
-      {Need::column_norm, Need::mean}, structured::rank_flap);
+  Method row = ranked<structured::FlapOptions>("flap", "leaves heads and channels out that fluctuate least",
+                                               {Need::column_norm, Need::mean}, structured::rank_flap);
   row.options = declared<structured::FlapOptions>();
   return row;
 }
@@ -136,7 +135,7 @@ Method sleb() {
   return {
       .name = "sleb",
       .kind = Kind::architecture,
-      .description = "leaves blocks out one after the other, each time the one whose loss costs least",
+      .description = "leaves out block after block, each the one that costs least",
       .axis = axes::fraction("layers"),
       .needs = {Need::tokens},
       .options = declared<structured::SlebOptions>(),
@@ -164,7 +163,7 @@ Method slicegpt() {
   return {
       .name = "slicegpt",
       .kind = Kind::architecture,
-      .description = "turns the residual stream to its principal components and deletes the last ones",
+      .description = "keeps the residual stream's largest principal components",
       .axis = axes::fraction("dimensions"),
       .needs = {Need::tokens},
       .options = declared<structured::SliceGptOptions>(),
@@ -204,10 +203,9 @@ std::vector<Method> structured_methods() {
   return {
       llm_pruner(),
       flap(),
-      ranked<structured::WandaSpOptions>("wanda_sp", "leaves heads and channels out by weight times activation norm",
+      ranked<structured::WandaSpOptions>("wanda_sp", "leaves heads and channels out by weight · input norm",
                                          {Need::column_norm}, structured::rank_wanda_sp),
-      ranked<structured::GradientAwareOptions>("gradient_aware_structured",
-                                               "leaves heads and channels out by predicted damage, the rest adjusted",
+      ranked<structured::GradientAwareOptions>("gradient_units", "leaves heads and channels out by predicted damage",
                                                {Need::gram, Need::row_fisher}, structured::rank_gradient_aware),
       shortgpt(),
       sleb(),

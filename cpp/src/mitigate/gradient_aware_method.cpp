@@ -33,7 +33,7 @@ std::vector<Method> mitigation_methods() {
   return {
       {.name = "gradient_aware",
        .kind = Kind::weights,
-       .description = "prunes where predicted damage is least, each linear towards what the unchanged model gives",
+       .description = "prunes where predicted damage is least, to unchanged outputs",
        .axis = axes::sparsity(),
        .needs = {Need::tokens},
        .options = with_filter(declared<mitigate::GradientAwareOptions>() + pattern_length()),

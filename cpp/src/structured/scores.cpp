@@ -295,7 +295,7 @@ Ranking rank_llm_pruner(const Model& model, const Statistics& statistics, const 
                                                            .model = model,
                                                            .statistics = kept,
                                                            .layers = std::move(layers),
-                                                           .contest = {.global = options.global},
+                                                           .contest = {.global = options.global_pruning},
                                                            .compensation = options.compensation,
                                                            .damp = options.damp}));
 }

@@ -95,6 +95,7 @@ def localize(
     Example:
         >>> sites = hemostat.localize(model, "rtn", evaluation, severity=3)
         >>> first, share = sites.worst(1)[0].name, sites.additivity
+        >>> statistics = hemostat.collect(model, calibration, needs=["rtn", "predict"])
         >>> predicted = hemostat.localize(model, "rtn", severity=3, statistics=statistics, predicted=True)
     """
     given = isinstance(method, _C.Model)

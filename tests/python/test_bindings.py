@@ -138,7 +138,7 @@ def test_prepared_applies_at_any_severity(tiny_model, tiny_tokens, statistics):
 
 
 def test_collect_gathers_what_is_asked_for(tiny_model, tiny_tokens, statistics):
-    assert statistics.needs == {"column_norm", "absmax", "absmean", "mean", "gram"}
+    assert statistics.needs == {"column_norm", "absmax", "absmean", "mean", "gram", "tokens"}
     assert hemostat.collect(tiny_model, tiny_tokens, "wanda").needs == {"column_norm"}
     assert hemostat.collect(tiny_model, tiny_tokens, ["absmax", "wanda"]).needs == {"absmax", "column_norm"}
     assert hemostat.collect(tiny_model, tiny_tokens, needs={"rtn:group_size=8", "gram"}).needs == {"gram"}

@@ -277,7 +277,7 @@ def plan_seconds(checked: CheckedScan, finished: Collection[tuple[str, float]] =
         rows = len({method for method, _ in missing})
         for entry, times in zip(reversed(part.methods), (rows, 1), strict=False):
             method = _C.find_method(_name(entry))
-            if method.kind == "user" or "tokens" in method.needs:  # what runs the model, only a run of it tells
+            if method.kind == "user" or (method.needs and not method.on_linears):  # only a run of it tells
                 unknown += [entry.method] if entry.method not in unknown else []
                 continue
             prepare, apply = work(entry.method, entry.severities[len(entry.severities) // 2])

@@ -14,7 +14,9 @@ import hemostat
 # What is stated beside the model's weights is at least and at most so many times what is measured.
 LEAST, MOST = 0.8, 1.4
 
-METHODS = [method.name for method in hemostat.methods() if method.kind != "user"]
+# These run the model over the calibration text, and what they hold meanwhile is not planned yet.
+UNPLANNED = ("gradient_aware", "slicegpt")
+METHODS = [method.name for method in hemostat.methods() if method.kind != "user" and method.name not in UNPLANNED]
 FEWER_ITERATIONS = {"admm": "admm:iterations=4"}  # each holds the same
 
 VARIANTS = {

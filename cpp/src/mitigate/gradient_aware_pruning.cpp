@@ -43,7 +43,9 @@ constexpr std::array<GradientAwareSettings, 2> kSettings{{
 // Whether products are faster in bfloat16.
 bool multiplies_bfloat16(const Model& model) {
 #if defined(__x86_64__)
-  return model.device().is_cpu() && model.dtype() == at::kFloat && __builtin_cpu_supports("avx512bf16");
+  const auto mixture = [](const Block& block) { return !block.experts.mlps.empty(); };  // which gathers in one dtype
+  return model.device().is_cpu() && model.dtype() == at::kFloat &&
+         std::none_of(model.blocks.begin(), model.blocks.end(), mixture) && __builtin_cpu_supports("avx512bf16");
 #else
   return false;
 #endif

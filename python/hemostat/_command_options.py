@@ -24,6 +24,9 @@ Checkpoint = Annotated[
     str,
     typer.Argument(metavar="CHECKPOINT", help="A Hugging Face directory, a GGUF file, a Hub id, smollm2 or reference."),
 ]
+Out = Annotated[
+    Path, typer.Option(metavar="PATH", help="The new checkpoint: a directory, or a GGUF file (it ends in .gguf).")
+]
 Text = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Text to evaluate on; smollm2 and reference bring their own.")
 ]

@@ -6,19 +6,19 @@ from typing import Any
 
 from hemostat import _C
 from hemostat._columns import aligned
-from hemostat._number_text import number, signed
+from hemostat._number_text import interval, number, percent, signed
 
 __all__ = ["table", "to_dict"]
 
 
 def to_dict(treatment: _C.Treatment) -> dict[str, Any]:
     """JSON's types; damages with what :meth:`Damage.to_dict` gives."""
-    interval = treatment.recovery_interval
+    bounds = treatment.recovery_interval
     return {
         "untreated": treatment.untreated and treatment.untreated.to_dict(),
         "treated": treatment.treated and treatment.treated.to_dict(),
         "recovery": treatment.recovery,
-        "recovery_interval": interval and list(interval),
+        "recovery_interval": bounds and list(bounds),
         "settings": dict(treatment.settings),
         "severities": dict(treatment.severities),
     }
@@ -31,21 +31,19 @@ def table(treatment: _C.Treatment) -> str:
     head = ["", "perplexity", "ΔNLL", "95 %", "KL", "top-1 agreement"]
     rows = [["unchanged", number(treatment.treated.perplexity_baseline), "", "", "", ""]]
     for name, damage in (("untreated", treatment.untreated), ("treated", treatment.treated)):
-        interval = damage.delta_nll_interval
         rows.append(
             [
                 name,
                 number(damage.perplexity),
                 signed(damage.delta_nll),
-                f"{signed(interval[0])} … {signed(interval[1])}" if interval else "",
+                interval(damage.delta_nll_interval, signed),
                 number(damage.kl.mean),
                 number(damage.top1_agreement),
             ]
         )
     text = "\n".join(aligned(head, rows))
     if treatment.recovery is not None:
-        text += f"\nrecovery {100 * treatment.recovery:.1f} %"
-        if treatment.recovery_interval:
-            low, high = treatment.recovery_interval
-            text += f" ({100 * low:.1f} … {100 * high:.1f} %)"
+        text += f"\nrecovery {percent(treatment.recovery)}"
+        if within := interval(treatment.recovery_interval, percent):
+            text += f" ({within})"
     return text

@@ -33,6 +33,7 @@ from hemostat._command_options import (
     KeepNewlines,
     Length,
     MethodOption,
+    Out,
     Part,
     Plugins,
     Propagate,
@@ -318,9 +319,7 @@ def apply_command(
     checkpoint: Checkpoint,
     method: MethodOption,
     severity: Severity,
-    out: Annotated[
-        Path, typer.Option(metavar="PATH", help="The new checkpoint: a directory, or a GGUF file (it ends in .gguf).")
-    ],
+    out: Out,
     text: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Calibration text, where the method needs statistics.")
     ] = None,
@@ -379,18 +378,13 @@ class TreatmentName(str, enum.Enum):
 def treat_command(
     checkpoint: Checkpoint,
     treatment: Annotated[TreatmentName, typer.Option(help="What the model is changed and treated by.")],
-    out: Annotated[
-        Path, typer.Option(metavar="PATH", help="The new checkpoint: a directory, or a GGUF file (it ends in .gguf).")
-    ],
+    out: Out,
     sparsity: Annotated[
         float | None, typer.Option(metavar="NUMBER", help="Fraction of the linears' weights that falls, 0 to 1.")
     ] = None,
     pattern: Annotated[str | None, typer.Option(metavar="N:M", help="Or: n of every m weights of a row stay.")] = None,
     text: Text = None,
-    calibration: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Text to calibrate on [default: the first fifth of --text]."),
-    ] = None,
+    calibration: Calibration = None,
     allocation: Annotated[bool, typer.Option(help="Each linear has a sparsity of its own.")] = True,
     propagate: Annotated[bool, typer.Option(help="Block by block, towards the unchanged outputs.")] = True,
     gram: Annotated[str, typer.Option(metavar="WORD", help="plain, or guided: tokens count by gradients.")] = "plain",

@@ -229,6 +229,9 @@ double most_removable(const Model& model, Heads heads, int64_t spare_first = 0, 
 // residual stream at a token of tokens int64 [windows, length]. float64 [L].
 std::vector<double> block_influence(const Model& model, const at::Tensor& tokens);
 
+// Blocks from the least to the most influential, of equal ones the earlier first.
+std::vector<int64_t> order_by_influence(const Model& model, const at::Tensor& tokens);
+
 struct ShortGptOptions {
   int64_t count = 0;
 

@@ -9,14 +9,14 @@ namespace hemostat {
 class Bfloat16Products {
  public:
   Bfloat16Products(c10::DeviceType device, bool on)
-      : device_(device), before_(at::autocast::is_autocast_enabled(device)) {
-    if (on) {
+      : device_(device), sets_(on && !at::autocast::is_autocast_enabled(device)) {
+    if (sets_) {
       at::autocast::set_autocast_enabled(device, true);
     }
   }
   ~Bfloat16Products() {
-    at::autocast::set_autocast_enabled(device_, before_);
-    if (!before_) {
+    if (sets_) {
+      at::autocast::set_autocast_enabled(device_, false);
       at::autocast::clear_cache();
     }
   }
@@ -25,7 +25,7 @@ class Bfloat16Products {
 
  private:
   c10::DeviceType device_;
-  bool before_;
+  bool sets_;
 };
 
 }  // namespace hemostat

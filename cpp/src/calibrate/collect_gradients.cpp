@@ -21,6 +21,7 @@
 #include "model/finite.h"
 #include "model/head_chunks.h"
 #include "model/heap_trimmer.h"
+#include "model/linears.h"
 
 namespace hemostat {
 namespace {
@@ -110,11 +111,8 @@ class RowTap : public HeapTrimmer {
 // About what autograd keeps of one sequence in a block whose weights take no gradient: what enters its linears and what
 // leaves them, and scores where attention is not fused.
 double graph_bytes(const Model& model, size_t block, int64_t length) {
-  Model single = model;
-  single.blocks = {model.blocks[block]};
-  single.head = Head{};
   int64_t features = 0;
-  for (const NamedLinear& named : linears(single, {.include = {"*"}, .exclude = {}})) {
+  for (const NamedLinear& named : linears(block_alone(model, block), {.include = {"*"}, .exclude = {}})) {
     features += named.linear->in_features() + named.linear->out_features();
   }
   const Attention& attention = model.blocks[block].attention;
@@ -176,10 +174,7 @@ GradientCollector::GradientCollector(const Model& model, const CollectOptions& o
     return;
   }
   for (size_t block = model.blocks.size(); block-- > 0;) {
-    Model single = model;
-    single.blocks = {model.blocks[block]};
-    single.head = Head{};
-    if (!linears(single, filter_).empty()) {
+    if (!linears(block_alone(model, block), filter_).empty()) {
       first_ = block;
     }
   }
@@ -309,9 +304,7 @@ void GradientCollector::last_blocks_backward(const at::Tensor& windows, int64_t 
 }
 
 void GradientCollector::block_backward(Of of, size_t block, int64_t count) {
-  Model single = model_;
-  single.blocks = {model_.blocks[block]};
-  single.head = Head{};
+  Model single = block_alone(model_, block);
   std::vector<Leaf> leaves;
   if (of == Of::weights) {
     single = map_linears(single, filter_, [&](const std::string& name, const Linear& linear) {

@@ -51,8 +51,7 @@ PredictedChange predicted(const std::string& name, const Linear& before, const L
   const at::Tensor gram = input.gram().to(change.device());
   const at::Tensor fisher = gradient.row_fisher().to(change.device(), at::kDouble);
   const double variance = change.square().mean(at::kDouble).item<double>();
-  const at::Tensor rows = at::matmul(change, gram).mul_(change).sum(1, /*keepdim=*/false, at::kDouble);
-  return {.delta_nll = 0.5 * rows.mul(fisher).sum().item<double>(),
+  return {.delta_nll = quadratic_damage(change, gram, fisher),
           .noise_delta_nll = 0.5 * variance * fisher.sum().item<double>() * gram.trace().item<double>()};
 }
 
@@ -70,6 +69,11 @@ bool same_but_linears(const Model& model, const Model& changed, const std::vecto
 }
 
 }  // namespace
+
+double quadratic_damage(const at::Tensor& change, const at::Tensor& gram, const at::Tensor& row_fisher) {
+  const at::Tensor rows = at::matmul(change, gram).mul_(change).sum(1, /*keepdim=*/false, at::kDouble);
+  return 0.5 * rows.mul(row_fisher).sum().item<double>();
+}
 
 std::set<Need> predict_needs() { return {Need::gram, Need::row_fisher}; }
 

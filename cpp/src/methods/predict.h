@@ -1,4 +1,4 @@
-// What predict and localize_predicted share.
+// What predict, localize_predicted and the treatments share.
 #pragma once
 
 #include <map>
@@ -12,6 +12,12 @@ namespace hemostat {
 struct PredictedChange {
   double delta_nll = 0, noise_delta_nll = 0;
 };
+
+// ½ Σ_r f_r ΔW_r G ΔW_rᵀ.
+//   change      float32 [rows, in_features]
+//   gram        float32 [in_features, in_features]
+//   row_fisher  float64 [rows]
+double quadratic_damage(const at::Tensor& change, const at::Tensor& gram, const at::Tensor& row_fisher);
 
 // Of each linear that `changed` has changed, by name; errors as predicted_damage has them, in the operation's name.
 std::map<std::string, PredictedChange> predicted_changes(const Model& model, const Model& changed,

@@ -87,24 +87,9 @@ Method llm_pruner() {
   return row;
 }
 
-Method flap() {
-  Method row = ranked<structured::FlapOptions>("flap", "leaves heads and channels out that fluctuate least",
-                                               {Need::column_norm, Need::mean}, structured::rank_flap);
-  row.options = declared<structured::FlapOptions>();
-  return row;
-}
-
 int64_t layers_of(const Model& model) {
   check_has_blocks(model, "hemostat.prepare");
   return static_cast<int64_t>(model.blocks.size());
-}
-
-std::vector<int64_t> by_influence(const Model& model, const at::Tensor& tokens) {
-  const std::vector<double> influence = structured::block_influence(model, tokens);
-  std::vector<int64_t> order(influence.size());
-  std::iota(order.begin(), order.end(), int64_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return influence[a] < influence[b]; });
-  return order;
 }
 
 Model without(const Model& model, double severity, std::vector<int64_t> order) {
@@ -119,7 +104,7 @@ Method shortgpt() {
           .needs = {Need::tokens},
           .options = {},
           .change = OnModel{.hold = [](const Model& model, const Statistics* statistics, const Options&) -> Held {
-                              return by_influence(model, statistics->tokens);
+                              return structured::order_by_influence(model, statistics->tokens);
                             },
                             .change =
                                 [](const Model& model, const Held& held, const Options&, double severity) {
@@ -202,7 +187,8 @@ Method slicegpt() {
 std::vector<Method> structured_methods() {
   return {
       llm_pruner(),
-      flap(),
+      ranked<structured::FlapOptions>("flap", "leaves heads and channels out that fluctuate least",
+                                      {Need::column_norm, Need::mean}, structured::rank_flap),
       ranked<structured::WandaSpOptions>("wanda_sp", "leaves heads and channels out by weight · input norm",
                                          {Need::column_norm}, structured::rank_wanda_sp),
       ranked<structured::GradientAwareOptions>("gradient_units", "leaves heads and channels out by predicted damage",

@@ -23,6 +23,7 @@
 #include "common/token_hash.h"
 #include "model/head_chunks.h"
 #include "model/heap_trimmer.h"
+#include "model/linears.h"
 
 namespace hemostat::mitigate {
 namespace {
@@ -101,13 +102,11 @@ class Distillation {
   }
 
   at::Tensor back_through(size_t block, const at::Tensor& entering, const at::Tensor& outgoing) {
+    const Model alone = block_alone(student, block);
     std::map<std::string, at::Tensor> leaves;
     at::Tensor down = outgoing;
     {
-      Model single = student;
-      single.blocks = {student.blocks[block]};
-      single.head = Head{};
-      single = map_linears(single, options_.filter, [&](const std::string& name, const Linear& linear) {
+      const Model single = map_linears(alone, options_.filter, [&](const std::string& name, const Linear& linear) {
         const at::Tensor leaf = linear.dense().detach().requires_grad_(true);
         leaves[name] = leaf;
         return linear.with_weight(leaf);
@@ -125,13 +124,10 @@ class Distillation {
       y.backward(outgoing, /*retain_graph=*/false, /*create_graph=*/false, inputs);
       down = x.grad();
     }
-    Model one = student;
-    one.blocks = {student.blocks[block]};
-    one.head = Head{};
-    one = map_linears(one, options_.filter, [&](const std::string& name, const Linear& linear) {
+    const Model stepped = map_linears(alone, options_.filter, [&](const std::string& name, const Linear& linear) {
       return changed(linear, trained_.at(name), leaves.at(name).grad());
     });
-    student.blocks[block] = one.blocks.front();
+    student.blocks[block] = stepped.blocks.front();
     trim_heap(down);
     return down;
   }

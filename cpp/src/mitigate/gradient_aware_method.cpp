@@ -1,8 +1,7 @@
 #include <memory>
 
-#include <fmt/format.h>
-
 #include <hemostat/mitigate.h>
+#include <hemostat/prune.h>
 
 #include "methods/axes.h"
 #include "methods/catalogue.h"
@@ -22,9 +21,8 @@ Held made_ready(const Model& model, const Statistics* statistics, const Options&
 
 Model pruned(const Model&, const Held& held, const Options& options, double severity) {
   const auto& ready = *std::any_cast<const std::shared_ptr<const GradientAwarePruning>&>(held);
-  const int64_t m = option<int64_t>(options, "m");
-  return m == 0 ? ready.at(severity, std::nullopt).model
-                : ready.at(std::nullopt, fmt::format("{}:{}", static_cast<int64_t>(severity), m)).model;
+  const auto chosen = pruned_at<prune::MaskOptions>(options, severity);
+  return ready.at(chosen.sparsity, chosen.pattern).model;
 }
 
 }  // namespace

@@ -9,7 +9,6 @@
 #include <vector>
 
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/matmul.h>
 #include <fmt/format.h>
 
 #include <hemostat/error.h>
@@ -19,6 +18,7 @@
 
 #include "calibrate/autocast.h"
 #include "common/arguments.h"
+#include "methods/predict.h"
 #include "mitigate/allocation.h"
 #include "mitigate/distillation.h"
 #include "model/foreign.h"
@@ -82,22 +82,21 @@ struct GradientAwarePruning::Ready {
   GradientAwareOptions options;
   LinearFilter filter;
   double memory_budget;
-  at::Tensor windows, solving, held;  // all, and their two parts
-  Statistics judging;                 // row Fisher, and Gram matrices of held-out windows
-  std::map<std::string, double> weights = {};
+  at::Tensor windows, solving, held;                     // all, and their two parts
+  Statistics judging;                                    // row Fisher, and Gram matrices of held-out windows
   std::vector<std::string> names = {};                   // in the model's order
+  std::vector<double> weights = {};                      // of each, how many
   std::map<std::string, DamageCurve> curves = {};        // none without allocation
+  std::optional<BaselineEvaluation> baseline = {};       // on held-out windows, where they choose or judge
   std::map<std::string, at::Tensor> token_weights = {};  // of guided Gram matrices, by the first linear of an input
 
   void measure_curves();
   void weigh_tokens();
-  std::map<std::string, double> shares(double sparsity, double width) const;
+  std::map<std::string, double> shares(double sparsity) const;
   Model pruned(const GradientAwareSettings& settings, const std::map<std::string, double>& shares,
                const Severity& severity, const at::Tensor& windows, const LinearFilter& chosen,
                const std::function<void(int64_t, int64_t)>& progress) const;
-  GradientAwareSettings chosen_settings(const BaselineEvaluation& baseline, const std::map<std::string, double>& shares,
-                                        const Severity& severity) const;
-  double chosen_width(const BaselineEvaluation& baseline, double sparsity) const;
+  GradientAwareSettings chosen_settings(const std::map<std::string, double>& shares, const Severity& severity) const;
   LinearFilter first_blocks() const;
   CollectOptions collecting(std::set<Need> needs) const {
     return {.needs = std::move(needs), .memory_budget = memory_budget / 2, .filter = filter};
@@ -125,8 +124,7 @@ void GradientAwarePruning::Ready::measure_curves() {
       std::transform(kCurve.begin(), kCurve.end(), damages.begin(), [&](double sparsity) {
         const auto options = admm_options({.sparsity = sparsity, .pattern = {}}, kCurveIterations, fisher);
         const at::Tensor change = prune::admm(weight, factor, options).weight.sub_(weight);
-        const at::Tensor rows = at::matmul(change, judge).mul_(change).sum(1, /*keepdim=*/false, at::kDouble);
-        return 0.5 * static_cast<double>(stride) * rows.mul(fisher).sum().item<double>();
+        return static_cast<double>(stride) * quadratic_damage(change, judge, fisher);
       });
       curves.emplace(site.name, DamageCurve(kCurve, damages));
       unchanged.push_back(*site.linear);
@@ -153,7 +151,7 @@ void GradientAwarePruning::Ready::weigh_tokens() {
   }
 }
 
-std::map<std::string, double> GradientAwarePruning::Ready::shares(double sparsity, double width) const {
+std::map<std::string, double> GradientAwarePruning::Ready::shares(double sparsity) const {
   std::map<std::string, double> result;
   if (curves.empty() || sparsity < 0.02 || sparsity > 0.98) {
     for (const std::string& name : names) {
@@ -161,13 +159,11 @@ std::map<std::string, double> GradientAwarePruning::Ready::shares(double sparsit
     }
     return result;
   }
-  std::vector<double> sizes;
   std::vector<DamageCurve> ordered;
   for (const std::string& name : names) {
-    sizes.push_back(weights.at(name));
     ordered.push_back(curves.at(name));
   }
-  const std::vector<double> allocated = allocate(ordered, sizes, sparsity, width);
+  const std::vector<double> allocated = allocate(ordered, weights, sparsity, options.width);
   for (size_t i = 0; i < names.size(); ++i) {
     result[names[i]] = allocated[i];
   }
@@ -230,15 +226,14 @@ LinearFilter GradientAwarePruning::Ready::first_blocks() const {
   return first.empty() ? filter : only(first);
 }
 
-GradientAwareSettings GradientAwarePruning::Ready::chosen_settings(const BaselineEvaluation& baseline,
-                                                                   const std::map<std::string, double>& shares,
+GradientAwareSettings GradientAwarePruning::Ready::chosen_settings(const std::map<std::string, double>& shares,
                                                                    const Severity& severity) const {
   GradientAwareSettings best = kSettings.front();
   double least = std::numeric_limits<double>::infinity();
   const LinearFilter first = first_blocks();
   const at::Tensor windows = solving.narrow(0, 0, (solving.size(0) + 1) / 2);
   for (const GradientAwareSettings& settings : kSettings) {
-    const double kl = baseline.compare(pruned(settings, shares, severity, windows, first, nullptr)).kl.mean;
+    const double kl = baseline->compare(pruned(settings, shares, severity, windows, first, nullptr)).kl.mean;
     if (kl < least) {
       least = kl;
       best = settings;
@@ -270,8 +265,7 @@ GradientAwarePruning::GradientAwarePruning(const Model& model, const at::Tensor&
                                              .judging = {}});
   for (const NamedLinear& named : linears(model, filter)) {
     ready->names.push_back(named.name);
-    ready->weights[named.name] =
-        static_cast<double>(named.linear->out_features()) * static_cast<double>(named.linear->in_features());
+    ready->weights.push_back(static_cast<double>(named.linear->out_features() * named.linear->in_features()));
   }
   if (ready->names.empty()) {
     throw ValueError(fmt::format("{}: include and exclude leave no linear layer to prune", kOperation));
@@ -280,14 +274,15 @@ GradientAwarePruning::GradientAwarePruning(const Model& model, const at::Tensor&
   if (options.allocation) {
     needs.insert(Need::gram);
   }
+  if (options.propagate || options.refine) {
+    ready->baseline.emplace(model, ready->held.narrow(0, 0, std::min(kJudging, held)),
+                            CompareOptions{.keep_logits = false, .bootstrap_samples = 1});
+  }
   const Bfloat16Products products(model.device().type(), multiplies_bfloat16(model));
   ready->judging = collect(model, ready->held, ready->collecting(needs));
   if (options.allocation) {
     ready->measure_curves();
-    for (auto& [name, input] : ready->judging.inputs) {
-      input.reset();  // large, and of no use from here on
-    }
-    ready->judging.inputs.clear();
+    ready->judging.inputs.clear();  // large, and of no use from here on
   }
   if (options.gram == Gram::guided) {
     ready->weigh_tokens();
@@ -301,12 +296,9 @@ GradientAwarePruning::Result GradientAwarePruning::at(const std::optional<double
   const at::NoGradGuard no_grad;
   const Ready& ready = *ready_;
   const Severity severity{sparsity, pattern};
-  const BaselineEvaluation baseline(ready.model, ready.held.narrow(0, 0, std::min(kJudging, ready.held.size(0))),
-                                    {.keep_logits = false, .bootstrap_samples = 1});
-  const std::map<std::string, double> shares =
-      pattern ? std::map<std::string, double>() : ready.shares(*sparsity, ready.options.width);
+  const std::map<std::string, double> shares = pattern ? std::map<std::string, double>() : ready.shares(*sparsity);
   const GradientAwareSettings settings =
-      ready.options.propagate ? ready.chosen_settings(baseline, shares, severity) : kSettings.back();
+      ready.options.propagate ? ready.chosen_settings(shares, severity) : kSettings.back();
   const auto blocks = [&](int64_t done, int64_t total) {
     if (progress) {
       progress("prune", done, total);
@@ -323,7 +315,7 @@ GradientAwarePruning::Result GradientAwarePruning::at(const std::optional<double
     };
     Model refined = distilled(ready.model, result.model, ready.windows,
                               {.filter = ready.filter, .memory_budget = ready.memory_budget, .progress = steps});
-    if (baseline.compare(refined).kl.mean < baseline.compare(result.model).kl.mean) {
+    if (ready.baseline->compare(refined).kl.mean < ready.baseline->compare(result.model).kl.mean) {
       result.model = std::move(refined);
     }
   }

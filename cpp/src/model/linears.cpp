@@ -48,6 +48,13 @@ void for_each_chosen(Model& model, const LinearFilter& filter,
   visit({names.head, Role::head, 0}, model.head.linear, std::nullopt);
 }
 
+Model block_alone(const Model& model, size_t block) {
+  Model single = model;
+  single.blocks = {model.blocks[block]};
+  single.head = Head{};
+  return single;
+}
+
 std::string name(Role role) { return parts::word(role); }
 
 std::vector<NamedLinear> linears(const Model& model, const LinearFilter& filter) {

@@ -83,15 +83,19 @@ std::vector<double> block_influence(const Model& model, const at::Tensor& tokens
   return similarity;
 }
 
-Model shortgpt(const Model& model, const at::Tensor& tokens, const ShortGptOptions& options) {
-  constexpr const char* kOperation = "hemostat.structured.shortgpt";
-  checked_windows(kOperation, model, tokens);
-  check_count(kOperation, options.count, static_cast<int64_t>(model.blocks.size()) - 1);
+std::vector<int64_t> order_by_influence(const Model& model, const at::Tensor& tokens) {
   const std::vector<double> influence = block_influence(model, tokens);
   std::vector<int64_t> order(influence.size());
   std::iota(order.begin(), order.end(), int64_t{0});
   std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return influence[a] < influence[b]; });
-  return ablate::drop_layers(model, {.count = options.count, .order = order});
+  return order;
+}
+
+Model shortgpt(const Model& model, const at::Tensor& tokens, const ShortGptOptions& options) {
+  constexpr const char* kOperation = "hemostat.structured.shortgpt";
+  checked_windows(kOperation, model, tokens);
+  check_count(kOperation, options.count, static_cast<int64_t>(model.blocks.size()) - 1);
+  return ablate::drop_layers(model, {.count = options.count, .order = order_by_influence(model, tokens)});
 }
 
 struct GreedyOrder::State {

@@ -482,6 +482,7 @@ struct LinearFilter {
 };
 
 std::vector<NamedLinear> linears(const Model& model, const LinearFilter& filter = {});
+std::vector<NamedLinear> linears(Model&& model, const LinearFilter& filter = {}) = delete;  // they would outlive it
 
 // A model whose chosen linears are function(name, linear).
 Model map_linears(const Model& model, const LinearFilter& filter,

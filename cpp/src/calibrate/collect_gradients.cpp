@@ -112,7 +112,8 @@ class RowTap : public HeapTrimmer {
 // leaves them, and scores where attention is not fused.
 double graph_bytes(const Model& model, size_t block, int64_t length) {
   int64_t features = 0;
-  for (const NamedLinear& named : linears(block_alone(model, block), {.include = {"*"}, .exclude = {}})) {
+  const Model alone = block_alone(model, block);
+  for (const NamedLinear& named : linears(alone, {.include = {"*"}, .exclude = {}})) {
     features += named.linear->in_features() + named.linear->out_features();
   }
   const Attention& attention = model.blocks[block].attention;
@@ -174,7 +175,8 @@ GradientCollector::GradientCollector(const Model& model, const CollectOptions& o
     return;
   }
   for (size_t block = model.blocks.size(); block-- > 0;) {
-    if (!linears(block_alone(model, block), filter_).empty()) {
+    const Model alone = block_alone(model, block);
+    if (!linears(alone, filter_).empty()) {
       first_ = block;
     }
   }

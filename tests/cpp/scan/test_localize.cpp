@@ -194,8 +194,9 @@ TEST(Localize, ControlsWithNoiseOfEqualNorm) {
     }
   }
   EXPECT_TRUE(at::equal(control.head.linear.weight, model.head.linear.weight));
-  EXPECT_TRUE(at::equal(linears(*isotropic_control(model, damaged, 3))[0].linear->weight, noisy[0].linear->weight));
-  EXPECT_FALSE(at::equal(linears(*isotropic_control(model, damaged, 4))[0].linear->weight, noisy[0].linear->weight));
+  const Model again = *isotropic_control(model, damaged, 3), other = *isotropic_control(model, damaged, 4);
+  EXPECT_TRUE(at::equal(linears(again)[0].linear->weight, noisy[0].linear->weight));
+  EXPECT_FALSE(at::equal(linears(other)[0].linear->weight, noisy[0].linear->weight));
 
   const at::Tensor tokens = random_tokens(3, 16);
   const Localization found =

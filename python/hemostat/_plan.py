@@ -370,6 +370,10 @@ def _changed(checked: CheckedScan, entry: _C.PlannedMethod, budget: float) -> tu
     """Bytes of a damaged model that are its own, with what it is made from; and of that what lies in files."""
     model, given = checked.model, checked.propagation
     spec = _C.MethodSpec.parse(entry.method)
+    if spec.method == "gradient_aware":
+        return _treated(checked, spec, budget)
+    if spec.method == "slicegpt":
+        return _sliced(checked, 1 - min(entry.severities))
     method, linears = _C.find_method(spec.method), model.linears(**filter_of(spec))
     propagated = given is not None and is_propagated(entry.method, given["correct"])
     weights = 0.0
@@ -382,18 +386,51 @@ def _changed(checked: CheckedScan, entry: _C.PlannedMethod, budget: float) -> tu
     if not propagated:
         held = _C.held_bytes(model, entry.method)
         return weights + min(held, HELD_BUDGET), max(0.0, held - HELD_BUDGET)
+    matrices = FACTORING if method.kind == "factors" and "gram" in method.needs else 0
+    return _block_by_block(checked, spec, linears, weights, matrices, bool(given["correct"]), budget)
 
-    # All calibration windows on their way through the blocks, and what is made of one input.
+
+def _block_by_block(
+    checked: CheckedScan,
+    spec: _C.MethodSpec,
+    linears: _C.Linears,
+    weights: float,
+    matrices: int,
+    corrected: bool,
+    budget: float,
+) -> tuple[float, float]:
+    """All calibration windows on their way through the blocks, and what is made of one input."""
+    model = checked.model
     widest = max(weight.shape[1] for _, weight in model.linears())
     streams = checked.calibration.numel() * (_width(model) + widest) * model.dtype.itemsize
-    needs = _C.needs_of([entry.method]) - _C.gradient_needs()
-    budgeted = streams * (2 if given["correct"] else 1) + sum(STATISTICS[need](widest) for need in needs)
-    matrices = (CORRECTION if given["correct"] else 0) + (
-        FACTORING if method.kind == "factors" and "gram" in needs else 0
-    )
+    needs = _C.needs_of([spec.text()]) - _C.gradient_needs()
+    budgeted = streams * (2 if corrected else 1) + sum(STATISTICS[need](widest) for need in needs)
     held = max(_C.held_bytes(model, _only(spec, names)) for names in _by_input(linears))
-    made = weights + held + matrices * STATISTICS["gram"](widest)
+    made = weights + held + (matrices + CORRECTION * corrected) * STATISTICS["gram"](widest)
     return made + min(budgeted, budget), max(0.0, budgeted - budget)
+
+
+def _treated(checked: CheckedScan, spec: _C.MethodSpec, budget: float) -> tuple[float, float]:
+    """Of gradient-aware pruning: it judges by statistics of all inputs, then has ADMM block by block."""
+    model, options = checked.model, dict(spec.options)
+    linears = model.linears(**filter_of(spec))
+    largest = max(weight.numel() for _, weight in linears)
+    weights = sum(weight.numel() for _, weight in linears) * model.dtype.itemsize
+    admm = _C.MethodSpec("admm", include=list(linears.names))
+    made, files = _block_by_block(checked, admm, linears, weights, 0, bool(options.get("propagate", True)), budget)
+    judging = sum(STATISTICS["gram"](features) for features in _inputs(model))
+    return max(made, min(judging, budget)) + SOLVER_COPIES * 4 * largest, max(files, judging - budget, 0.0)
+
+
+def _sliced(checked: CheckedScan, kept: float) -> tuple[float, float]:
+    """Of SliceGPT: norms folded into copies of all weights, then those sliced; the largest matrix in float64."""
+    model, size = checked.model, checked.model.dtype.itemsize
+    weights = sum(weight.numel() for _, weight in model.linears()) * size
+    head = model.embedding.numel() * size
+    shortcuts = 2 * len(model.blocks) * _width(model) ** 2 * kept**2 * size
+    stream = checked.calibration.numel() * _width(model) * size
+    turned = head * (1 + kept) * torch.float64.itemsize / size
+    return weights * (1 + kept) + head * (1 + 2 * kept) + shortcuts + stream + turned, 0.0
 
 
 def _by_input(linears: _C.Linears) -> list[list[str]]:
@@ -453,6 +490,6 @@ def _seconds_line(seconds: Seconds) -> str:
 
 
 def _bytes(count: float) -> str:
-    if count >= 2**30:
+    if count >= 1000 * 2**20:
         return f"{count / 2**30:.{1 if count < 10 * 2**30 else 0}f} GiB"
-    return f"{count / 2**20:.3g} MiB" if count >= 2**20 else f"{count / 2**10:.3g} KiB"
+    return f"{count / 2**20:.3g} MiB" if count >= 1000 * 2**10 else f"{count / 2**10:.3g} KiB"

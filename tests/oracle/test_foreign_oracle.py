@@ -230,8 +230,8 @@ def test_damage_is_transformers(made):
     assert damage.delta_nll == pytest.approx(nll[1] - nll[0], abs=1e-5)
 
 
-# Each linear of a foreign module has noise of its own, where q, k and v of a block share theirs; owl takes blocks.
-DIFFERENT = ("activation_noise", "owl")
+# Each linear of a foreign module has noise of its own, where q, k and v of a block share theirs; others take blocks.
+DIFFERENT = ("activation_noise", "owl", "gradient_aware")
 
 
 @pytest.fixture(scope="module")

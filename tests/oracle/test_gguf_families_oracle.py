@@ -145,7 +145,9 @@ def test_written_and_read_again(name, made, tmp_path):
     assert again.tied == model.tied and again.config.context == model.config.context
     for tensor, values in model.tensors().items():
         torch.testing.assert_close(again.tensors()[tensor], values, rtol=0, atol=5e-7, msg=tensor)
-    torch.testing.assert_close(again.forward(TOKENS), model.forward(TOKENS), rtol=0, atol=2e-5)
+    # A file's numbers are float32: what a rotation is computed from comes back to 1e-7, and attention amplifies that.
+    expected = model.forward(TOKENS)
+    assert (again.forward(TOKENS) - expected).abs().max() <= 1e-5 * expected.abs().max()
     if "longrope" not in name:  # whose divisors are rounded
         saved(again, tmp_path / "again.gguf")
         assert (tmp_path / "again.gguf").read_bytes() == (tmp_path / "model.gguf").read_bytes()

@@ -172,6 +172,7 @@ def test_localize_names_every_linear(family, make):
 def test_a_scans_plan_states_numbers(family, make):
     model = make(family).model
     specs = [spec_of(name) for name in METHODS if family not in REFUSALS.get(name, ())]
+    unknown = [name for name in METHODS if name in specs and METHODS[name].needs and not METHODS[name].on_linears]
     for propagate in (False, True):
         checked = CheckedScan(model, TOKENS, None, methods=specs, points=2, localize_windows=1, propagate=propagate)
         memory = plan_memory(checked)
@@ -180,7 +181,11 @@ def test_a_scans_plan_states_numbers(family, make):
         assert all(0 < count < math.inf for count in stated), stated
         text = plan_text(checked, (), resumes=False)
         assert f"{len(checked.trials)} trials, each on 5 windows of 24 tokens" in text
-        assert re.search(r"\nmemory: about [\d.]+ [KM]iB at once \(.+\)\ntime: about [\d.]+ \w+ \(.+\)$", text), text
+        last = (
+            r"\nmemory: about [\d.]+ [KM]iB at once \(.+\)\ntime: about [\d.]+ \w+ \(.+\), and what (.+) takes itself$"
+        )
+        assert re.search(last, text), text
+        assert re.search(last, text)[1].split(", ") == unknown
 
 
 class Routing(hemostat.Observer):
@@ -230,10 +235,11 @@ class TestExperts:
         """The model with experts in its first mixture that no token reaches, and the names of their linears."""
         model = make(family).model
         router = routers_of(model)[0]
-        # All rows but those that are to win are the opposite of what all tokens have in common.
-        shared = hemostat.collect(model, TOKENS, "mean", include=router, progress=False)[router].mean
-        weight = -100 * shared.expand_as(model.linears(include="*")[router])
-        weight[: next(block.experts.top_k for block in model.blocks if len(block.experts))] *= -1
+        # The first experts win tokens on one side of a plane, the next those on the other; the last none.
+        normal = 100 * hemostat.collect(model, TOKENS, "mean", include=router, progress=False)[router].mean
+        top_k = next(block.experts.top_k for block in model.blocks if len(block.experts))
+        weight = torch.zeros_like(model.linears(include="*")[router])
+        weight[:top_k], weight[top_k : 2 * top_k] = normal, -normal
         model = model.replace({router: weight})
         routing = Routing(model)
         unread = {name for name in model.linears().names if ".experts." in name and not len(routing.tokens_of(name))}

@@ -26,6 +26,7 @@
 #include "model/heap_trimmer.h"
 #include "model/interpreter.h"
 #include "model/linears.h"
+#include "statistics/products.h"
 
 namespace hemostat {
 namespace {
@@ -117,12 +118,12 @@ struct Collected {
   std::shared_ptr<InputStatistics> input;
   at::Tensor cross;  // Σ (x − x̂)x̂ᵀ, undefined: none
 
-  void add(const at::Tensor& changed, const at::Tensor& unchanged) {
-    input->add(changed);
+  void add(const at::Tensor& changed, const at::Tensor& unchanged, bool in_bfloat16) {
+    const at::Tensor x = changed.flatten(0, -2);
+    input->add(in_bfloat16 ? x.to(at::kBFloat16) : x);
     if (cross.defined()) {
-      const at::Tensor x = changed.flatten(0, -2).to(at::kFloat);
-      const at::Tensor difference = unchanged.flatten(0, -2).to(at::kFloat) - x;
-      cross.add_(at::matmul(difference.t(), x).to(cross.device()));
+      const auto dtype = in_bfloat16 ? at::kBFloat16 : at::kFloat;
+      add_products(cross, (unchanged.flatten(0, -2).to(at::kFloat) - x.to(at::kFloat)).to(dtype), x.to(dtype));
     }
   }
 };
@@ -277,9 +278,9 @@ class Calibration {
       const auto [x, unchanged] = read_both(read, i);
       if (collected && weights.defined()) {
         const at::Tensor factor = stream_->rows(weights, i).sqrt().unsqueeze(-1);
-        collected->add(x * factor, unchanged.defined() ? unchanged * factor : unchanged);
+        collected->add(x * factor, unchanged.defined() ? unchanged * factor : unchanged, options_.bfloat16_products);
       } else if (collected) {
-        collected->add(x, unchanged);
+        collected->add(x, unchanged, options_.bfloat16_products);
       }
     }
     for (const SharedInput* shared : sites) {

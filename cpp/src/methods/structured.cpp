@@ -169,11 +169,14 @@ Method slicegpt() {
         const int64_t hidden = model.config.hidden_size;
         const int64_t interval = std::min(options_as<structured::SliceGptOptions>(options).round_interval, hidden);
         Axis axis = axes::fraction("dimensions");
-        axis.step = static_cast<double>(interval) / static_cast<double>(hidden);
-        axis.maximum = static_cast<double>((hidden - 1) / interval) * axis.step;
+        const auto steps = [&](int64_t count) {
+          return static_cast<double>(count * interval) / static_cast<double>(hidden);
+        };
+        axis.step = steps(1);
+        axis.maximum = steps((hidden - 1) / interval);
         std::erase_if(axis.default_grid, [&](double severity) { return severity > axis.maximum; });
         for (double& severity : axis.default_grid) {
-          severity = std::round(severity / axis.step) * axis.step;
+          severity = steps(std::llround(severity / axis.step));
         }
         axis.default_grid.erase(std::unique(axis.default_grid.begin(), axis.default_grid.end()),
                                 axis.default_grid.end());

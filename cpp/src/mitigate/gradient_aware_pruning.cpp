@@ -22,6 +22,8 @@
 #include "mitigate/allocation.h"
 #include "mitigate/distillation.h"
 #include "model/foreign.h"
+#include "model/heap_trimmer.h"
+#include "statistics/products.h"
 
 namespace hemostat::mitigate {
 namespace {
@@ -40,15 +42,11 @@ constexpr std::array<GradientAwareSettings, 2> kSettings{{
     {.correct = 0.5, .correct_damp = 0.1, .damp = 0.05},
 }};
 
-// Whether products are faster in bfloat16.
-bool multiplies_bfloat16(const Model& model) {
-#if defined(__x86_64__)
+// Whether passes are faster with products in bfloat16.
+bool in_bfloat16(const Model& model) {
   const auto mixture = [](const Block& block) { return !block.experts.mlps.empty(); };  // which gathers in one dtype
   return model.device().is_cpu() && model.dtype() == at::kFloat &&
-         std::none_of(model.blocks.begin(), model.blocks.end(), mixture) && __builtin_cpu_supports("avx512bf16");
-#else
-  return false;
-#endif
+         std::none_of(model.blocks.begin(), model.blocks.end(), mixture) && multiplies_bfloat16();
 }
 
 struct Severity {
@@ -98,8 +96,9 @@ struct GradientAwarePruning::Ready {
                const std::function<void(int64_t, int64_t)>& progress) const;
   GradientAwareSettings chosen_settings(const std::map<std::string, double>& shares, const Severity& severity) const;
   LinearFilter first_blocks() const;
-  CollectOptions collecting(std::set<Need> needs) const {
-    return {.needs = std::move(needs), .memory_budget = memory_budget / 2, .filter = filter};
+  Statistics collected(const at::Tensor& windows, std::set<Need> needs) const {
+    const Bfloat16Products products(model.device().type(), in_bfloat16(model));
+    return collect(model, windows, {.needs = std::move(needs), .memory_budget = memory_budget / 2, .filter = filter});
   }
 };
 
@@ -108,7 +107,7 @@ void GradientAwarePruning::Ready::measure_curves() {
   const BlockwiseOptions blockwise{.needs = {Need::gram},
                                    .memory_budget = memory_budget / 2,
                                    .filter = filter,
-                                   .bfloat16_products = multiplies_bfloat16(model)};
+                                   .bfloat16_products = in_bfloat16(model)};
   calibrate_blockwise(model, windows, blockwise, [&](const SharedInput& sites) {
     const prune::AdmmFactor factor =
         prune::admm_factor(gram_of(*sites.front().input).to(model.device()), kCurveDamp, /*check_finite=*/false);
@@ -134,7 +133,7 @@ void GradientAwarePruning::Ready::measure_curves() {
 }
 
 void GradientAwarePruning::Ready::weigh_tokens() {
-  const Statistics gradients = collect(model, windows, collecting({Need::token_fisher}));
+  const Statistics gradients = collected(windows, {Need::token_fisher});
   for (const SharedInput& sites : sites_of(model, filter, &gradients)) {
     if (of_expert(model, sites.front())) {
       continue;
@@ -192,7 +191,7 @@ Model GradientAwarePruning::Ready::pruned(const GradientAwareSettings& settings,
                              .filter = chosen,
                              .correct = options.propagate ? settings.correct : 0,
                              .correct_damp = settings.correct_damp,
-                             .bfloat16_products = multiplies_bfloat16(model),
+                             .bfloat16_products = in_bfloat16(model),
                              .progress = progress};
   for (const auto& [name, weight] : token_weights) {
     blockwise.token_weights[name] = weight.narrow(0, 0, windows.size(0));
@@ -278,11 +277,11 @@ GradientAwarePruning::GradientAwarePruning(const Model& model, const at::Tensor&
     ready->baseline.emplace(model, ready->held.narrow(0, 0, std::min(kJudging, held)),
                             CompareOptions{.keep_logits = false, .bootstrap_samples = 1});
   }
-  const Bfloat16Products products(model.device().type(), multiplies_bfloat16(model));
-  ready->judging = collect(model, ready->held, ready->collecting(needs));
+  ready->judging = ready->collected(ready->held, needs);
   if (options.allocation) {
     ready->measure_curves();
     ready->judging.inputs.clear();  // large, and of no use from here on
+    trim_grown_heap();
   }
   if (options.gram == Gram::guided) {
     ready->weigh_tokens();

@@ -3,12 +3,10 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/eye.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/maximum.h>
-#include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
 #include <c10/core/InferenceMode.h>
 #include <fmt/format.h>
@@ -18,38 +16,9 @@
 #include <hemostat/statistics.h>
 
 #include "common/arguments.h"
+#include "statistics/products.h"
 
 namespace hemostat {
-namespace {
-
-constexpr int64_t kGramBlock = 256;
-
-// block += leftᵀ · right
-void add_product(at::Tensor block, const at::Tensor& left, const at::Tensor& right) {
-  if (block.device() == left.device()) {
-    block.addmm_(left.t(), right);
-  } else {  // mapped to a file, while the inputs are on an accelerator
-    block.add_(at::mm(left.t(), right).to(block.device()));
-  }
-}
-
-// gram += rowsᵀ · rows, of which only the lower triangle counts: half the work of the whole. By halves, because square
-// products run at full speed.
-void add_triangle(const at::Tensor& gram, const at::Tensor& rows) {
-  const int64_t features = rows.size(1), half = features / 2;
-  if (features <= kGramBlock) {
-    add_product(gram, rows, rows);
-    return;
-  }
-  const at::Tensor left = rows.narrow(1, 0, half), right = rows.narrow(1, half, features - half);
-  const at::Tensor below = gram.narrow(0, half, features - half);
-  add_triangle(gram.narrow(0, 0, half).narrow(1, 0, half), left);
-  add_triangle(below.narrow(1, half, features - half), right);
-  add_product(below.narrow(1, 0, half), right, left);
-}
-
-}  // namespace
-
 InputStatistics::InputStatistics(int64_t in_features, c10::Device device, const std::set<Need>& needs,
                                  MemoryBudget& budget)
     : in_features_(in_features), device_(device), needs_(needs) {
@@ -112,7 +81,7 @@ void InputStatistics::add(const at::Tensor& x) {
   }
 
   if (gram_.defined()) {
-    add_triangle(gram_, rows.to(at::kFloat));
+    add_gram(gram_, rows);
   }
   count_ += tokens;
 }
@@ -203,9 +172,10 @@ at::Tensor InputStatistics::gram() const {
   if (alike_) {
     return at::eye(in_features_, gram_.options());
   }
+  constexpr int64_t kMirrored = 256;  // rows at a time
   at::Tensor result = gram_ / tokens();
-  for (int64_t start = 0; start < in_features_; start += kGramBlock) {
-    const int64_t end = std::min(start + kGramBlock, in_features_);
+  for (int64_t start = 0; start < in_features_; start += kMirrored) {
+    const int64_t end = std::min(start + kMirrored, in_features_);
     const at::Tensor rows = result.narrow(0, start, end - start);
     at::Tensor diagonal = rows.narrow(1, start, end - start);
     diagonal.copy_(diagonal.tril() + diagonal.tril(-1).t());  // a GEMM need not be symmetric to the last bit

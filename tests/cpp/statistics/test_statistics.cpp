@@ -54,7 +54,18 @@ TEST(InputStatistics, TakesHalfTypesAndStrides) {
   EXPECT_TRUE(of(transposed).absmax().equal(transposed.abs().amax(0)));
   for (const at::ScalarType dtype : {at::kBFloat16, at::kHalf}) {
     const at::Tensor half = random({40, 10}).to(dtype);
-    EXPECT_TRUE(of(half).gram().equal(of(half.to(at::kFloat)).gram()));
+    expect_close(of(half).gram(), of(half.to(at::kFloat)).gram().to(at::kDouble), 1e-6);
+  }
+}
+
+TEST(InputStatistics, SumsProductsOfBfloat16InFloat) {
+  for (const int64_t features : {1, 64, 100, 193}) {                  // around tiles of 64
+    const at::Tensor x = random({1501, features}).to(at::kBFloat16);  // an odd number, of more than one piece
+    const at::Tensor rows = x.to(at::kDouble);
+    const at::Tensor gram = of(x).gram();
+    expect_close(gram, rows.t().mm(rows) / 1501, 5e-6);  // as many float32 sums as tokens, one after another
+    EXPECT_TRUE(gram.equal(gram.t()));
+    expect_close(of(x, /*budget_bytes=*/1).gram(), rows.t().mm(rows) / 1501, 5e-6);  // in a mapped file
   }
 }
 

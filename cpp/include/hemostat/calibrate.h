@@ -73,8 +73,8 @@ struct BlockwiseOptions {
   // How much each token counts, by the name of the first of the linears that share an input: [windows, length], not
   // negative, mean 1. None: all alike. Experts' linears take none.
   std::map<std::string, at::Tensor> token_weights = {};
-  // Forward passes (autocast) and sums of products multiply a float32 model's numbers in bfloat16, in half the time where
-  // the processor has instructions for it; sums, the streams' storage and weights stay float32.
+  // Forward passes (autocast) and sums of products multiply a float32 model's numbers in bfloat16, in half the time
+  // where the processor has instructions for it; sums, the streams' storage and weights stay float32.
   bool bfloat16_products = false;
   std::function<void(int64_t done, int64_t total)> progress = nullptr;  // blocks; may throw Interrupted
 };

@@ -418,8 +418,10 @@ def _treated(checked: CheckedScan, spec: _C.MethodSpec, budget: float) -> tuple[
     weights = sum(weight.numel() for _, weight in linears) * model.dtype.itemsize
     admm = _C.MethodSpec("admm", include=list(linears.names))
     made, files = _block_by_block(checked, admm, linears, weights, 0, bool(options.get("propagate", True)), budget)
-    judging = sum(STATISTICS["gram"](features) for features in _inputs(model))
-    return max(made, min(judging, budget)) + SOLVER_COPIES * 4 * largest, max(files, judging - budget, 0.0)
+    judging = 0.0
+    if options.get("allocation", True):  # freed by then, but the heap keeps most of their pages
+        judging = sum(STATISTICS["gram"](features) for features in _inputs(model))
+    return made + min(judging, budget) + SOLVER_COPIES * 4 * largest, max(files, judging - budget, 0.0)
 
 
 def _sliced(checked: CheckedScan, kept: float) -> tuple[float, float]:

@@ -14,10 +14,8 @@ import hemostat
 # What is stated beside the model's weights is at least and at most so many times what is measured.
 LEAST, MOST = 0.8, 1.4
 
-# These run the model over the calibration text, and what they hold meanwhile is not planned yet.
-UNPLANNED = ("gradient_aware", "slicegpt")
-METHODS = [method.name for method in hemostat.methods() if method.kind != "user" and method.name not in UNPLANNED]
-FEWER_ITERATIONS = {"admm": "admm:iterations=4"}  # each holds the same
+METHODS = [method.name for method in hemostat.methods() if method.kind != "user"]
+FEWER_ITERATIONS = {"admm": "admm:iterations=4", "gradient_aware": "gradient_aware:iterations=4"}  # each holds the same
 
 VARIANTS = {
     "factors of Gram matrices, block by block": {"method": "gptq", "propagate": True},

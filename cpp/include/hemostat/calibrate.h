@@ -74,7 +74,7 @@ struct BlockwiseOptions {
   // negative, mean 1. None: all alike. Experts' linears take none.
   std::map<std::string, at::Tensor> token_weights = {};
   // Forward passes (autocast) and sums of products multiply a float32 model's numbers in bfloat16, in half the time
-  // where the processor has instructions for it; sums, the streams' storage and weights stay float32.
+  // where the processor has instructions for it. What is summed, residual streams and weights stay float32.
   bool bfloat16_products = false;
   std::function<void(int64_t done, int64_t total)> progress = nullptr;  // blocks; may throw Interrupted
 };

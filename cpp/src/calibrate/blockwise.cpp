@@ -69,11 +69,12 @@ int64_t widest_input(const Model& model) {
 // All windows on their way through a model: the residual stream, and what enters o or down.
 class Stream {
  public:
-  Stream(const Model& model, const at::Tensor& tokens, int64_t batch, MemoryBudget& budget)
-      : interpreter(model, tokens.size(1)), model_(model), tokens_(tokens), batch_(batch) {
+  Stream(const Model& model, const at::Tensor& tokens, const BlockwiseOptions& options, MemoryBudget& budget)
+      : interpreter(model, tokens.size(1)), model_(model), tokens_(tokens), batch_(options.batch) {
     const int64_t windows = tokens.size(0), length = tokens.size(1);
     states_ = budget.zeros({windows, length, model.config.hidden_size}, model.dtype(), model.device());
-    inside_ = budget.zeros({windows * length * widest_input(model)}, model.dtype(), model.device());
+    inside_ = budget.zeros({windows * length * widest_input(model)},
+                           options.bfloat16_products ? at::kBFloat16 : model.dtype(), model.device());
     for (int64_t i = 0; i < batches(); ++i) {
       check_interrupt();
       set_state(i, embed(model, rows(tokens, i)));
@@ -119,11 +120,13 @@ struct Collected {
   at::Tensor cross;  // Σ (x − x̂)x̂ᵀ, undefined: none
 
   void add(const at::Tensor& changed, const at::Tensor& unchanged, bool in_bfloat16) {
-    const at::Tensor x = changed.flatten(0, -2);
-    input->add(in_bfloat16 ? x.to(at::kBFloat16) : x);
-    if (cross.defined()) {
-      const auto dtype = in_bfloat16 ? at::kBFloat16 : at::kFloat;
-      add_products(cross, (unchanged.flatten(0, -2).to(at::kFloat) - x.to(at::kFloat)).to(dtype), x.to(dtype));
+    const at::Tensor x = changed.flatten(0, -2), added = in_bfloat16 ? x.to(at::kBFloat16) : x;
+    input->add(added);
+    if (cross.defined() && in_bfloat16) {
+      add_products(cross, (unchanged.flatten(0, -2) - x).to(at::kBFloat16), added);
+    } else if (cross.defined()) {
+      const at::Tensor wide = x.to(at::kFloat);
+      add_products(cross, unchanged.flatten(0, -2).to(at::kFloat) - wide, wide);
     }
   }
 };
@@ -153,9 +156,9 @@ class Calibration {
       : changed(model), options_(options), change_(change), budget_(options.memory_budget) {
     for_each_chosen(changed, options.filter, [&](const NamedLinear&, Linear& linear) { slots_[&linear] = &linear; });
     sites_ = sites_of(changed, options.filter, options.gradients);
-    stream_.emplace(changed, tokens, options.batch, budget_);
+    stream_.emplace(changed, tokens, options, budget_);
     if (options.correct != 0) {
-      unchanged_.emplace(model, tokens, options.batch, budget_);
+      unchanged_.emplace(model, tokens, options, budget_);
     }
   }
 

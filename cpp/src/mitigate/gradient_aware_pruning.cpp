@@ -128,6 +128,7 @@ void GradientAwarePruning::Ready::measure_curves() {
       curves.emplace(site.name, DamageCurve(kCurve, damages));
       unchanged.push_back(*site.linear);
     }
+    trim_grown_heap();
     return unchanged;
   });
 }
@@ -184,6 +185,7 @@ Model GradientAwarePruning::Ready::pruned(const GradientAwareSettings& settings,
       const auto admm = admm_options(own, options.iterations, judging.gradient(site.name).row_fisher());
       linears.push_back(site.linear->with_weight(prune::admm(site.linear->dense(), factor, admm).weight));
     }
+    trim_grown_heap();
     return linears;
   };
   BlockwiseOptions blockwise{.needs = {Need::gram},

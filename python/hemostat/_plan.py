@@ -386,27 +386,20 @@ def _changed(checked: CheckedScan, entry: _C.PlannedMethod, budget: float) -> tu
     if not propagated:
         held = _C.held_bytes(model, entry.method)
         return weights + min(held, HELD_BUDGET), max(0.0, held - HELD_BUDGET)
-    matrices = FACTORING if method.kind == "factors" and "gram" in method.needs else 0
-    return _block_by_block(checked, spec, linears, weights, matrices, bool(given["correct"]), budget)
+    made, files = _block_by_block(checked, spec, bool(given["correct"]), budget)
+    return weights + made, files
 
 
-def _block_by_block(
-    checked: CheckedScan,
-    spec: _C.MethodSpec,
-    linears: _C.Linears,
-    weights: float,
-    matrices: int,
-    corrected: bool,
-    budget: float,
-) -> tuple[float, float]:
+def _block_by_block(checked: CheckedScan, spec: _C.MethodSpec, corrected: bool, budget: float) -> tuple[float, float]:
     """All calibration windows on their way through the blocks, and what is made of one input."""
-    model = checked.model
+    model, method = checked.model, _C.find_method(spec.method)
     widest = max(weight.shape[1] for _, weight in model.linears())
     streams = checked.calibration.numel() * (_width(model) + widest) * model.dtype.itemsize
     needs = _C.needs_of([spec.text()]) - _C.gradient_needs()
     budgeted = streams * (2 if corrected else 1) + sum(STATISTICS[need](widest) for need in needs)
-    held = max(_C.held_bytes(model, _only(spec, names)) for names in _by_input(linears))
-    made = weights + held + (matrices + CORRECTION * corrected) * STATISTICS["gram"](widest)
+    matrices = (CORRECTION if corrected else 0) + (FACTORING if method.kind == "factors" and "gram" in needs else 0)
+    held = max(_C.held_bytes(model, _only(spec, names)) for names in _by_input(model.linears(**filter_of(spec))))
+    made = held + matrices * STATISTICS["gram"](widest)
     return made + min(budgeted, budget), max(0.0, budgeted - budget)
 
 
@@ -417,11 +410,12 @@ def _treated(checked: CheckedScan, spec: _C.MethodSpec, budget: float) -> tuple[
     largest = max(weight.numel() for _, weight in linears)
     weights = sum(weight.numel() for _, weight in linears) * model.dtype.itemsize
     admm = _C.MethodSpec("admm", include=list(linears.names))
-    made, files = _block_by_block(checked, admm, linears, weights, 0, bool(options.get("propagate", True)), budget)
+    made, files = _block_by_block(checked, admm, bool(options.get("propagate", True)), budget)
     judging = 0.0
     if options.get("allocation", True):  # freed by then, but the heap keeps most of their pages
         judging = sum(STATISTICS["gram"](features) for features in _inputs(model))
-    return made + min(judging, budget) + SOLVER_COPIES * 4 * largest, max(files, judging - budget, 0.0)
+    held = weights + made + min(judging, budget) + SOLVER_COPIES * 4 * largest
+    return held, max(files, judging - budget, 0.0)
 
 
 def _sliced(checked: CheckedScan, kept: float) -> tuple[float, float]:

@@ -184,8 +184,9 @@ def test_a_scans_plan_states_numbers(family, make):
         last = (
             r"\nmemory: about [\d.]+ [KM]iB at once \(.+\)\ntime: about [\d.]+ \w+ \(.+\), and what (.+) takes itself$"
         )
-        assert re.search(last, text), text
-        assert re.search(last, text)[1].split(", ") == unknown
+        found = re.search(last, text)
+        assert found, text
+        assert found[1].split(", ") == unknown
 
 
 class Routing(hemostat.Observer):

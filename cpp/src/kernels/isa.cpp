@@ -37,4 +37,12 @@ Isa isa() {
   return chosen;
 }
 
+bool multiplies_bfloat16() {
+#if defined(HEMOSTAT_HAVE_AVX512) && defined(HEMOSTAT_HAVE_AVX2)
+  return isa() == Isa::avx512 && __builtin_cpu_supports("avx512bf16");
+#else
+  return false;
+#endif
+}
+
 }  // namespace hemostat::kernels

@@ -9,6 +9,10 @@ enum class Isa { baseline, avx2, avx512 };
 // avx512), read once, asks for a lower one. All give the same bits.
 Isa isa();
 
+// Whether products of bfloat16, summed in float32, are faster than float32's here: AVX512-BF16, unless a lower set is
+// asked for.
+bool multiplies_bfloat16();
+
 // The namespaces of the copies, for a header that declares what each of them exports.
 #define HEMOSTAT_FOR_EACH_ISA(declaration) \
   namespace baseline {                     \

@@ -18,12 +18,12 @@
 
 #include "calibrate/autocast.h"
 #include "common/arguments.h"
+#include "kernels/isa.h"
 #include "methods/predict.h"
 #include "mitigate/allocation.h"
 #include "mitigate/distillation.h"
 #include "model/foreign.h"
 #include "model/heap_trimmer.h"
-#include "statistics/products.h"
 
 namespace hemostat::mitigate {
 namespace {
@@ -46,7 +46,7 @@ constexpr std::array<GradientAwareSettings, 2> kSettings{{
 bool in_bfloat16(const Model& model) {
   const auto mixture = [](const Block& block) { return !block.experts.mlps.empty(); };  // which gathers in one dtype
   return model.device().is_cpu() && model.dtype() == at::kFloat &&
-         std::none_of(model.blocks.begin(), model.blocks.end(), mixture) && multiplies_bfloat16();
+         std::none_of(model.blocks.begin(), model.blocks.end(), mixture) && kernels::multiplies_bfloat16();
 }
 
 struct Severity {

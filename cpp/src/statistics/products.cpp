@@ -11,6 +11,8 @@
 #include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/mm.h>
 
+#include "kernels/isa.h"
+
 namespace hemostat {
 namespace {
 
@@ -19,7 +21,7 @@ constexpr int64_t kTile = 64, kDepth = 1024;  // of bfloat16: what stays in a co
 enum class Part { whole, lower };
 
 bool in_bfloat16(const at::Tensor& sum, const at::Tensor& rows) {
-  return rows.scalar_type() == at::kBFloat16 && rows.is_cpu() && sum.is_contiguous() && multiplies_bfloat16();
+  return rows.scalar_type() == at::kBFloat16 && rows.is_cpu() && sum.is_contiguous() && kernels::multiplies_bfloat16();
 }
 
 // Tiles of the product, each a dot product over pairs of tokens at a time.
@@ -75,14 +77,6 @@ void add_triangle(const at::Tensor& sum, const at::Tensor& rows) {
 }
 
 }  // namespace
-
-bool multiplies_bfloat16() {
-#if defined(__x86_64__)
-  return __builtin_cpu_supports("avx512bf16");
-#else
-  return false;
-#endif
-}
 
 void add_products(const at::Tensor& sum, const at::Tensor& left, const at::Tensor& right) {
   if (in_bfloat16(sum, left)) {

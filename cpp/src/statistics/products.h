@@ -5,9 +5,6 @@
 
 namespace hemostat {
 
-// Whether this processor multiplies bfloat16 faster than float32, with sums in float32.
-bool multiplies_bfloat16();
-
 // sum += leftᵀ · right, for rows [tokens, m] and [tokens, n] of one floating dtype; sum float32 [m, n], perhaps mapped
 // to a file while the rows are on an accelerator. bfloat16 rows are not rounded further.
 void add_products(const at::Tensor& sum, const at::Tensor& left, const at::Tensor& right);
